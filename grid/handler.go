@@ -1,0 +1,64 @@
+package grid
+
+import "context"
+
+// HandlerID names a handler on the wire. Ids belong to the package that
+// registers them; an incompatible change of a handler is a new id.
+type HandlerID uint16
+
+// Class is the scheduling class of a call and of its replies.
+type Class uint8
+
+// The classes in the order in which the writer looks at them. Each has a
+// share of every write, so that none starves.
+const (
+	ClassDefault     Class = iota // interactive for singles, stream for streams
+	ClassControl                  // first of all: consensus, membership; keep it small
+	ClassInteractive              // somebody waits for the answer
+	ClassStream                   // flows of messages
+	ClassBulk                     // whatever is left of the line
+)
+
+// Handler is one registration. With neither function it only declares a
+// remote handler: its name, its class and, by Stream.InCapacity, whether it
+// takes input, so that NewStream need not wait for the open reply.
+type Handler struct {
+	ID            HandlerID
+	Name          string // for traces and metrics
+	Class         Class  // scheduling class of the call and of its replies
+	MaxConcurrent int    // beyond it callers get ErrOverloaded; 0 is the default
+	Inline        bool   // cheap and never blocks: may run in the reader
+	Single        SingleHandler
+	Stream        *StreamHandler
+}
+
+// SingleHandler answers one message with one message. req belongs to the
+// handler for good. The returned slice may be shared (the same one returned
+// for ever), but must not be changed afterwards. ctx ends with the caller's
+// deadline, when the caller cancels, when the session dies, and when the
+// handler returns.
+type SingleHandler func(ctx context.Context, req []byte) ([]byte, error)
+
+// StreamHandler serves one stream, by channels or by a Pipe.
+type StreamHandler struct {
+	// Handle is the channel form. out is closed by the grid, never by the
+	// handler. in is nil where InCapacity is 0; it closes at the caller's end
+	// of input, and on loss or cancellation only after ctx is done: a handler
+	// that commits what it has read checks ctx.Err() after its loop. A slice
+	// sent on out must not be changed afterwards.
+	Handle func(ctx context.Context, payload []byte, in <-chan []byte, out chan<- []byte) error
+
+	// Pull is the form without channels and goroutines between: the handler
+	// calls p.Recv and p.Send itself. At most one of Handle and Pull is set.
+	Pull func(ctx context.Context, payload []byte, p *Pipe) error
+
+	// InCapacity and OutCapacity are the windows, in messages, of the two
+	// directions. InCapacity 0 means that there is no input. OutCapacity is
+	// at least 1.
+	InCapacity, OutCapacity int
+}
+
+// Register adds a handler. A second registration of an id, a handler with
+// both functions and a capacity out of range are errors. Handlers may be
+// registered while calls are running.
+func (m *Manager) Register(h Handler) error { return errTODO }
