@@ -1,0 +1,141 @@
+package control
+
+//go:generate go tool -modfile=../../internal/tools/go.mod msgp -file=command.go -o=command_gen.go -tests=false -io=false
+
+//msgp:limit arrays:4096 maps:1024
+//msgp:clearomitted
+
+// CommandVersion is the version of commands that this program writes and
+// applies. A command of another version is refused before it enters the log.
+const CommandVersion = 1
+
+// Limits of one command. Propose refuses what is over them, so that nothing
+// in the log is ever too large to apply.
+const (
+	MaxDeleteKeys  = 1000    // keys of one DeleteRecords
+	MaxReclaim     = 1000    // entries of one Reclaim
+	MaxDrives      = 256     // drives of one JoinNode
+	MaxConditions  = 64      // ETags in one IfMatch or IfNoneMatch
+	MaxNameBytes   = 255     // node names, drive ids, bucket names
+	MaxURLBytes    = 1024    // JoinNode.URL
+	maxCommandSize = 8 << 20 // bytes of one encoded command
+	maxETagBytes   = 1024    // one ETag, as stored or as a condition
+)
+
+// Command is one change of the index: exactly one of the pointers is set. The
+// callee neither changes nor keeps it.
+type Command struct {
+	// Version is CommandVersion; 0 means that and is filled in by Propose.
+	Version uint8 `msg:"v"`
+	// RequestID makes retries safe: a command whose id was applied within the
+	// last ten minutes of log time is answered as it was then, and not applied
+	// again. The zero id is replaced by a random one in Propose.
+	RequestID [16]byte `msg:"r"`
+
+	Init          *Init          `msg:"init,omitempty"`
+	CreateBucket  *CreateBucket  `msg:"cb,omitempty"`
+	DeleteBucket  *DeleteBucket  `msg:"db,omitempty"`
+	PutRecord     *PutRecord     `msg:"pr,omitempty"`
+	DeleteRecords *DeleteRecords `msg:"dr,omitempty"`
+	JoinNode      *JoinNode      `msg:"jn,omitempty"`
+	Reclaim       *Reclaim       `msg:"rc,omitempty"`
+}
+
+// Init names the mesh. It is the first command of all and proposed by the
+// owner itself; a second one is a Conflict.
+type Init struct {
+	Deployment string `msg:"d"` // UUID
+}
+
+// CreateBucket makes a bucket: Result.Bucket. AlreadyExists where there is
+// one of that name.
+type CreateBucket struct {
+	Name string `msg:"n"`
+	// ID is the bucket's identity: records belong to the id, so that nothing
+	// of a deleted bucket shows up in a later one of its name. It is random
+	// and chosen before the log, since apply may not be; the zero id is
+	// filled in by Propose.
+	ID [16]byte `msg:"i"`
+}
+
+// DeleteBucket removes an empty bucket. BucketNotFound, BucketNotEmpty.
+type DeleteBucket struct {
+	Name string `msg:"n"`
+}
+
+// PutRecord makes an object visible: Result.Record. BucketNotFound unless the
+// bucket BucketName has the id BucketID; PreconditionFailed; Conflict for a
+// put that is over an hour old and for a segment of another record.
+type PutRecord struct {
+	BucketName string   `msg:"b"`
+	BucketID   [16]byte `msg:"i"` // from BeginQuery
+	Record     Record   `msg:"r"`
+
+	// IfMatch holds if the present record has one of these ETags, "*" being
+	// any record. IfNoneMatch holds if it has none of them, "*" being no
+	// record at all. Empty lists hold always. ETags are compared as they are
+	// stored in records, byte by byte, without quotes.
+	IfMatch     []string `msg:"im,omitempty"`
+	IfNoneMatch []string `msg:"nm,omitempty"`
+	// IfUnmodifiedSince holds if the present record's log time, in whole
+	// seconds, is at most this; unix seconds, 0 holds always, and so does a
+	// record that isn't there (RFC 9110, 13.1.4).
+	IfUnmodifiedSince int64 `msg:"us,omitempty"`
+
+	// Birth is the log time that the put began with: Answer.LogTime of its
+	// BeginQuery. A put is refused an hour of log time after it, so that the
+	// collector may delete what no record refers to after two.
+	Birth int64 `msg:"t"`
+}
+
+// DeleteRecords removes records: Result.Deleted and Result.Missing, in the
+// order of Keys. A key that isn't there is no error. BucketNotFound;
+// PreconditionFailed, which a condition on a missing record is too.
+type DeleteRecords struct {
+	Bucket string   `msg:"b"`
+	Keys   []string `msg:"k"` // at most MaxDeleteKeys, none twice
+	// The conditions are PutRecord's, and allowed with a single key only.
+	IfMatch           []string `msg:"im,omitempty"`
+	IfUnmodifiedSince int64    `msg:"us,omitempty"`
+}
+
+// JoinNode makes a node and its drives known: Result.Epoch. Joining again
+// with the same facts changes nothing, the epoch included.
+type JoinNode struct {
+	Node   string   `msg:"n"`
+	URL    string   `msg:"u"` // base URL of its peer listener
+	Drives []string `msg:"d"` // drive ids; the order has no meaning
+}
+
+// Reclaim says that these segments' files are gone. Unknown entries are
+// no error.
+type Reclaim struct {
+	Entries []Garbage `msg:"e"` // as they came from GarbageQuery; at most MaxReclaim
+}
+
+// Garbage is one copy of a segment that no record refers to any more.
+type Garbage struct {
+	Drive     string   `msg:"d"` // drive id
+	LogTime   int64    `msg:"t"` // when it became garbage
+	ID        [16]byte `msg:"i"` // of the segment
+	SizeBytes int64    `msg:"s"`
+}
+
+// Result is what a command came to. LogTime and Epoch are set by every
+// command, the others by those that say so.
+type Result struct {
+	LogTime int64   // unix ns, of the command
+	Epoch   uint64  // of the topology, after the command
+	Bucket  *Bucket // CreateBucket
+	Record  *Record // PutRecord: the record as stored, Inline and Segments shared with the command's
+	Deleted []string
+	Missing []string
+}
+
+// Bucket is a bucket's row.
+type Bucket struct {
+	Version uint8    `msg:"v"`
+	Name    string   `msg:"n"`
+	ID      [16]byte `msg:"i"`
+	LogTime int64    `msg:"t"` // of its creation, unix ns
+}

@@ -1,0 +1,2 @@
+// Package control is the mesh's replicated state behind Propose and Read.
+package control

@@ -1,0 +1,2 @@
+// Package iam is identities and permissions: pure decisions, no I/O.
+package iam
