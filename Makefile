@@ -1,0 +1,94 @@
+# What a contributor and CI run; docs/development.md tells more.
+# `make test` needs Go and make alone. Other targets install what they miss.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+FUZZTIME ?= 20s
+
+TOOLS  := internal/tools
+TOOL   := $(GO) tool -modfile=$(TOOLS)/go.mod
+BUF    := $(TOOLS)/node_modules/.bin/buf
+LDFLAGS = -s -w -X main.version=$(VERSION)
+
+# The platforms that the binary is built for. One after the other is faster
+# than side by side on two cores: each build uses both already.
+PLATFORMS := $(foreach os,linux darwin windows freebsd,$(foreach arch,amd64 arm64,$(os)/$(arch)))
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: build
+build: ## bin/gridloom, static
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/gridloom ./cmd/gridloom
+
+.PHONY: test
+test: ## every test that needs Go alone, with the race detector where a C compiler is
+	@GO='$(GO)' $(TOOLS)/test.sh unit
+
+.PHONY: test-real
+test-real: ## tests against other programs, which it installs
+	@GO='$(GO)' $(TOOLS)/test.sh real
+
+.PHONY: soak
+soak: ## the longer runs
+	@GO='$(GO)' $(TOOLS)/test.sh soak
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME
+	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' $(TOOLS)/test.sh fuzz
+
+.PHONY: bench-grid
+bench-grid: ## the grid beside other RPC stacks
+	cd grid/bench && $(GO) test -run '^$$' -bench . ./...
+
+# CGO_ENABLED=0 in the checks lets them share compiled packages with cross.
+.PHONY: lint
+lint: fmt-check vet staticcheck buf-lint ## all the static checks
+
+.PHONY: fmt-check
+fmt-check:
+	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "not formatted by gofmt:"; echo "$$out"; exit 1; fi
+
+.PHONY: vet
+vet:
+	CGO_ENABLED=0 $(GO) vet ./...
+	CGO_ENABLED=0 $(GO) vet -tags real,soak ./...
+
+.PHONY: staticcheck
+staticcheck:
+	CGO_ENABLED=0 $(TOOL) staticcheck -tags real,soak ./...
+
+.PHONY: buf-lint
+buf-lint: $(BUF)
+	$(BUF) lint
+
+.PHONY: buf-breaking
+buf-breaking: $(BUF) ## the API against the last release, or against BASE=<git ref>
+	@BUF='$(BUF)' BASE='$(BASE)' $(TOOLS)/breaking.sh
+
+.PHONY: generate
+generate: $(BUF) ## everything that is generated: gen/, *_gen.go, documents
+	$(BUF) generate --template proto/buf.gen.yaml
+	$(GO) generate ./...
+
+.PHONY: check-generate
+check-generate: ## fails when generate changes, adds or leaves behind a file
+	@MAKE='$(MAKE)' $(TOOLS)/check-generate.sh
+
+.PHONY: cross
+cross: $(addprefix cross/,$(PLATFORMS)) ## the binary for every platform, not kept
+
+.PHONY: $(addprefix cross/,$(PLATFORMS))
+$(addprefix cross/,$(PLATFORMS)): cross/%:
+	CGO_ENABLED=0 GOOS=$(*D) GOARCH=$(*F) $(GO) build -buildvcs=false -o /dev/null ./cmd/gridloom
+
+.PHONY: clean
+clean: ## remove what build and the tools left
+	rm -rf bin $(TOOLS)/node_modules
+
+# buf's release is an npm package with the binary inside, pinned by the lock.
+$(BUF): $(TOOLS)/package.json $(TOOLS)/package-lock.json
+	$(TOOLS)/install.sh npm
+	cd $(TOOLS) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@

@@ -1,0 +1,91 @@
+#!/bin/sh
+# test.sh unit|real|soak|fuzz
+#
+# The one place that knows how the tests are run. docs/development.md explains
+# the build tags. Flags for go test may be given in TESTFLAGS.
+set -eu
+cd "$(dirname "$0")/../.."
+GO=${GO:-go}
+TESTFLAGS=${TESTFLAGS:-}
+
+# The race detector needs cgo, a C compiler and its headers.
+race=
+if [ "$($GO env CGO_ENABLED)" = 1 ] &&
+	echo '#include <stdlib.h>' | $($GO env CC) -x c -fsyntax-only - 2>/dev/null; then
+	race=-race
+else
+	echo "no C compiler: the race detector is off"
+fi
+
+# tagged TAG prints the test files that carry the build tag TAG.
+tagged() {
+	find . -name '*_test.go' -not -path '*/node_modules/*' -not -path '*/testdata/*' \
+		-exec grep -lE "^//go:build (.*[^a-z!])?$1([^a-z].*)?$" {} + | sort
+}
+
+# packages FILE... prints the folders of the files.
+packages() {
+	for file in "$@"; do dirname "$file"; done | sort -u
+}
+
+# nested prints the folders of the modules below this one that have tests.
+nested() {
+	find . -mindepth 2 -name go.mod -not -path '*/node_modules/*' -not -path '*/testdata/*' | sort |
+		while read -r mod; do
+			dir=$(dirname "$mod")
+			if find "$dir" -name '*_test.go' -not -path '*/node_modules/*' | grep -q .; then echo "$dir"; fi
+		done
+}
+
+# by_tag TAG PREFIX TIMEOUT FLAG... runs the tests named for the tag in the packages
+# that carry it, and fails where there are none.
+by_tag() {
+	tag=$1 prefix=$2 timeout=$3
+	shift 3
+	files=$(tagged "$tag")
+	if [ -z "$files" ]; then
+		echo "no test carries the build tag $tag" >&2
+		exit 1
+	fi
+	# shellcheck disable=SC2086 # lists
+	set -- "$@" $(packages $files)
+	# shellcheck disable=SC2086
+	$GO test $race -tags "$tag" -run "^$prefix" -timeout "$timeout" $TESTFLAGS "$@"
+}
+
+case ${1:-} in
+unit)
+	# shellcheck disable=SC2086
+	$GO test $race -timeout 5m $TESTFLAGS ./...
+	for dir in $(nested); do
+		echo "module $dir"
+		# shellcheck disable=SC2086
+		(cd "$dir" && $GO test $race -timeout 5m $TESTFLAGS ./...)
+	done
+	;;
+real)
+	# Each such file says what it needs: //real:needs strace nginx
+	files=$(tagged real)
+	# shellcheck disable=SC2046,SC2086
+	[ -z "$files" ] || internal/tools/install.sh $(sed -n 's|^//real:needs ||p' $files | tr ' ' '\n' | sort -u)
+	by_tag real TestReal 10m -count=1
+	;;
+soak)
+	by_tag soak TestSoak 3h -count=1 -v
+	;;
+fuzz)
+	files=$(find . -name '*_test.go' -not -path '*/node_modules/*' -not -path '*/testdata/*' -exec grep -l '^func Fuzz' {} + | sort)
+	# shellcheck disable=SC2086
+	for dir in $(packages $files); do
+		for target in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$dir"/*_test.go | sort); do
+			echo "$dir $target"
+			# shellcheck disable=SC2086
+			(cd "$dir" && $GO test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-20s}" $TESTFLAGS .)
+		done
+	done
+	;;
+*)
+	echo "usage: test.sh unit|real|soak|fuzz" >&2
+	exit 2
+	;;
+esac
