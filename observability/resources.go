@@ -1,0 +1,128 @@
+package observability
+
+//go:generate go tool -modfile=../internal/tools/go.mod msgp -file=resources.go -o=resources_gen.go -tests=false -io=false
+
+//msgp:limit arrays:4096 maps:64
+
+// Resources are one node's drives, network interfaces, CPU and memory at one
+// moment. The collector publishes a new one with every sample and never
+// touches it again, so that it may be read, sent and formatted by many at
+// once; readers must not change it. The fields are those of NodeResources in
+// proto/gridloom/v1/metrics.proto.
+//
+// The encoding is a msgpack map with the names below; a reader skips names it
+// doesn't know, so fields may be added.
+type Resources struct {
+	Node string `msg:"node"`
+	// Up is false for a node that didn't answer; Error says why, and the
+	// rest is empty.
+	Up    bool   `msg:"up"`
+	Error string `msg:"error"`
+	// SampledAtUnixNano is when the last sample was taken, by the node's
+	// clock; 0 before the first.
+	SampledAtUnixNano int64     `msg:"sampled_at"`
+	Drives            []Drive   `msg:"drives"`
+	Networks          []Network `msg:"networks"`
+	CPU               CPU       `msg:"cpu"`
+	Memory            Memory    `msg:"memory"`
+}
+
+// Gauge is a value over time, since the collector's start. Average and
+// Maximum are those of the samples folded in so far, minute by minute; before
+// the first minute is over, of the samples so far.
+type Gauge struct {
+	Current float64 `msg:"c"`
+	Average float64 `msg:"a"`
+	Maximum float64 `msg:"m"`
+}
+
+// Drive is a drive's current values. The node fills in the fields up to
+// FreeInodes, and Errors (CollectorOptions.Drives); the collector adds the
+// rates of the block device below.
+type Drive struct {
+	ID   string `msg:"id"`
+	Path string `msg:"path"`
+	// State is "online", "read_only", "suspect" or "offline".
+	State       string `msg:"state"`
+	TotalBytes  int64  `msg:"total_bytes"`
+	UsedBytes   int64  `msg:"used_bytes"`
+	FreeBytes   int64  `msg:"free_bytes"`
+	TotalInodes int64  `msg:"total_inodes"`
+	UsedInodes  int64  `msg:"used_inodes"`
+	FreeInodes  int64  `msg:"free_inodes"`
+
+	// Device is the block device that holds Path, as the operating system
+	// calls it ("sda1", "nvme0n1p2"); empty where there is none (tmpfs, a
+	// network share) or it is not known, and then the rates are 0.
+	Device                string  `msg:"device"`
+	ReadsPerSecond        float64 `msg:"reads"`
+	WritesPerSecond       float64 `msg:"writes"`
+	ReadBytesPerSecond    float64 `msg:"read_bytes"`
+	WrittenBytesPerSecond float64 `msg:"written_bytes"`
+	// AwaitSeconds is the mean time of the requests that ended within the
+	// sample, queueing included.
+	AwaitSeconds float64 `msg:"await"`
+	// UtilizationRatio is the share of the time in which the device had
+	// work, 0 to 1. A device that serves many requests at once may have
+	// room left at 1.
+	UtilizationRatio float64 `msg:"utilization"`
+	// Errors of reads and writes since the node's start.
+	Errors int64 `msg:"errors"`
+}
+
+// Network is the rates of one interface, a second.
+type Network struct {
+	Interface       string `msg:"interface"`
+	ReceivedBytes   Gauge  `msg:"received_bytes"`
+	SentBytes       Gauge  `msg:"sent_bytes"`
+	ReceivedPackets Gauge  `msg:"received_packets"`
+	SentPackets     Gauge  `msg:"sent_packets"`
+	// Errors and Drops are of both directions together.
+	Errors Gauge `msg:"errors"`
+	Drops  Gauge `msg:"drops"`
+}
+
+// CPU is shares of the host's CPU time over all cores, each 0 to 1, and the
+// load averages. User, system, idle, iowait and steal add up to 1.
+type CPU struct {
+	// Cores is the number of logical CPUs.
+	Cores int32 `msg:"cores"`
+	// BusyRatio is all that is neither idle nor iowait.
+	BusyRatio Gauge `msg:"busy"`
+	// UserRatio includes nice, SystemRatio interrupts.
+	UserRatio   Gauge `msg:"user"`
+	SystemRatio Gauge `msg:"system"`
+	IdleRatio   Gauge `msg:"idle"`
+	IowaitRatio Gauge `msg:"iowait"`
+	StealRatio  Gauge `msg:"steal"`
+	// Load1, Load5 and Load15 are 0 on Windows, which has no such thing.
+	Load1  Gauge `msg:"load1"`
+	Load5  Gauge `msg:"load5"`
+	Load15 Gauge `msg:"load15"`
+}
+
+// Memory is in bytes. What an operating system doesn't tell is 0.
+type Memory struct {
+	Total     Gauge `msg:"total"`
+	Used      Gauge `msg:"used"`
+	Free      Gauge `msg:"free"`
+	Available Gauge `msg:"available"`
+	Buffers   Gauge `msg:"buffers"`
+	Cache     Gauge `msg:"cache"`
+	SwapTotal Gauge `msg:"swap_total"`
+	SwapUsed  Gauge `msg:"swap_used"`
+	// ProcessResident is the resident set of this process.
+	ProcessResident Gauge `msg:"process_resident"`
+	// ProcessHeap is the heap of the Go runtime: live objects and those not
+	// yet swept.
+	ProcessHeap Gauge `msg:"process_heap"`
+}
+
+// Down returns the Resources of a node that did not answer, and why.
+func Down(node string, why error) *Resources {
+	r := &Resources{Node: node}
+	if why != nil {
+		r.Error = why.Error()
+	}
+	return r
+}
