@@ -256,8 +256,6 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 		err = msgp.ErrLimitExceeded
 		return
 	}
-	var zb0001Mask uint8 /* 7 bits */
-	_ = zb0001Mask
 	for zb0001 > 0 {
 		zb0001--
 		field, bts, err = msgp.ReadMapKeyZC(bts)
@@ -322,7 +320,6 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
-			zb0001Mask |= 0x1
 		case "cb":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -373,7 +370,6 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
-			zb0001Mask |= 0x2
 		case "db":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -418,7 +414,6 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
-			zb0001Mask |= 0x4
 		case "pr":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -436,7 +431,6 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
-			zb0001Mask |= 0x8
 		case "dr":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -454,7 +448,6 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
-			zb0001Mask |= 0x10
 		case "jn":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -472,7 +465,6 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
-			zb0001Mask |= 0x20
 		case "rc":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -534,37 +526,12 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
-			zb0001Mask |= 0x40
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
 				err = msgp.WrapError(err)
 				return
 			}
-		}
-	}
-	// Clear omitted fields.
-	if zb0001Mask != 0x7f {
-		if (zb0001Mask & 0x1) == 0 {
-			z.Init = nil
-		}
-		if (zb0001Mask & 0x2) == 0 {
-			z.CreateBucket = nil
-		}
-		if (zb0001Mask & 0x4) == 0 {
-			z.DeleteBucket = nil
-		}
-		if (zb0001Mask & 0x8) == 0 {
-			z.PutRecord = nil
-		}
-		if (zb0001Mask & 0x10) == 0 {
-			z.DeleteRecords = nil
-		}
-		if (zb0001Mask & 0x20) == 0 {
-			z.JoinNode = nil
-		}
-		if (zb0001Mask & 0x40) == 0 {
-			z.Reclaim = nil
 		}
 	}
 	o = bts
@@ -802,8 +769,6 @@ func (z *DeleteRecords) UnmarshalMsg(bts []byte) (o []byte, err error) {
 		err = msgp.ErrLimitExceeded
 		return
 	}
-	var zb0001Mask uint8 /* 2 bits */
-	_ = zb0001Mask
 	for zb0001 > 0 {
 		zb0001--
 		field, bts, err = msgp.ReadMapKeyZC(bts)
@@ -864,29 +829,18 @@ func (z *DeleteRecords) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
-			zb0001Mask |= 0x1
 		case "us":
 			z.IfUnmodifiedSince, bts, err = msgp.ReadInt64Bytes(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "IfUnmodifiedSince")
 				return
 			}
-			zb0001Mask |= 0x2
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
 				err = msgp.WrapError(err)
 				return
 			}
-		}
-	}
-	// Clear omitted fields.
-	if zb0001Mask != 0x3 {
-		if (zb0001Mask & 0x1) == 0 {
-			z.IfMatch = nil
-		}
-		if (zb0001Mask & 0x2) == 0 {
-			z.IfUnmodifiedSince = 0
 		}
 	}
 	o = bts
@@ -1222,8 +1176,6 @@ func (z *PutRecord) UnmarshalMsg(bts []byte) (o []byte, err error) {
 		err = msgp.ErrLimitExceeded
 		return
 	}
-	var zb0001Mask uint8 /* 3 bits */
-	_ = zb0001Mask
 	for zb0001 > 0 {
 		zb0001--
 		field, bts, err = msgp.ReadMapKeyZC(bts)
@@ -1273,7 +1225,6 @@ func (z *PutRecord) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
-			zb0001Mask |= 0x1
 		case "nm":
 			var zb0003 uint32
 			zb0003, bts, err = msgp.ReadArrayHeaderBytes(bts)
@@ -1297,14 +1248,12 @@ func (z *PutRecord) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
-			zb0001Mask |= 0x2
 		case "us":
 			z.IfUnmodifiedSince, bts, err = msgp.ReadInt64Bytes(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "IfUnmodifiedSince")
 				return
 			}
-			zb0001Mask |= 0x4
 		case "t":
 			z.Birth, bts, err = msgp.ReadInt64Bytes(bts)
 			if err != nil {
@@ -1317,18 +1266,6 @@ func (z *PutRecord) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err)
 				return
 			}
-		}
-	}
-	// Clear omitted fields.
-	if zb0001Mask != 0x7 {
-		if (zb0001Mask & 0x1) == 0 {
-			z.IfMatch = nil
-		}
-		if (zb0001Mask & 0x2) == 0 {
-			z.IfNoneMatch = nil
-		}
-		if (zb0001Mask & 0x4) == 0 {
-			z.IfUnmodifiedSince = 0
 		}
 	}
 	o = bts

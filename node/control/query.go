@@ -3,7 +3,6 @@ package control
 //go:generate go tool -modfile=../../internal/tools/go.mod msgp -file=query.go -o=query_gen.go -tests=false -io=false
 
 //msgp:limit arrays:65536 maps:1024
-//msgp:clearomitted
 
 // QueryVersion is the version of queries that this program asks and answers.
 const QueryVersion = 1
@@ -88,12 +87,11 @@ type GarbageQuery struct {
 }
 
 // SegmentsQuery asks which segments are known, that is referred to by a
-// record or listed as garbage: Answer.Known. A file that is neither, and over
-// two hours old by Answer.LogTime, was left by a put that never came to its
-// commit.
+// record or still listed as garbage: Answer.Known. A file whose segment is
+// not, and which is over two hours old by Answer.LogTime, was left by a put
+// that never came to its commit.
 type SegmentsQuery struct {
-	Drive string     `msg:"d"` // for the garbage
-	IDs   [][16]byte `msg:"i"` // at most MaxSegmentIDs
+	IDs [][16]byte `msg:"i"` // at most MaxSegmentIDs
 }
 
 // Answer is the answer to a query. LogTime and Epoch are set by every query.

@@ -207,8 +207,6 @@ func (z *Answer) UnmarshalMsg(bts []byte) (o []byte, err error) {
 		err = msgp.ErrLimitExceeded
 		return
 	}
-	var zb0001Mask uint16 /* 11 bits */
-	_ = zb0001Mask
 	for zb0001 > 0 {
 		zb0001--
 		field, bts, err = msgp.ReadMapKeyZC(bts)
@@ -235,7 +233,6 @@ func (z *Answer) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Deployment")
 				return
 			}
-			zb0001Mask |= 0x1
 		case "b":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -253,7 +250,6 @@ func (z *Answer) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
-			zb0001Mask |= 0x2
 		case "bs":
 			var zb0002 uint32
 			zb0002, bts, err = msgp.ReadArrayHeaderBytes(bts)
@@ -277,7 +273,6 @@ func (z *Answer) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
-			zb0001Mask |= 0x4
 		case "r":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -295,7 +290,6 @@ func (z *Answer) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
-			zb0001Mask |= 0x8
 		case "rs":
 			var zb0003 uint32
 			zb0003, bts, err = msgp.ReadArrayHeaderBytes(bts)
@@ -319,7 +313,6 @@ func (z *Answer) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
-			zb0001Mask |= 0x10
 		case "cp":
 			var zb0004 uint32
 			zb0004, bts, err = msgp.ReadArrayHeaderBytes(bts)
@@ -343,7 +336,6 @@ func (z *Answer) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
-			zb0001Mask |= 0x20
 		case "t":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -411,7 +403,6 @@ func (z *Answer) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
-			zb0001Mask |= 0x40
 		case "g":
 			var zb0007 uint32
 			zb0007, bts, err = msgp.ReadArrayHeaderBytes(bts)
@@ -435,7 +426,6 @@ func (z *Answer) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
-			zb0001Mask |= 0x80
 		case "k":
 			var zb0008 uint32
 			zb0008, bts, err = msgp.ReadArrayHeaderBytes(bts)
@@ -459,63 +449,24 @@ func (z *Answer) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
-			zb0001Mask |= 0x100
 		case "nx":
 			z.Next, bts, err = msgp.ReadStringBytes(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Next")
 				return
 			}
-			zb0001Mask |= 0x200
 		case "m":
 			z.More, bts, err = msgp.ReadBoolBytes(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "More")
 				return
 			}
-			zb0001Mask |= 0x400
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
 				err = msgp.WrapError(err)
 				return
 			}
-		}
-	}
-	// Clear omitted fields.
-	if zb0001Mask != 0x7ff {
-		if (zb0001Mask & 0x1) == 0 {
-			z.Deployment = ""
-		}
-		if (zb0001Mask & 0x2) == 0 {
-			z.Bucket = nil
-		}
-		if (zb0001Mask & 0x4) == 0 {
-			z.Buckets = nil
-		}
-		if (zb0001Mask & 0x8) == 0 {
-			z.Record = nil
-		}
-		if (zb0001Mask & 0x10) == 0 {
-			z.Records = nil
-		}
-		if (zb0001Mask & 0x20) == 0 {
-			z.CommonPrefixes = nil
-		}
-		if (zb0001Mask & 0x40) == 0 {
-			z.Topology = nil
-		}
-		if (zb0001Mask & 0x80) == 0 {
-			z.Garbage = nil
-		}
-		if (zb0001Mask & 0x100) == 0 {
-			z.Known = nil
-		}
-		if (zb0001Mask & 0x200) == 0 {
-			z.Next = ""
-		}
-		if (zb0001Mask & 0x400) == 0 {
-			z.More = false
 		}
 	}
 	o = bts
@@ -1135,12 +1086,9 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 			if z.Segments == nil {
 				o = msgp.AppendNil(o)
 			} else {
-				// map header, size 2
-				// string "d"
-				o = append(o, 0x82, 0xa1, 0x64)
-				o = msgp.AppendString(o, z.Segments.Drive)
+				// map header, size 1
 				// string "i"
-				o = append(o, 0xa1, 0x69)
+				o = append(o, 0x81, 0xa1, 0x69)
 				o = msgp.AppendArrayHeader(o, uint32(len(z.Segments.IDs)))
 				for za0001 := range z.Segments.IDs {
 					o = msgp.AppendBytes(o, (z.Segments.IDs[za0001])[:])
@@ -1165,8 +1113,6 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 		err = msgp.ErrLimitExceeded
 		return
 	}
-	var zb0001Mask uint16 /* 9 bits */
-	_ = zb0001Mask
 	for zb0001 > 0 {
 		zb0001--
 		field, bts, err = msgp.ReadMapKeyZC(bts)
@@ -1219,7 +1165,6 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
-			zb0001Mask |= 0x1
 		case "b":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -1264,7 +1209,6 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
-			zb0001Mask |= 0x2
 		case "bs":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -1315,7 +1259,6 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
-			zb0001Mask |= 0x4
 		case "r":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -1366,7 +1309,6 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
-			zb0001Mask |= 0x8
 		case "rs":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -1384,7 +1326,6 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
-			zb0001Mask |= 0x10
 		case "bg":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -1429,7 +1370,6 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
-			zb0001Mask |= 0x20
 		case "t":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -1468,7 +1408,6 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
-			zb0001Mask |= 0x40
 		case "g":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -1525,7 +1464,6 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
-			zb0001Mask |= 0x80
 		case "s":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -1555,12 +1493,6 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 						return
 					}
 					switch msgp.UnsafeString(field) {
-					case "d":
-						z.Segments.Drive, bts, err = msgp.ReadStringBytes(bts)
-						if err != nil {
-							err = msgp.WrapError(err, "Segments", "Drive")
-							return
-						}
 					case "i":
 						var zb0010 uint32
 						zb0010, bts, err = msgp.ReadArrayHeaderBytes(bts)
@@ -1593,43 +1525,12 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
-			zb0001Mask |= 0x100
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
 				err = msgp.WrapError(err)
 				return
 			}
-		}
-	}
-	// Clear omitted fields.
-	if zb0001Mask != 0x1ff {
-		if (zb0001Mask & 0x1) == 0 {
-			z.Deployment = nil
-		}
-		if (zb0001Mask & 0x2) == 0 {
-			z.Bucket = nil
-		}
-		if (zb0001Mask & 0x4) == 0 {
-			z.Buckets = nil
-		}
-		if (zb0001Mask & 0x8) == 0 {
-			z.Record = nil
-		}
-		if (zb0001Mask & 0x10) == 0 {
-			z.Records = nil
-		}
-		if (zb0001Mask & 0x20) == 0 {
-			z.Begin = nil
-		}
-		if (zb0001Mask & 0x40) == 0 {
-			z.Topology = nil
-		}
-		if (zb0001Mask & 0x80) == 0 {
-			z.Garbage = nil
-		}
-		if (zb0001Mask & 0x100) == 0 {
-			z.Segments = nil
 		}
 	}
 	o = bts
@@ -1690,7 +1591,7 @@ func (z *Query) Msgsize() (s int) {
 	if z.Segments == nil {
 		s += msgp.NilSize
 	} else {
-		s += 1 + 2 + msgp.StringPrefixSize + len(z.Segments.Drive) + 2 + msgp.ArrayHeaderSize + (len(z.Segments.IDs) * (16 * (msgp.ByteSize)))
+		s += 1 + 2 + msgp.ArrayHeaderSize + (len(z.Segments.IDs) * (16 * (msgp.ByteSize)))
 	}
 	return
 }
@@ -1855,12 +1756,9 @@ func (z *RecordsQuery) Msgsize() (s int) {
 // MarshalMsg implements msgp.Marshaler
 func (z *SegmentsQuery) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 2
-	// string "d"
-	o = append(o, 0x82, 0xa1, 0x64)
-	o = msgp.AppendString(o, z.Drive)
+	// map header, size 1
 	// string "i"
-	o = append(o, 0xa1, 0x69)
+	o = append(o, 0x81, 0xa1, 0x69)
 	o = msgp.AppendArrayHeader(o, uint32(len(z.IDs)))
 	for za0001 := range z.IDs {
 		o = msgp.AppendBytes(o, (z.IDs[za0001])[:])
@@ -1890,12 +1788,6 @@ func (z *SegmentsQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
 			return
 		}
 		switch msgp.UnsafeString(field) {
-		case "d":
-			z.Drive, bts, err = msgp.ReadStringBytes(bts)
-			if err != nil {
-				err = msgp.WrapError(err, "Drive")
-				return
-			}
 		case "i":
 			var zb0002 uint32
 			zb0002, bts, err = msgp.ReadArrayHeaderBytes(bts)
@@ -1933,7 +1825,7 @@ func (z *SegmentsQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *SegmentsQuery) Msgsize() (s int) {
-	s = 1 + 2 + msgp.StringPrefixSize + len(z.Drive) + 2 + msgp.ArrayHeaderSize + (len(z.IDs) * (16 * (msgp.ByteSize)))
+	s = 1 + 2 + msgp.ArrayHeaderSize + (len(z.IDs) * (16 * (msgp.ByteSize)))
 	return
 }
 

@@ -3,7 +3,6 @@ package control
 //go:generate go tool -modfile=../../internal/tools/go.mod msgp -file=record.go -o=record_gen.go -tests=false -io=false
 
 //msgp:limit arrays:4096 maps:1024
-//msgp:clearomitted
 
 // RecordVersion is the version of records that this program writes and reads.
 const RecordVersion = 1
@@ -32,13 +31,13 @@ type Record struct {
 	CRC32C    uint32 `msg:"crc,omitempty"`
 	CRC64NVME uint64 `msg:"nvme,omitempty"`
 
-	ContentType        string            `msg:"ct,omitempty"`
-	CacheControl       string            `msg:"cc,omitempty"`
-	ContentDisposition string            `msg:"cd,omitempty"`
-	ContentEncoding    string            `msg:"ce,omitempty"`
-	ContentLanguage    string            `msg:"cl,omitempty"`
-	Metadata           map[string]string `msg:"md,omitempty"`
-	Tags               map[string]string `msg:"tg,omitempty"`
+	ContentType        string `msg:"ct,omitempty"`
+	CacheControl       string `msg:"cc,omitempty"`
+	ContentDisposition string `msg:"cd,omitempty"`
+	ContentEncoding    string `msg:"ce,omitempty"`
+	ContentLanguage    string `msg:"cl,omitempty"`
+	Metadata           Pairs  `msg:"md,omitempty"` // map[string]string
+	Tags               Pairs  `msg:"tg,omitempty"` // map[string]string; reserved
 
 	LogTime int64 `msg:"t"` // of the put, unix ns; set by the index
 

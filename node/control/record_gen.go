@@ -55,14 +55,6 @@ func (z *Record) MarshalMsg(b []byte) (o []byte, err error) {
 		zb0001Len--
 		zb0001Mask |= 0x2000
 	}
-	if z.Metadata == nil {
-		zb0001Len--
-		zb0001Mask |= 0x4000
-	}
-	if z.Tags == nil {
-		zb0001Len--
-		zb0001Mask |= 0x8000
-	}
 	if z.Layout == 0 {
 		zb0001Len--
 		zb0001Mask |= 0x20000
@@ -140,23 +132,19 @@ func (z *Record) MarshalMsg(b []byte) (o []byte, err error) {
 			o = append(o, 0xa2, 0x63, 0x6c)
 			o = msgp.AppendString(o, z.ContentLanguage)
 		}
-		if (zb0001Mask & 0x4000) == 0 { // if not omitted
-			// string "md"
-			o = append(o, 0xa2, 0x6d, 0x64)
-			o = msgp.AppendMapHeader(o, uint32(len(z.Metadata)))
-			for za0002, za0003 := range z.Metadata {
-				o = msgp.AppendString(o, za0002)
-				o = msgp.AppendString(o, za0003)
-			}
+		// string "md"
+		o = append(o, 0xa2, 0x6d, 0x64)
+		o, err = z.Metadata.MarshalMsg(o)
+		if err != nil {
+			err = msgp.WrapError(err, "Metadata")
+			return
 		}
-		if (zb0001Mask & 0x8000) == 0 { // if not omitted
-			// string "tg"
-			o = append(o, 0xa2, 0x74, 0x67)
-			o = msgp.AppendMapHeader(o, uint32(len(z.Tags)))
-			for za0004, za0005 := range z.Tags {
-				o = msgp.AppendString(o, za0004)
-				o = msgp.AppendString(o, za0005)
-			}
+		// string "tg"
+		o = append(o, 0xa2, 0x74, 0x67)
+		o, err = z.Tags.MarshalMsg(o)
+		if err != nil {
+			err = msgp.WrapError(err, "Tags")
+			return
 		}
 		// string "t"
 		o = append(o, 0xa1, 0x74)
@@ -175,10 +163,10 @@ func (z *Record) MarshalMsg(b []byte) (o []byte, err error) {
 			// string "sg"
 			o = append(o, 0xa2, 0x73, 0x67)
 			o = msgp.AppendArrayHeader(o, uint32(len(z.Segments)))
-			for za0006 := range z.Segments {
-				o, err = z.Segments[za0006].MarshalMsg(o)
+			for za0002 := range z.Segments {
+				o, err = z.Segments[za0002].MarshalMsg(o)
 				if err != nil {
-					err = msgp.WrapError(err, "Segments", za0006)
+					err = msgp.WrapError(err, "Segments", za0002)
 					return
 				}
 			}
@@ -201,8 +189,6 @@ func (z *Record) UnmarshalMsg(bts []byte) (o []byte, err error) {
 		err = msgp.ErrLimitExceeded
 		return
 	}
-	var zb0001Mask uint16 /* 14 bits */
-	_ = zb0001Mask
 	for zb0001 > 0 {
 		zb0001--
 		field, bts, err = msgp.ReadMapKeyZC(bts)
@@ -235,7 +221,6 @@ func (z *Record) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "DeleteMarker")
 				return
 			}
-			zb0001Mask |= 0x1
 		case "s":
 			z.SizeBytes, bts, err = msgp.ReadInt64Bytes(bts)
 			if err != nil {
@@ -270,122 +255,60 @@ func (z *Record) UnmarshalMsg(bts []byte) (o []byte, err error) {
 			}
 			copy(z.SHA256, bts[:zb0002])
 			bts = bts[zb0002:]
-			zb0001Mask |= 0x2
 		case "crc":
 			z.CRC32C, bts, err = msgp.ReadUint32Bytes(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "CRC32C")
 				return
 			}
-			zb0001Mask |= 0x4
 		case "nvme":
 			z.CRC64NVME, bts, err = msgp.ReadUint64Bytes(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "CRC64NVME")
 				return
 			}
-			zb0001Mask |= 0x8
 		case "ct":
 			z.ContentType, bts, err = msgp.ReadStringBytes(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "ContentType")
 				return
 			}
-			zb0001Mask |= 0x10
 		case "cc":
 			z.CacheControl, bts, err = msgp.ReadStringBytes(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "CacheControl")
 				return
 			}
-			zb0001Mask |= 0x20
 		case "cd":
 			z.ContentDisposition, bts, err = msgp.ReadStringBytes(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "ContentDisposition")
 				return
 			}
-			zb0001Mask |= 0x40
 		case "ce":
 			z.ContentEncoding, bts, err = msgp.ReadStringBytes(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "ContentEncoding")
 				return
 			}
-			zb0001Mask |= 0x80
 		case "cl":
 			z.ContentLanguage, bts, err = msgp.ReadStringBytes(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "ContentLanguage")
 				return
 			}
-			zb0001Mask |= 0x100
 		case "md":
-			var zb0003 uint32
-			zb0003, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.Metadata.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Metadata")
 				return
 			}
-			if zb0003 > z89264a71limitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			if z.Metadata == nil {
-				z.Metadata = make(map[string]string, zb0003)
-			} else if len(z.Metadata) > 0 {
-				clear(z.Metadata)
-			}
-			for zb0003 > 0 {
-				var za0003 string
-				zb0003--
-				var za0002 string
-				za0002, bts, err = msgp.ReadStringBytes(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Metadata")
-					return
-				}
-				za0003, bts, err = msgp.ReadStringBytes(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Metadata", za0002)
-					return
-				}
-				z.Metadata[za0002] = za0003
-			}
-			zb0001Mask |= 0x200
 		case "tg":
-			var zb0004 uint32
-			zb0004, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.Tags.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Tags")
 				return
 			}
-			if zb0004 > z89264a71limitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			if z.Tags == nil {
-				z.Tags = make(map[string]string, zb0004)
-			} else if len(z.Tags) > 0 {
-				clear(z.Tags)
-			}
-			for zb0004 > 0 {
-				var za0005 string
-				zb0004--
-				var za0004 string
-				za0004, bts, err = msgp.ReadStringBytes(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Tags")
-					return
-				}
-				za0005, bts, err = msgp.ReadStringBytes(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Tags", za0004)
-					return
-				}
-				z.Tags[za0004] = za0005
-			}
-			zb0001Mask |= 0x400
 		case "t":
 			z.LogTime, bts, err = msgp.ReadInt64Bytes(bts)
 			if err != nil {
@@ -398,54 +321,51 @@ func (z *Record) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Layout")
 				return
 			}
-			zb0001Mask |= 0x800
 		case "in":
-			var zb0005 uint32
-			zb0005, bts, err = msgp.ReadBytesHeader(bts)
+			var zb0003 uint32
+			zb0003, bts, err = msgp.ReadBytesHeader(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Inline")
 				return
 			}
-			if zb0005 > z89264a71limitArrays {
+			if zb0003 > z89264a71limitArrays {
 				err = msgp.ErrLimitExceeded
 				return
 			}
-			if z.Inline == nil || uint32(cap(z.Inline)) < zb0005 {
-				z.Inline = make([]byte, zb0005)
+			if z.Inline == nil || uint32(cap(z.Inline)) < zb0003 {
+				z.Inline = make([]byte, zb0003)
 			} else {
-				z.Inline = z.Inline[:zb0005]
+				z.Inline = z.Inline[:zb0003]
 			}
-			if uint32(len(bts)) < zb0005 {
+			if uint32(len(bts)) < zb0003 {
 				err = msgp.ErrShortBytes
 				return
 			}
-			copy(z.Inline, bts[:zb0005])
-			bts = bts[zb0005:]
-			zb0001Mask |= 0x1000
+			copy(z.Inline, bts[:zb0003])
+			bts = bts[zb0003:]
 		case "sg":
-			var zb0006 uint32
-			zb0006, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			var zb0004 uint32
+			zb0004, bts, err = msgp.ReadArrayHeaderBytes(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Segments")
 				return
 			}
-			if zb0006 > z89264a71limitArrays {
+			if zb0004 > z89264a71limitArrays {
 				err = msgp.ErrLimitExceeded
 				return
 			}
-			if cap(z.Segments) >= int(zb0006) {
-				z.Segments = (z.Segments)[:zb0006]
+			if cap(z.Segments) >= int(zb0004) {
+				z.Segments = (z.Segments)[:zb0004]
 			} else {
-				z.Segments = make([]Segment, zb0006)
+				z.Segments = make([]Segment, zb0004)
 			}
-			for za0006 := range z.Segments {
-				bts, err = z.Segments[za0006].UnmarshalMsg(bts)
+			for za0002 := range z.Segments {
+				bts, err = z.Segments[za0002].UnmarshalMsg(bts)
 				if err != nil {
-					err = msgp.WrapError(err, "Segments", za0006)
+					err = msgp.WrapError(err, "Segments", za0002)
 					return
 				}
 			}
-			zb0001Mask |= 0x2000
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -454,74 +374,15 @@ func (z *Record) UnmarshalMsg(bts []byte) (o []byte, err error) {
 			}
 		}
 	}
-	// Clear omitted fields.
-	if zb0001Mask != 0x3fff {
-		if (zb0001Mask & 0x1) == 0 {
-			z.DeleteMarker = false
-		}
-		if (zb0001Mask & 0x2) == 0 {
-			z.SHA256 = nil
-		}
-		if (zb0001Mask & 0x4) == 0 {
-			z.CRC32C = 0
-		}
-		if (zb0001Mask & 0x8) == 0 {
-			z.CRC64NVME = 0
-		}
-		if (zb0001Mask & 0x10) == 0 {
-			z.ContentType = ""
-		}
-		if (zb0001Mask & 0x20) == 0 {
-			z.CacheControl = ""
-		}
-		if (zb0001Mask & 0x40) == 0 {
-			z.ContentDisposition = ""
-		}
-		if (zb0001Mask & 0x80) == 0 {
-			z.ContentEncoding = ""
-		}
-		if (zb0001Mask & 0x100) == 0 {
-			z.ContentLanguage = ""
-		}
-		if (zb0001Mask & 0x200) == 0 {
-			z.Metadata = nil
-		}
-		if (zb0001Mask & 0x400) == 0 {
-			z.Tags = nil
-		}
-		if (zb0001Mask & 0x800) == 0 {
-			z.Layout = 0
-		}
-		if (zb0001Mask & 0x1000) == 0 {
-			z.Inline = nil
-		}
-		if (zb0001Mask & 0x2000) == 0 {
-			z.Segments = nil
-		}
-	}
 	o = bts
 	return
 }
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *Record) Msgsize() (s int) {
-	s = 3 + 2 + msgp.Uint8Size + 2 + msgp.StringPrefixSize + len(z.Key) + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 2 + msgp.BoolSize + 2 + msgp.Int64Size + 2 + msgp.StringPrefixSize + len(z.ETag) + 4 + msgp.BytesPrefixSize + len(z.SHA256) + 4 + msgp.Uint32Size + 5 + msgp.Uint64Size + 3 + msgp.StringPrefixSize + len(z.ContentType) + 3 + msgp.StringPrefixSize + len(z.CacheControl) + 3 + msgp.StringPrefixSize + len(z.ContentDisposition) + 3 + msgp.StringPrefixSize + len(z.ContentEncoding) + 3 + msgp.StringPrefixSize + len(z.ContentLanguage) + 3 + msgp.MapHeaderSize
-	if z.Metadata != nil {
-		for za0002, za0003 := range z.Metadata {
-			_ = za0003
-			s += msgp.StringPrefixSize + len(za0002) + msgp.StringPrefixSize + len(za0003)
-		}
-	}
-	s += 3 + msgp.MapHeaderSize
-	if z.Tags != nil {
-		for za0004, za0005 := range z.Tags {
-			_ = za0005
-			s += msgp.StringPrefixSize + len(za0004) + msgp.StringPrefixSize + len(za0005)
-		}
-	}
-	s += 2 + msgp.Int64Size + 2 + msgp.Uint8Size + 3 + msgp.BytesPrefixSize + len(z.Inline) + 3 + msgp.ArrayHeaderSize
-	for za0006 := range z.Segments {
-		s += z.Segments[za0006].Msgsize()
+	s = 3 + 2 + msgp.Uint8Size + 2 + msgp.StringPrefixSize + len(z.Key) + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 2 + msgp.BoolSize + 2 + msgp.Int64Size + 2 + msgp.StringPrefixSize + len(z.ETag) + 4 + msgp.BytesPrefixSize + len(z.SHA256) + 4 + msgp.Uint32Size + 5 + msgp.Uint64Size + 3 + msgp.StringPrefixSize + len(z.ContentType) + 3 + msgp.StringPrefixSize + len(z.CacheControl) + 3 + msgp.StringPrefixSize + len(z.ContentDisposition) + 3 + msgp.StringPrefixSize + len(z.ContentEncoding) + 3 + msgp.StringPrefixSize + len(z.ContentLanguage) + 3 + z.Metadata.Msgsize() + 3 + z.Tags.Msgsize() + 2 + msgp.Int64Size + 2 + msgp.Uint8Size + 3 + msgp.BytesPrefixSize + len(z.Inline) + 3 + msgp.ArrayHeaderSize
+	for za0002 := range z.Segments {
+		s += z.Segments[za0002].Msgsize()
 	}
 	return
 }
