@@ -3,12 +3,13 @@ package iam
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // ErrPermissionDenied is what Authorize's errors wrap.
-var ErrPermissionDenied = errors.New("iam: permission denied")
+var ErrPermissionDenied = errors.New("permission denied")
 
-// Principal is an authenticated caller: made once, at the door.
+// Principal is an authenticated caller, made once, at the door.
 type Principal struct {
 	ID   string
 	Root bool   // may do everything
@@ -19,7 +20,8 @@ type Principal struct {
 // Action is one thing that can be permitted.
 type Action string
 
-// The actions.
+// The actions. A copy is an ObjectRead of one key and an ObjectWrite of
+// another.
 const (
 	BucketCreate Action = "bucket.create"
 	BucketRead   Action = "bucket.read"
@@ -34,10 +36,37 @@ const (
 	APIRead      Action = "api.read" // descriptions of the API: reflection, OpenAPI
 )
 
-// Authorize decides whether p may do a, on the bucket and key where the
-// action has them. The default is no: nil means yes, anything else is an
-// ErrPermissionDenied. It is a pure function.
-func Authorize(p Principal, a Action, bucket, key string) error { return ErrPermissionDenied }
+// known reports whether a is one of the actions above. A switch, so that it
+// can't be changed.
+func (a Action) known() bool {
+	switch a {
+	case BucketCreate, BucketRead, BucketList, BucketDelete,
+		ObjectList, ObjectRead, ObjectWrite, ObjectDelete,
+		ClusterRead, MetricsRead, APIRead:
+		return true
+	}
+	return false
+}
+
+// Authorize decides whether p may do a, on the bucket and the key where the
+// action has them, "" where it hasn't. nil means yes; everything else wraps
+// ErrPermissionDenied. It is a pure function, and its default is no.
+func Authorize(p Principal, a Action, bucket, key string) error {
+	if p.ID != "" && p.Root && a.known() {
+		return nil
+	}
+	who := p.ID
+	if who == "" {
+		who = "an unknown caller"
+	}
+	switch {
+	case bucket == "":
+		return fmt.Errorf("%w: %s may not %s", ErrPermissionDenied, who, a)
+	case key == "":
+		return fmt.Errorf("%w: %s may not %s in bucket %q", ErrPermissionDenied, who, a, bucket)
+	}
+	return fmt.Errorf("%w: %s may not %s of key %q in bucket %q", ErrPermissionDenied, who, a, key, bucket)
+}
 
 type principalKey struct{}
 

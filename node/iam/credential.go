@@ -1,29 +1,202 @@
 package iam
 
-import "errors"
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/base32"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"log/slog"
+	"strings"
+)
 
-// Credential is an access key: who, and the secret that proves it.
+// ErrCredential is what the errors of ParseCredential and ParseMeshSecret
+// wrap.
+var ErrCredential = errors.New("bad credential")
+
+// RootID is the id of the key that may do everything.
+const RootID = "root"
+
+const (
+	maxIDBytes  = 64
+	secretBytes = 32 // of access keys and of the mesh secret
+	checkBytes  = 4
+	hidden      = "••••" // what is shown in a secret's place
+
+	// maxCredentialBytes is the length of the longest credential.
+	maxCredentialBytes = len("gl_") + maxIDBytes + len("_") + 52 + len("_") + 7
+)
+
+// encoding has neither '_', which separates, nor upper case, which is lost
+// too easily: 52 characters for a secret, 7 for a check.
+var encoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// Credential is an access key: who, and the secret that proves it. The zero
+// Credential is none, and proves nothing.
 type Credential struct {
-	ID     string // [a-z0-9-], 1 to 64 bytes
-	Secret string // [A-Z2-7], base32 of 32 random bytes
+	ID string // [a-z0-9-], 1 to 64 bytes
+
+	secret *sealed
 }
 
-// Generate makes a credential for id with a secret of 256 random bits. It
-// panics on an id that a credential can't hold.
-func Generate(id string) Credential { return Credential{ID: id} }
+// sealed keeps a secret from fmt, which prints unexported fields without
+// asking their methods. Of a pointer it shows the address, or, for a verb that
+// doesn't fit, what it points to; so there are two.
+type sealed struct {
+	bytes *[secretBytes]byte
+}
 
-// String is the credential as its user keeps it: gl_<id>_<secret>_<check>.
-func (c Credential) String() string { return "" }
+func seal(b []byte) *sealed { return &sealed{(*[secretBytes]byte)(b)} }
 
-// ParseCredential reads what String wrote. Its errors say which part is
-// wrong and never repeat the secret.
+// Generate makes a credential for id, with a secret of 256 random bits. The
+// id is the program's choice: one that a credential can't hold is a panic.
+// Ids that come from outside are for ValidateID first.
+func Generate(id string) Credential {
+	if err := ValidateID(id); err != nil {
+		panic(err)
+	}
+	b := make([]byte, secretBytes)
+	rand.Read(b) // never fails: it ends the program instead
+	return Credential{ID: id, secret: seal(b)}
+}
+
+// ValidateID says what is wrong with the id of a credential.
+func ValidateID(id string) error {
+	if id == "" {
+		return fmt.Errorf("%w: the id is empty", ErrCredential)
+	}
+	if len(id) > maxIDBytes {
+		return fmt.Errorf("%w: the id has %d bytes, at most %d are allowed", ErrCredential, len(id), maxIDBytes)
+	}
+	for _, r := range []byte(id) {
+		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
+			return fmt.Errorf("%w: the id may have a-z, 0-9 and - only", ErrCredential)
+		}
+	}
+	return nil
+}
+
+// String is the credential as its owner keeps it, secret and all:
+// gl_<id>_<secret>_<check>. It is "" for the zero Credential.
+func (c Credential) String() string {
+	if c.secret == nil {
+		return ""
+	}
+	s := "gl_" + c.ID + "_" + encoding.EncodeToString(c.secret.bytes[:])
+	return s + "_" + check(s)
+}
+
+// check is the checksum of what stands before it in a credential.
+func check(s string) string {
+	sum := crc32.Checksum([]byte(s), crc32.MakeTable(crc32.Castagnoli))
+	return encoding.EncodeToString([]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
+}
+
+// ParseCredential reads what String wrote; white space around it is ignored,
+// since files end in a newline. Errors wrap ErrCredential, say which part is
+// wrong and never repeat what was given.
 func ParseCredential(s string) (Credential, error) {
-	return Credential{}, errors.New("iam: being built")
+	s = strings.TrimSpace(s)
+	rest, ok := strings.CutPrefix(s, "gl_")
+	switch {
+	case s == "":
+		return Credential{}, fmt.Errorf("%w: it is empty", ErrCredential)
+	case !ok:
+		return Credential{}, fmt.Errorf(`%w: it doesn't begin with "gl_"`, ErrCredential)
+	case len(s) > maxCredentialBytes:
+		return Credential{}, fmt.Errorf("%w: it has %d bytes, at most %d are possible", ErrCredential, len(s), maxCredentialBytes)
+	}
+	parts := strings.Split(rest, "_")
+	if len(parts) != 3 {
+		return Credential{}, fmt.Errorf("%w: it isn't of the form gl_<id>_<secret>_<check>", ErrCredential)
+	}
+	id, secret, sum := parts[0], parts[1], parts[2]
+	if err := ValidateID(id); err != nil {
+		return Credential{}, err
+	}
+	if sum != check(s[:len(s)-len(sum)-1]) {
+		return Credential{}, fmt.Errorf("%w: the check at its end doesn't fit the rest: mistyped or cut off", ErrCredential)
+	}
+	raw, err := encoding.DecodeString(secret)
+	// Decoding ignores newlines and the last bits; only what String writes
+	// is a credential.
+	if err != nil || len(raw) != secretBytes || encoding.EncodeToString(raw) != secret {
+		return Credential{}, fmt.Errorf("%w: the secret isn't %d bytes in base32", ErrCredential, secretBytes)
+	}
+	if weak(raw) {
+		return Credential{}, fmt.Errorf("%w: the secret isn't random", ErrCredential)
+	}
+	return Credential{ID: id, secret: seal(raw)}, nil
 }
 
-// NewMeshSecret makes the secret that the nodes of a mesh share: 32 random
-// bytes in base64.
-func NewMeshSecret() string { return "" }
+// weak recognises placeholders: one byte over and over.
+func weak(b []byte) bool {
+	for _, x := range b {
+		if x != b[0] {
+			return false
+		}
+	}
+	return true
+}
 
-// ParseMeshSecret reads it.
-func ParseMeshSecret(s string) ([]byte, error) { return nil, errors.New("iam: being built") }
+// Equal reports, in constant time, whether two credentials are the same. The
+// zero Credential equals none.
+func (c Credential) Equal(d Credential) bool {
+	if c.secret == nil || d.secret == nil {
+		return false
+	}
+	return c.ID == d.ID && subtle.ConstantTimeCompare(c.secret.bytes[:], d.secret.bytes[:]) == 1
+}
+
+// redacted is what may be shown of a credential.
+func (c Credential) redacted() string {
+	if c.secret == nil {
+		return "gl_(none)"
+	}
+	return "gl_" + c.ID + "_" + hidden
+}
+
+// Format implements fmt.Formatter: no verb shows the secret.
+func (c Credential) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.redacted()) }
+
+// GoString implements fmt.GoStringer, without the secret.
+func (c Credential) GoString() string { return c.redacted() }
+
+// LogValue implements slog.LogValuer, without the secret.
+func (c Credential) LogValue() slog.Value { return slog.StringValue(c.redacted()) }
+
+// MarshalText implements encoding.TextMarshaler, and so JSON and YAML,
+// without the secret: writing a credential down takes String.
+func (c Credential) MarshalText() ([]byte, error) { return []byte(c.redacted()), nil }
+
+// NewMeshSecret makes the secret that the nodes of a mesh share, and prove to
+// each other: 32 random bytes in standard base64.
+func NewMeshSecret() string {
+	b := make([]byte, secretBytes)
+	rand.Read(b) // never fails: it ends the program instead
+	return base64.StdEncoding.EncodeToString(b)
+}
+
+// ParseMeshSecret reads what NewMeshSecret made, or anything else that is 32
+// bytes in base64; white space around it is ignored. Errors wrap
+// ErrCredential and never repeat what was given.
+func ParseMeshSecret(s string) ([]byte, error) {
+	s = strings.TrimSpace(s)
+	if s == "" {
+		return nil, fmt.Errorf("%w: the mesh secret is empty", ErrCredential)
+	}
+	if len(s) != base64.StdEncoding.EncodedLen(secretBytes) {
+		return nil, fmt.Errorf("%w: the mesh secret has %d characters, not the %d of %d bytes in base64", ErrCredential, len(s), base64.StdEncoding.EncodedLen(secretBytes), secretBytes)
+	}
+	b, err := base64.StdEncoding.Strict().DecodeString(s)
+	if err != nil || len(b) != secretBytes {
+		return nil, fmt.Errorf("%w: the mesh secret isn't %d bytes in base64", ErrCredential, secretBytes)
+	}
+	if weak(b) {
+		return nil, fmt.Errorf("%w: the mesh secret isn't random", ErrCredential)
+	}
+	return b, nil
+}
