@@ -1,0 +1,68 @@
+// Package dataio keeps payloads as plain files on drives and hands them to the
+// network without copying them.
+//
+// # On disk
+//
+//	DATA/FORMAT                     a node's data directory (Dir)
+//	DATA/lock
+//	DRIVE/drive.json                a drive: version, drive id, deployment, node
+//	DRIVE/lock
+//	DRIVE/payload/<2 hex>/<uuid>    one payload, then its footer (footer.go)
+//
+// Both kinds of directory are locked for as long as they are open, by the
+// kernel, so that no crash leaves them locked; a second process is refused. A
+// drive is used through the directory's descriptor from Open to Close: a file
+// system that is unmounted from its path meanwhile is not written beneath.
+// Before each new payload the path is looked at, and a drive that it doesn't
+// lead to any more is Offline. What must not be formatted by mistake, a mount
+// point without its mount, is told by Options.DriveID.
+//
+// # The life of a payload
+//
+// Create checks the state, claims the space above the reserve, makes the file
+// under its final name with O_EXCL below the held directory, and has the file
+// system allocate it. Write appends and adds to the checksums. Commit appends
+// the footer with a CRC32C for each MiB, and syncs the file, then its
+// directory, and the directory above if it may be new. Only then is there a
+// payload; whoever is to know it (the index) is told after Commit has
+// returned. It is never renamed or changed. Open reads and checks the footer
+// in one read; Section gives a LimitedReader over the *os.File, and Send moves
+// it to a connection in windows, which on Linux is sendfile(2) for plaintext.
+// Remove unlinks it; files that are open stay readable.
+//
+// After a crash a file without a valid footer may be left, which Open calls
+// ErrCorrupted. Walk lists it like the others, and the one who compares with
+// the index removes it.
+//
+// # What fails, and how
+//
+//	free space below the reserve    ReadOnly; Create: ErrNoSpace and ErrReadOnly; heals by itself
+//	not enough space for a payload  Create or Write: ErrNoSpace; the file is removed
+//	file system is read-only        ReadOnly until opened again; ErrReadOnly
+//	a sync fails, or a write by EIO Suspect until opened again; the copy is lost; ErrSuspect
+//	the path leads elsewhere        Offline until it leads back; Create: ErrOffline
+//	a read fails                    that error; the state stays, other payloads may be well
+//	bytes differ from their sums    Open or Verify: ErrCorrupted
+//
+// A failed sync is never tried again: the kernel has marked the pages clean,
+// and the second try would succeed without them. Reading and removing work in
+// every state but closed. Drive.Errors counts what the file system refused;
+// Events tells of it and of each new state. An Interceptor sees every single
+// operation, and can be what fails.
+//
+// # Goroutines, locks, costs
+//
+// There are no goroutines: all work is done in the caller's, and ends when the
+// kernel's call ends. A context is looked at before each operation, and
+// between the windows of Send; a system call isn't interrupted. Lock order:
+// Writer.mu, then Drive.mu, which is held for a few assignments only.
+//
+// A payload costs one open file while it is written or read, 4 bytes of memory
+// for each MiB, and on disk a footer of 48 bytes and 4 for each MiB. A put
+// makes about ten system calls besides its writes, two or three of which wait
+// for the disk; opening one for reading makes six.
+//
+// On Windows a directory can't be synced, and FreeBSD isn't asked to allocate;
+// elsewhere than on Linux fdatasync is the system's fsync (F_FULLFSYNC on
+// macOS).
+package dataio

@@ -1,0 +1,306 @@
+package dataio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"sync"
+)
+
+// claimStepBytes is what a writer of unknown size claims at a time.
+const claimStepBytes = 8 << 20
+
+// A Writer writes one payload file. Until Commit returns there is no payload:
+// Open, Walk and Remove don't see it. One goroutine uses a Writer; only
+// Drive.Close may abort it from another. Defer Abort, which does nothing after
+// a successful Commit.
+type Writer struct {
+	d        *Drive
+	id       ID
+	name     string // as Op.Name
+	announce int64  // size told to Create, negative if unknown
+
+	claimed int64 // guarded by Drive.mu
+
+	mu        sync.Mutex // a call under way; guards what follows
+	dir       *os.Root   // payload/<2 hex>
+	file      *os.File
+	made      bool // the file exists
+	allocated bool // the file system has set the announced size aside
+	size      int64
+	total     uint32   // CRC32C so far
+	block     uint32   // CRC32C so far of the MiB being written
+	blocks    []uint32 // of the full ones
+	end       error    // set once: why no more can be written
+}
+
+// Written is what Commit made durable.
+type Written struct {
+	SizeBytes int64
+	CRC32C    uint32 // Castagnoli, of the whole payload
+}
+
+// Create begins the payload id of sizeBytes; negative if that isn't known. With
+// a known size the space is set aside before Create returns, so that a drive
+// too full for it fails with ErrNoSpace before a byte is sent to it; with an
+// unknown one, any Write can.
+//
+// It fails with ErrExists if there is such a payload, committed or being
+// written; with ErrReadOnly, ErrSuspect, ErrOffline as State says; with ErrSize
+// above MaxPayloadBytes.
+func (d *Drive) Create(ctx context.Context, id ID, sizeBytes int64) (*Writer, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if sizeBytes > MaxPayloadBytes {
+		err := fmt.Errorf("%d bytes, at most %d", sizeBytes, int64(MaxPayloadBytes))
+		return nil, &Error{Op: "create", Path: d.path, ID: id, Kind: ErrSize, Err: err}
+	}
+	sub, name := names(id)
+	w := &Writer{d: d, id: id, name: name, announce: max(sizeBytes, -1)}
+	need := int64(claimStepBytes)
+	if sizeBytes >= 0 {
+		need = sizeBytes + footerBytes(sizeBytes)
+		w.blocks = make([]uint32, 0, sizeBytes/blockBytes+1)
+	}
+	w.mu.Lock() // against Drive.Close, which knows of w from here on
+	defer w.mu.Unlock()
+	if err := d.admit(w, need); err != nil {
+		return nil, err
+	}
+	if kind, err := w.create(sub, need); err != nil {
+		w.discardLocked()
+		w.end = d.fail("create", id, kind, err)
+		return nil, w.end
+	}
+	if w.allocated {
+		d.settle(w, need)
+	}
+	return w, nil
+}
+
+// create makes the file, and its directory if it is the first in it. The kind
+// is that of the operation that failed.
+func (w *Writer) create(sub string, need int64) (kind OpKind, err error) {
+	d := w.d
+	w.dir, err = d.payload.OpenRoot(sub)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = d.do(Op{Kind: OpMkdir, Name: payloadName + "/" + sub}, func() error {
+			return d.payload.Mkdir(sub, 0o700)
+		})
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return OpMkdir, err
+		}
+		w.dir, err = d.payload.OpenRoot(sub)
+	}
+	if err != nil {
+		return OpOpen, err
+	}
+	err = d.do(Op{Kind: OpCreate, Name: w.name}, func() (err error) {
+		w.file, err = w.dir.OpenFile(w.id.String(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		w.made = err == nil
+		return err
+	})
+	if err != nil || w.announce < 0 {
+		return OpCreate, err
+	}
+	err = d.do(Op{Kind: OpAllocate, Name: w.name, Bytes: need}, func() (err error) {
+		w.allocated, err = allocate(w.file, need)
+		return err
+	})
+	return OpAllocate, err
+}
+
+// Write writes p after what was written before. After an error, which is
+// ErrNoSpace, ErrSize, ErrSuspect, ErrOffline or another of the file system,
+// the file is removed and every further call fails alike.
+func (w *Writer) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.end != nil {
+		return 0, w.end
+	}
+	limit := w.announce
+	if limit < 0 {
+		limit = MaxPayloadBytes
+	}
+	if int64(len(p)) > limit-w.size {
+		err := fmt.Errorf("more than %d bytes were written", limit)
+		return 0, w.abandonLocked(&Error{Op: "write", Path: w.d.path, ID: w.id, Kind: ErrSize, Err: err})
+	}
+	n, err := w.writeLocked(p, w.size)
+	w.sumLocked(p[:n])
+	if err != nil {
+		return n, w.abandonLocked(err)
+	}
+	return n, nil
+}
+
+// writeLocked writes to the file, claiming the space if it has to.
+func (w *Writer) writeLocked(p []byte, offset int64) (n int, err error) {
+	d := w.d
+	if !w.allocated && w.announce < 0 {
+		if err := w.claimLocked(int64(len(p))); err != nil {
+			return 0, err
+		}
+	}
+	op := Op{Kind: OpWrite, Name: w.name, Offset: offset, Bytes: int64(len(p)), Data: p}
+	err = d.do(op, func() (err error) {
+		n, err = w.file.Write(p)
+		return err
+	})
+	if !w.allocated {
+		d.settle(w, int64(n))
+	}
+	if err != nil {
+		return n, d.fail("write", w.id, OpWrite, err)
+	}
+	return n, nil
+}
+
+// claimLocked sees to it that bytes more are claimed.
+func (w *Writer) claimLocked(bytes int64) error {
+	w.d.mu.Lock()
+	missing := bytes - w.claimed
+	w.d.mu.Unlock()
+	if missing <= 0 {
+		return nil
+	}
+	return w.d.admit(w, max(missing, claimStepBytes))
+}
+
+// sumLocked adds p, which was written, to the checksums.
+func (w *Writer) sumLocked(p []byte) {
+	w.total = crc32.Update(w.total, castagnoli, p)
+	for len(p) > 0 {
+		n := min(blockBytes-w.size%blockBytes, int64(len(p)))
+		w.block = crc32.Update(w.block, castagnoli, p[:n])
+		w.size += n
+		p = p[n:]
+		if w.size%blockBytes == 0 {
+			w.blocks = append(w.blocks, w.block)
+			w.block = 0
+		}
+	}
+}
+
+// Commit makes the payload durable: the footer is written, then the file is
+// synced, then its directory. From its return on the payload is there, also
+// after a loss of power; before, and after an error, there is none. A context
+// that has ended is such an error; it doesn't interrupt the syncs. Fewer bytes
+// than Create was told are ErrSize. An error of a sync is ErrSuspect: the copy
+// is lost, and it must be written elsewhere.
+func (w *Writer) Commit(ctx context.Context) (Written, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.end != nil {
+		return Written{}, w.end
+	}
+	if err := ctx.Err(); err != nil {
+		return Written{}, w.abandonLocked(err)
+	}
+	if w.announce >= 0 && w.size != w.announce {
+		err := fmt.Errorf("%d bytes were written, %d announced", w.size, w.announce)
+		return Written{}, w.abandonLocked(&Error{Op: "commit", Path: w.d.path, ID: w.id, Kind: ErrSize, Err: err})
+	}
+	if w.size%blockBytes != 0 {
+		w.blocks = append(w.blocks, w.block)
+	}
+	f := footer{id: w.id, size: w.size, total: w.total, blocks: w.blocks}
+	if _, err := w.writeLocked(f.encode(), w.size); err != nil {
+		return Written{}, w.abandonLocked(err)
+	}
+	if kind, err := w.syncLocked(); err != nil {
+		return Written{}, w.abandonLocked(w.d.fail("commit", w.id, kind, err))
+	}
+	w.end = &Error{Op: "write", Path: w.d.path, ID: w.id, Err: errors.New("it was committed")}
+	w.dir.Close()
+	w.d.forget(w)
+	return Written{SizeBytes: w.size, CRC32C: w.total}, nil
+}
+
+// syncLocked makes the file and its name durable.
+func (w *Writer) syncLocked() (OpKind, error) {
+	d := w.d
+	err := d.do(Op{Kind: OpSync, Name: w.name}, func() error { return syncData(w.file) })
+	if err != nil {
+		return OpSync, err
+	}
+	err = w.file.Close()
+	w.file = nil
+	if err != nil {
+		return OpSync, err
+	}
+	sub := payloadName + "/" + w.id.String()[:2]
+	err = d.do(Op{Kind: OpSyncDir, Name: sub}, func() error {
+		dir, err := w.dir.Open(".")
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		return syncDir(dir)
+	})
+	if err != nil {
+		return OpSyncDir, err
+	}
+	// The directory's own name: once for every drive opened, as neither this
+	// writer nor this process need be the one that made it.
+	if durable := &d.durable[w.id[0]]; !durable.Load() {
+		err := d.do(Op{Kind: OpSyncDir, Name: payloadName}, func() error { return syncDir(d.sync) })
+		if err != nil {
+			return OpSyncDir, err
+		}
+		durable.Store(true)
+	}
+	return OpSyncDir, nil
+}
+
+// Abort removes what was written, if it wasn't committed. It may be called
+// again, and after Commit, and then does nothing. An error means that a file
+// without a valid footer may remain, which no one will read.
+func (w *Writer) Abort() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.end != nil {
+		return nil
+	}
+	if w.end = w.d.present("write", w.id); w.end == nil {
+		w.end = &Error{Op: "write", Path: w.d.path, ID: w.id, Err: errors.New("it was aborted")}
+	}
+	return w.discardLocked()
+}
+
+// abandonLocked ends the writer with err, removing the file.
+func (w *Writer) abandonLocked(err error) error {
+	w.end = err
+	if derr := w.discardLocked(); derr != nil {
+		w.end = fmt.Errorf("%w (and %w)", err, derr)
+	}
+	return w.end
+}
+
+// discardLocked closes and removes the file, and gives back the claim and the
+// id. The removal isn't synced: a file that a loss of power brings back is one
+// that nothing refers to.
+func (w *Writer) discardLocked() error {
+	defer w.d.forget(w)
+	if w.dir == nil {
+		return nil
+	}
+	defer w.dir.Close()
+	if w.file != nil {
+		w.file.Close()
+		w.file = nil
+	}
+	if !w.made {
+		return nil
+	}
+	err := w.d.do(Op{Kind: OpRemove, Name: w.name}, func() error { return w.dir.Remove(w.id.String()) })
+	if err != nil {
+		return w.d.fail("remove", w.id, OpRemove, err)
+	}
+	return nil
+}
