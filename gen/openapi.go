@@ -1,6 +1,6 @@
 // Package gen holds what is generated from proto/: the Go messages, gRPC
 // services and JSON gateway in gen/gridloom/v1, and the OpenAPI description of
-// the gateway here. Nothing below it but this file is written by hand; `make
+// the gateway here. This file and gridloom/v1/api.go are written by hand; `make
 // generate` makes the rest, and CI checks that it changes nothing.
 package gen
 

@@ -107,7 +107,10 @@ type DriveResources struct {
 	// Share of the time in which the device was busy, 0 to 1.
 	UtilizationRatio float64 `protobuf:"fixed64,15,opt,name=utilization_ratio,json=utilizationRatio,proto3" json:"utilization_ratio,omitempty"`
 	// Errors of reads and writes since the node's start.
-	Errors        int64 `protobuf:"varint,16,opt,name=errors,proto3" json:"errors,omitempty"`
+	Errors int64 `protobuf:"varint,16,opt,name=errors,proto3" json:"errors,omitempty"`
+	// The block device below, as the operating system calls it; empty where it
+	// is not known.
+	Device        string `protobuf:"bytes,17,opt,name=device,proto3" json:"device,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -252,6 +255,13 @@ func (x *DriveResources) GetErrors() int64 {
 		return x.Errors
 	}
 	return 0
+}
+
+func (x *DriveResources) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
 }
 
 // NetworkResources are the rates of one interface, a second.
@@ -794,7 +804,7 @@ const file_gridloom_v1_metrics_proto_rawDesc = "" +
 	"\x05Gauge\x12\x18\n" +
 	"\acurrent\x18\x01 \x01(\x01R\acurrent\x12\x18\n" +
 	"\aaverage\x18\x02 \x01(\x01R\aaverage\x12\x18\n" +
-	"\amaximum\x18\x03 \x01(\x01R\amaximum\"\xd3\x04\n" +
+	"\amaximum\x18\x03 \x01(\x01R\amaximum\"\xeb\x04\n" +
 	"\x0eDriveResources\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12-\n" +
@@ -817,7 +827,8 @@ const file_gridloom_v1_metrics_proto_rawDesc = "" +
 	"\x18written_bytes_per_second\x18\r \x01(\x01R\x15writtenBytesPerSecond\x12#\n" +
 	"\rawait_seconds\x18\x0e \x01(\x01R\fawaitSeconds\x12+\n" +
 	"\x11utilization_ratio\x18\x0f \x01(\x01R\x10utilizationRatio\x12\x16\n" +
-	"\x06errors\x18\x10 \x01(\x03R\x06errors\"\xea\x02\n" +
+	"\x06errors\x18\x10 \x01(\x03R\x06errors\x12\x16\n" +
+	"\x06device\x18\x11 \x01(\tR\x06device\"\xea\x02\n" +
 	"\x10NetworkResources\x12\x1c\n" +
 	"\tinterface\x18\x01 \x01(\tR\tinterface\x129\n" +
 	"\x0ereceived_bytes\x18\x02 \x01(\v2\x12.gridloom.v1.GaugeR\rreceivedBytes\x121\n" +

@@ -271,10 +271,12 @@ func (x *Object) GetChecksums() []*Checksum {
 	return nil
 }
 
-// Conditions restrict a call to a state of the object. Entity tags are given
-// without quotes; "*" stands for any. A put or delete whose conditions do not
-// hold fails with FAILED_PRECONDITION (reason precondition_failed) and changes
-// nothing.
+// Conditions restrict a call to a state of the object (RFC 9110, 13.1). Entity
+// tags are given without quotes; "*" stands for any; W/ before one makes it
+// weak. A put or delete whose conditions do not hold fails with
+// FAILED_PRECONDITION (reason precondition_failed) and changes nothing. A read
+// of what the caller has already fails with FAILED_PRECONDITION (reason
+// not_modified).
 type Conditions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The object's entity tag must be among these.
@@ -602,7 +604,8 @@ type PutObjectRequest_Header struct {
 }
 
 type PutObjectRequest_Chunk struct {
-	// Bytes, at most 4 MiB less the framing in one message.
+	// Bytes. A whole message is at most 4 MiB; larger chunks than 1 MiB gain
+	// nothing.
 	Chunk []byte `protobuf:"bytes,2,opt,name=chunk,proto3,oneof"`
 }
 

@@ -42,7 +42,9 @@ type ObjectServiceClient interface {
 	// is the trailer; between them are chunks. A stream that ends without a
 	// trailer was cut off, and leaves nothing behind (reason incomplete_body).
 	PutObject(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PutObjectRequest, PutObjectResponse], error)
-	// GetObject returns one object or a range of it: a header, then chunks.
+	// GetObject returns one object or a range of it: a header, then chunks. A
+	// range that begins behind the last byte is OUT_OF_RANGE (reason
+	// range_invalid). A download is whole when the stream ends without an error.
 	GetObject(ctx context.Context, in *GetObjectRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetObjectResponse], error)
 	// StatObject describes one object.
 	StatObject(ctx context.Context, in *StatObjectRequest, opts ...grpc.CallOption) (*StatObjectResponse, error)
@@ -164,7 +166,9 @@ type ObjectServiceServer interface {
 	// is the trailer; between them are chunks. A stream that ends without a
 	// trailer was cut off, and leaves nothing behind (reason incomplete_body).
 	PutObject(grpc.ClientStreamingServer[PutObjectRequest, PutObjectResponse]) error
-	// GetObject returns one object or a range of it: a header, then chunks.
+	// GetObject returns one object or a range of it: a header, then chunks. A
+	// range that begins behind the last byte is OUT_OF_RANGE (reason
+	// range_invalid). A download is whole when the stream ends without an error.
 	GetObject(*GetObjectRequest, grpc.ServerStreamingServer[GetObjectResponse]) error
 	// StatObject describes one object.
 	StatObject(context.Context, *StatObjectRequest) (*StatObjectResponse, error)
