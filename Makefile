@@ -2,7 +2,7 @@
 # `make test` needs Go and make alone. Other targets install what they miss.
 
 GO       ?= go
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 20s
 
 TOOLS  := internal/tools
@@ -37,10 +37,6 @@ soak: ## the longer runs
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME
 	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' $(TOOLS)/test.sh fuzz
-
-.PHONY: bench-grid
-bench-grid: ## the grid beside other RPC stacks
-	cd grid/bench && $(GO) test -run '^$$' -bench . ./...
 
 # CGO_ENABLED=0 in the checks lets them share compiled packages with cross.
 .PHONY: lint

@@ -96,7 +96,7 @@ func TestExposure(t *testing.T) {
 func TestSystemCalls(t *testing.T) {
 	dir := t.TempDir()
 	program := filepath.Join(dir, "gridloom")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./cmd/gridloom")
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", program, "./cmd/gridloom")
 	build.Dir = ".."
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
