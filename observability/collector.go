@@ -2,9 +2,11 @@ package observability
 
 import (
 	"context"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
-
-	"go.opentelemetry.io/otel/metric"
 )
 
 // CollectorOptions set up a Collector. Node and Host are required.
@@ -12,29 +14,340 @@ type CollectorOptions struct {
 	Node string
 	Host *Host
 	// Drives returns the node's drives as they are now, in a steady order.
-	// It is called once a sample, never twice at a time.
+	// It is called once a sample, never twice at a time. It may take long,
+	// as asking a dying drive does: meanwhile the drives' last values stand
+	// and the rest goes on; but Run returns only after it. nil: no drives.
 	Drives func() []Drive
 	// Sample and Fold are the time between two samples and between two
 	// folds into average and maximum; 0: 1 s and 1 min.
 	Sample, Fold time.Duration
-	// Failed is told when a part of the host can't be read, and again only
-	// when that changes. nil: nobody is told.
+	// Failed is told when a part of the host can't be read, again when that
+	// changes, and nil when all is well again. It must not block. nil:
+	// nobody is told.
 	Failed func(err error)
 }
 
-// Collector keeps current, average and maximum of a node's resources.
-type Collector struct{ o CollectorOptions }
+// Collector keeps current, average and maximum of a node's resources. Its
+// methods may be called by any goroutine.
+type Collector struct {
+	o         CollectorOptions
+	published atomic.Pointer[Resources] // never nil
+
+	mu       sync.Mutex // guards the rest; no I/O under it
+	drives   []Drive    // as the node told, with Device of those known
+	sample   *sample    // the last one; nil before the first
+	cpu      cpuWindows
+	memory   memoryWindows
+	networks map[string]*networkWindows
+	problem  string // the one Failed was told last
+}
+
+type cpuWindows struct{ busy, user, system, idle, iowait, steal, load1, load5, load15 window }
+
+type memoryWindows struct {
+	total, used, free, available, buffers, cache, swapTotal, swapUsed, resident, heap window
+}
+
+type networkWindows struct {
+	receivedBytes, sentBytes, receivedPackets, sentPackets, errors, drops window
+}
 
 // NewCollector returns a Collector that does nothing until Run.
-func NewCollector(o CollectorOptions) *Collector { return &Collector{o: o} }
-
-// Run takes samples until ctx ends, and then returns nil. It is called once.
-func (c *Collector) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+func NewCollector(o CollectorOptions) *Collector {
+	if o.Sample <= 0 {
+		o.Sample = time.Second
+	}
+	if o.Fold <= 0 {
+		o.Fold = time.Minute
+	}
+	if o.Drives == nil {
+		o.Drives = func() []Drive { return nil }
+	}
+	if o.Failed == nil {
+		o.Failed = func(error) {}
+	}
+	c := &Collector{o: o, networks: make(map[string]*networkWindows)}
+	c.published.Store(&Resources{Node: o.Node, Up: true})
+	return c
+}
 
 // Resources returns what was published last. It is never nil and must not be
-// changed.
-func (c *Collector) Resources() *Resources { return &Resources{Node: c.o.Node, Up: true} }
+// changed. Before the first sample it has no more than the node's name.
+func (c *Collector) Resources() *Resources { return c.published.Load() }
 
-// Register makes the resources observable gauges of meter, under the names
-// that WriteResources gives them.
-func (c *Collector) Register(meter metric.Meter) error { return nil }
+// Run takes samples until ctx ends, and then returns nil. It is called once.
+func (c *Collector) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	wg.Go(func() { c.watchDrives(ctx) })
+	defer wg.Wait()
+
+	fold := time.Now().Add(c.o.Fold)
+	for {
+		s, err := c.o.Host.take(ctx, c.o.Sample/2)
+		if err != nil {
+			return nil // ctx ended
+		}
+		if now := time.Now(); !now.Before(fold) {
+			c.fold()
+			fold = fold.Add(c.o.Fold)
+			if !now.Before(fold) {
+				fold = now.Add(c.o.Fold) // the machine slept
+			}
+		}
+		c.add(s)
+		if !c.wait(ctx) {
+			return nil
+		}
+	}
+}
+
+// watchDrives asks for the drives as often as Run asks for the host, in a
+// goroutine of its own: a drive that hangs must not stop the clock for CPU,
+// memory and network.
+func (c *Collector) watchDrives(ctx context.Context) {
+	devices := make(map[string]string) // path to block device
+	for again := 0; ; again++ {
+		if again%devicesEvery == 0 {
+			clear(devices) // a drive may have been mounted anew
+		}
+		drives := slices.Clone(c.o.Drives())
+		for i := range drives {
+			path := drives[i].Path
+			device, known := devices[path]
+			if !known {
+				var err error
+				if device, err = c.o.Host.watch(ctx, path); err != nil {
+					return // ctx ended
+				}
+				devices[path] = device
+			}
+			drives[i].Device = device
+		}
+		c.mu.Lock()
+		c.drives = drives
+		c.publishLocked()
+		c.mu.Unlock()
+		if !c.wait(ctx) {
+			return
+		}
+	}
+}
+
+// devicesEvery is how many samples a drive's block device is taken for known.
+const devicesEvery = 60
+
+// wait returns at the next moment to sample, or false when ctx ends.
+func (c *Collector) wait(ctx context.Context) bool {
+	timer := time.NewTimer(c.o.Host.next(c.o.Sample))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// add takes a sample in, unless it was before: the host's samples are shared,
+// and another node's may have been young enough.
+func (c *Collector) add(s *sample) {
+	c.mu.Lock()
+	if c.sample == s {
+		c.mu.Unlock()
+		return
+	}
+	c.sample = s
+	if s.cpu != nil {
+		c.cpu.add(s.cpu)
+	}
+	if s.load != nil {
+		c.cpu.load1.add(s.load.one)
+		c.cpu.load5.add(s.load.five)
+		c.cpu.load15.add(s.load.fifteen)
+	}
+	if s.memory != nil {
+		c.memory.add(s.memory)
+	}
+	c.addNetworksLocked(s)
+	c.publishLocked()
+
+	problem := ""
+	if s.problem != nil {
+		problem = s.problem.Error()
+	}
+	changed := problem != c.problem
+	c.problem = problem
+	c.mu.Unlock()
+	if changed {
+		c.o.Failed(s.problem)
+	}
+}
+
+// addNetworksLocked keeps the windows of an interface that went away, for
+// when it comes back, while there aren't too many.
+func (c *Collector) addNetworksLocked(s *sample) {
+	for name, rates := range s.networks {
+		w := c.networks[name]
+		if w == nil {
+			w = new(networkWindows)
+			c.networks[name] = w
+		}
+		if rates != nil {
+			w.add(rates)
+		}
+	}
+	if len(c.networks) <= 2*maxInterfaces {
+		return
+	}
+	maps.DeleteFunc(c.networks, func(name string, _ *networkWindows) bool {
+		_, here := s.networks[name]
+		return !here
+	})
+}
+
+func (c *Collector) fold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range c.cpu.all() {
+		w.fold()
+	}
+	for _, w := range c.memory.all() {
+		w.fold()
+	}
+	for _, n := range c.networks {
+		for _, w := range n.all() {
+			w.fold()
+		}
+	}
+}
+
+// publishLocked makes the Resources that everybody reads until the next.
+func (c *Collector) publishLocked() {
+	r := &Resources{
+		Node:   c.o.Node,
+		Up:     true,
+		Drives: slices.Clone(c.drives),
+		CPU:    c.cpu.resources(),
+		Memory: c.memory.resources(),
+	}
+	if s := c.sample; s != nil {
+		r.SampledAtUnixNano = s.at.UnixNano()
+		r.CPU.Cores = s.cores
+		for i := range r.Drives {
+			r.Drives[i].addRates(s.disks)
+		}
+		r.Networks = make([]Network, 0, len(s.networks))
+		for _, name := range slices.Sorted(maps.Keys(s.networks)) {
+			r.Networks = append(r.Networks, c.networks[name].resources(name))
+		}
+	} else {
+		for i := range r.Drives {
+			r.Drives[i].Device = ""
+		}
+	}
+	c.published.Store(r)
+}
+
+// addRates fills in the rates of d's device, or forgets the device when there
+// is nothing to tell of it.
+func (d *Drive) addRates(disks map[string]*diskRates) {
+	rates, counted := disks[d.Device]
+	if !counted {
+		d.Device = ""
+		return
+	}
+	if rates == nil {
+		return // from the next sample on
+	}
+	d.ReadsPerSecond = rates.reads
+	d.WritesPerSecond = rates.writes
+	d.ReadBytesPerSecond = rates.readBytes
+	d.WrittenBytesPerSecond = rates.writtenBytes
+	d.AwaitSeconds = rates.await
+	d.UtilizationRatio = rates.utilization
+}
+
+func (w *cpuWindows) add(r *cpuRatios) {
+	w.busy.add(r.busy)
+	w.user.add(r.user)
+	w.system.add(r.system)
+	w.idle.add(r.idle)
+	w.iowait.add(r.iowait)
+	w.steal.add(r.steal)
+}
+
+func (w *cpuWindows) all() []*window {
+	return []*window{&w.busy, &w.user, &w.system, &w.idle, &w.iowait, &w.steal, &w.load1, &w.load5, &w.load15}
+}
+
+func (w *cpuWindows) resources() CPU {
+	return CPU{
+		BusyRatio:   w.busy.gauge(),
+		UserRatio:   w.user.gauge(),
+		SystemRatio: w.system.gauge(),
+		IdleRatio:   w.idle.gauge(),
+		IowaitRatio: w.iowait.gauge(),
+		StealRatio:  w.steal.gauge(),
+		Load1:       w.load1.gauge(),
+		Load5:       w.load5.gauge(),
+		Load15:      w.load15.gauge(),
+	}
+}
+
+func (w *memoryWindows) add(m *memoryBytes) {
+	w.total.add(m.total)
+	w.used.add(m.used)
+	w.free.add(m.free)
+	w.available.add(m.available)
+	w.buffers.add(m.buffers)
+	w.cache.add(m.cache)
+	w.swapTotal.add(m.swapTotal)
+	w.swapUsed.add(m.swapUsed)
+	w.resident.add(m.resident)
+	w.heap.add(m.heap)
+}
+
+func (w *memoryWindows) all() []*window {
+	return []*window{&w.total, &w.used, &w.free, &w.available, &w.buffers, &w.cache,
+		&w.swapTotal, &w.swapUsed, &w.resident, &w.heap}
+}
+
+func (w *memoryWindows) resources() Memory {
+	return Memory{
+		Total:           w.total.gauge(),
+		Used:            w.used.gauge(),
+		Free:            w.free.gauge(),
+		Available:       w.available.gauge(),
+		Buffers:         w.buffers.gauge(),
+		Cache:           w.cache.gauge(),
+		SwapTotal:       w.swapTotal.gauge(),
+		SwapUsed:        w.swapUsed.gauge(),
+		ProcessResident: w.resident.gauge(),
+		ProcessHeap:     w.heap.gauge(),
+	}
+}
+
+func (w *networkWindows) add(r *networkRates) {
+	w.receivedBytes.add(r.receivedBytes)
+	w.sentBytes.add(r.sentBytes)
+	w.receivedPackets.add(r.receivedPackets)
+	w.sentPackets.add(r.sentPackets)
+	w.errors.add(r.errors)
+	w.drops.add(r.drops)
+}
+
+func (w *networkWindows) all() []*window {
+	return []*window{&w.receivedBytes, &w.sentBytes, &w.receivedPackets, &w.sentPackets, &w.errors, &w.drops}
+}
+
+func (w *networkWindows) resources(name string) Network {
+	return Network{
+		Interface:       name,
+		ReceivedBytes:   w.receivedBytes.gauge(),
+		SentBytes:       w.sentBytes.gauge(),
+		ReceivedPackets: w.receivedPackets.gauge(),
+		SentPackets:     w.sentPackets.gauge(),
+		Errors:          w.errors.gauge(),
+		Drops:           w.drops.gauge(),
+	}
+}

@@ -2,20 +2,224 @@ package observability
 
 import (
 	"context"
-	"net/http"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
 
-	"google.golang.org/grpc/stats"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 )
 
-// Requests measures requests: time to first byte, duration, bytes, how many
-// are under way.
-type Requests struct{}
+const (
+	// otherAPI labels requests whose handler named no API.
+	otherAPI = "other"
 
-// HTTP measures the requests that next serves.
-func (r *Requests) HTTP(next http.Handler) http.Handler { return next }
+	// maxAPIs bounds the values of the label api; names beyond it are
+	// counted as otherAPI. With two protocols and five classes the request
+	// histograms have at most 10 times as many series.
+	maxAPIs = 128
 
-// StatsHandler measures a gRPC server's calls: grpc.StatsHandler(r.StatsHandler()).
-func (r *Requests) StatsHandler() stats.Handler { return nil }
+	// bytesStep is how many bytes of a request are added to the counters at
+	// a time: often enough to see a long transfer move, rarely enough to
+	// cost nothing.
+	bytesStep = 1 << 20
+)
 
-// SetAPI names the API that the request in ctx calls, for the label api.
-func SetAPI(ctx context.Context, api string) {}
+// Values of the label proto.
+const (
+	protoHTTP = "http"
+	protoGRPC = "grpc"
+)
+
+// Class of a response by its status, as HTTP has it. gRPC codes are classed
+// like the HTTP status they stand for, so that one alert covers both.
+type class int
+
+const (
+	classInformational class = iota + 1
+	classSuccess
+	classRedirection
+	classClientError
+	classServerError
+	classes // number of classes, and one
+)
+
+var classNames = [classes]string{"", "1xx", "2xx", "3xx", "4xx", "5xx"}
+
+// Requests measures the requests of a node's listeners, whichever protocol
+// they came by:
+//
+//	gridloom.request.ttfb        histogram, s         api, proto, class
+//	gridloom.request.duration    histogram, s         api, proto, class
+//	gridloom.request.in_flight   up-down counter      proto
+//	gridloom.request.bytes       counter, By          api, proto
+//	gridloom.response.bytes      counter, By          api, proto
+//
+// Bytes are those of bodies: for gRPC, messages with their 5-byte prefix.
+// They are counted as they move, the rest once, when the request ends.
+type Requests struct {
+	ttfb, duration metric.Float64Histogram
+	inFlight       metric.Int64UpDownCounter
+	received, sent metric.Int64Counter
+	protos         map[string][]metric.AddOption // read-only
+
+	tracer trace.Tracer // nil: no spans
+
+	mu   sync.RWMutex
+	apis map[apiKey]*api // under mu; at most maxAPIs and otherAPI, a protocol
+}
+
+type apiKey struct{ proto, name string }
+
+// api is the label sets of one API, made once.
+type api struct {
+	name  string
+	bytes []metric.AddOption
+	class [classes][]metric.RecordOption
+}
+
+func newRequests(m metric.Meter, tracer trace.Tracer) (*Requests, error) {
+	r := &Requests{tracer: tracer, apis: make(map[apiKey]*api), protos: make(map[string][]metric.AddOption)}
+	for _, proto := range []string{protoHTTP, protoGRPC} {
+		r.protos[proto] = []metric.AddOption{metric.WithAttributeSet(attribute.NewSet(attribute.String("proto", proto)))}
+	}
+	var errs [5]error
+	r.ttfb, errs[0] = m.Float64Histogram("gridloom.request.ttfb",
+		metric.WithUnit("s"),
+		metric.WithDescription("Time from a request's head to the first byte of the response's body, or to its status where it has none."),
+		metric.WithExplicitBucketBoundaries(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10))
+	r.duration, errs[1] = m.Float64Histogram("gridloom.request.duration",
+		metric.WithUnit("s"),
+		metric.WithDescription("Time from a request's head to the end of its handler."),
+		metric.WithExplicitBucketBoundaries(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900))
+	r.inFlight, errs[2] = m.Int64UpDownCounter("gridloom.request.in_flight",
+		metric.WithUnit("{request}"),
+		metric.WithDescription("Requests under way."))
+	r.received, errs[3] = m.Int64Counter("gridloom.request.bytes",
+		metric.WithUnit("By"),
+		metric.WithDescription("Bytes of request bodies."))
+	r.sent, errs[4] = m.Int64Counter("gridloom.response.bytes",
+		metric.WithUnit("By"),
+		metric.WithDescription("Bytes of response bodies."))
+	return r, errors.Join(errs[:]...)
+}
+
+// SetAPI names the API that the request in ctx calls ("PutObject"), for the
+// label api. The handler calls it once it knows, before the first byte of the
+// response; without it an HTTP request is counted as "other". Names must be
+// from a fixed set, never from the request. A gRPC call has its method's name
+// already. Without a measured request in ctx it does nothing.
+func SetAPI(ctx context.Context, name string) {
+	if q := requestFrom(ctx); q != nil {
+		q.api.Store(q.requests.api(q.proto, name))
+	}
+}
+
+// api returns the label sets for name, or those of otherAPI where name is
+// empty or one too many.
+func (r *Requests) api(proto, name string) *api {
+	if name == "" {
+		name = otherAPI
+	}
+	key := apiKey{proto, name}
+	r.mu.RLock()
+	a := r.apis[key]
+	r.mu.RUnlock()
+	if a != nil {
+		return a
+	}
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if a := r.apis[key]; a != nil {
+		return a
+	}
+	if len(r.apis) >= maxAPIs && name != otherAPI {
+		key.name = otherAPI
+		if a := r.apis[key]; a != nil {
+			return a
+		}
+	}
+	a = newAPI(key)
+	r.apis[key] = a
+	return a
+}
+
+func newAPI(key apiKey) *api {
+	labels := []attribute.KeyValue{attribute.String("api", key.name), attribute.String("proto", key.proto)}
+	a := &api{
+		name:  key.name,
+		bytes: []metric.AddOption{metric.WithAttributeSet(attribute.NewSet(labels...))},
+	}
+	for c := classInformational; c < classes; c++ {
+		set := attribute.NewSet(append(labels[:2:2], attribute.String("class", classNames[c]))...)
+		a.class[c] = []metric.RecordOption{metric.WithAttributeSet(set)}
+	}
+	return a
+}
+
+// request is one request under way. Its fields may be used by the handler's
+// goroutines at once.
+type request struct {
+	requests *Requests
+	proto    string
+	method   string // of HTTP, or the full one of gRPC
+	start    time.Time
+	span     trace.Span // nil: none
+	api      atomic.Pointer[api]
+
+	// Bytes not yet added to the counters.
+	received, sent atomic.Int64
+
+	// For gRPC, whose class is known only at the end: nanoseconds from
+	// start to the first byte, 0 for none yet.
+	first atomic.Int64
+	// For gRPC: the method is one of the server's (see statsHandler).
+	known atomic.Bool
+}
+
+type requestKey struct{}
+
+func requestFrom(ctx context.Context) *request {
+	q, _ := ctx.Value(requestKey{}).(*request)
+	return q
+}
+
+// begin starts the clock. The request is counted as in flight by launch.
+func (r *Requests) begin(proto string) *request {
+	q := &request{requests: r, proto: proto, start: time.Now()}
+	q.api.Store(r.api(proto, otherAPI))
+	return q
+}
+
+func (q *request) launch(ctx context.Context) {
+	q.requests.inFlight.Add(ctx, 1, q.requests.protos[q.proto]...)
+}
+
+func (q *request) land(ctx context.Context) {
+	q.requests.inFlight.Add(ctx, -1, q.requests.protos[q.proto]...)
+}
+
+// firstByte records the time to first byte. It is called once.
+func (q *request) firstByte(ctx context.Context, after time.Duration, c class) {
+	q.requests.ttfb.Record(ctx, after.Seconds(), q.api.Load().class[c]...)
+}
+
+// end records the rest. It is called once.
+func (q *request) end(ctx context.Context, c class) {
+	a := q.api.Load()
+	q.requests.duration.Record(ctx, time.Since(q.start).Seconds(), a.class[c]...)
+	q.requests.received.Add(ctx, q.received.Swap(0), a.bytes...)
+	q.requests.sent.Add(ctx, q.sent.Swap(0), a.bytes...)
+}
+
+func (q *request) addReceived(n int64) { q.add(&q.received, q.requests.received, n) }
+func (q *request) addSent(n int64)     { q.add(&q.sent, q.requests.sent, n) }
+
+func (q *request) add(pending *atomic.Int64, counter metric.Int64Counter, n int64) {
+	if pending.Add(n) >= bytesStep {
+		counter.Add(context.Background(), pending.Swap(0), q.api.Load().bytes...)
+	}
+}

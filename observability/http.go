@@ -1,0 +1,213 @@
+package observability
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/propagation"
+)
+
+// HTTP measures the requests that next serves. It belongs outermost, so that
+// what the doors inside refuse is counted too; applied twice, the outer one
+// counts.
+//
+// The ResponseWriter that next gets has ReadFrom, Flush and Hijack, and
+// unwraps for http.ResponseController. ReadFrom hands the very same source to
+// the inner writer, so net/http may use sendfile and splice.
+//
+// The first byte is stamped when a Write is called and has written something,
+// and when a ReadFrom returns (reading the source is part of the wait, and
+// the inner writer does both in one): a long body should be sent in windows,
+// the first a short one. A response without a body (HEAD, 204, 304, a handler
+// that writes nothing) is stamped when its headers are flushed, at the latest
+// when next returns. 1xx responses are neither.
+//
+// A request whose client is gone before there was a status is classed 4xx
+// (as 499), one whose handler panicked before it 5xx.
+func (r *Requests) HTTP(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, hr *http.Request) {
+		if requestFrom(hr.Context()) != nil {
+			next.ServeHTTP(w, hr)
+			return
+		}
+		q := r.begin(protoHTTP)
+		q.method = httpMethod(hr.Method)
+		ctx := remoteParent(hr.Context(), propagation.HeaderCarrier(hr.Header))
+		ctx = r.startSpan(ctx, q, attribute.String("http.request.method", q.method))
+		ctx = context.WithValue(ctx, requestKey{}, q)
+		q.launch(ctx)
+
+		rw := &responseWriter{inner: w, request: q, ctx: ctx, head: hr.Method == http.MethodHead}
+		hr = hr.WithContext(ctx)
+		if hr.Body != nil && hr.Body != http.NoBody {
+			hr.Body = &countedBody{ReadCloser: hr.Body, request: q}
+		}
+		defer rw.finish()
+		next.ServeHTTP(rw, hr)
+		rw.returned = true
+	})
+}
+
+// countedBody counts what is read of a request's body.
+type countedBody struct {
+	io.ReadCloser
+	request *request
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.request.addReceived(int64(n))
+	return n, err
+}
+
+// responseWriter sees status, first byte and size of a response. Like any
+// ResponseWriter it is used by one goroutine at a time.
+type responseWriter struct {
+	inner   http.ResponseWriter
+	request *request
+	ctx     context.Context // the request's
+	head    bool
+
+	status   int           // final; 0: none yet
+	headers  time.Duration // from the request's start until they were flushed; 0: not yet
+	stamped  bool          // the first byte was recorded
+	returned bool          // the handler returned, it did not panic
+}
+
+func (w *responseWriter) Header() http.Header { return w.inner.Header() }
+
+// Unwrap is for http.ResponseController: deadlines, full duplex.
+func (w *responseWriter) Unwrap() http.ResponseWriter { return w.inner }
+
+func (w *responseWriter) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		w.begin(status)
+	}
+	w.inner.WriteHeader(status)
+}
+
+func (w *responseWriter) Write(p []byte) (int, error) {
+	w.begin(http.StatusOK)
+	at := w.elapsed()
+	n, err := w.inner.Write(p)
+	w.wrote(int64(n), at)
+	return n, err
+}
+
+func (w *responseWriter) WriteString(s string) (int, error) {
+	w.begin(http.StatusOK)
+	at := w.elapsed()
+	n, err := io.WriteString(w.inner, s)
+	w.wrote(int64(n), at)
+	return n, err
+}
+
+func (w *responseWriter) ReadFrom(src io.Reader) (int64, error) {
+	w.begin(http.StatusOK)
+	inner, ok := w.inner.(io.ReaderFrom)
+	if !ok {
+		return io.Copy(writerOnly{w}, src) // HTTP/2
+	}
+	n, err := inner.ReadFrom(src)
+	w.wrote(n, w.elapsed())
+	return n, err
+}
+
+// writerOnly hides ReadFrom from io.Copy.
+type writerOnly struct{ io.Writer }
+
+func (w *responseWriter) Flush() { _ = w.FlushError() } // http.Flusher has no error
+
+// FlushError is what http.ResponseController calls.
+func (w *responseWriter) FlushError() error {
+	err := http.NewResponseController(w.inner).Flush()
+	if errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	w.begin(http.StatusOK)
+	if w.headers == 0 {
+		w.headers = w.elapsed()
+	}
+	if w.bodyless() {
+		w.stamp(w.headers)
+	}
+	return err
+}
+
+// Hijack ends what can be seen of the request: it is classed 1xx and its
+// first byte is now.
+func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w.inner).Hijack()
+	if err == nil {
+		w.begin(http.StatusSwitchingProtocols)
+		w.stamp(w.elapsed())
+	}
+	return conn, rw, err
+}
+
+// begin notes the final status; only the first counts.
+func (w *responseWriter) begin(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+}
+
+// wrote notes n bytes of body, of which the first left at the given time.
+func (w *responseWriter) wrote(n int64, at time.Duration) {
+	if n <= 0 || w.head || !statusHasBody(w.status) {
+		return // net/http takes a HEAD's body and drops it
+	}
+	w.request.addSent(n)
+	w.stamp(at)
+}
+
+func (w *responseWriter) stamp(at time.Duration) {
+	if !w.stamped {
+		w.stamped = true
+		w.request.firstByte(w.ctx, at, w.class())
+	}
+}
+
+func (w *responseWriter) elapsed() time.Duration { return time.Since(w.request.start) }
+
+func (w *responseWriter) class() class {
+	return min(max(class(w.status/100), classInformational), classServerError)
+}
+
+// bodyless says that nothing comes after the headers.
+func (w *responseWriter) bodyless() bool {
+	return w.head || !statusHasBody(w.status) || w.inner.Header().Get("Content-Length") == "0"
+}
+
+// statusHasBody is RFC 9110, section 6.4.1.
+func statusHasBody(status int) bool {
+	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+// finish runs when the handler has returned or panics.
+func (w *responseWriter) finish() {
+	const clientClosedRequest = 499
+	switch {
+	case w.status != 0:
+	case !w.returned:
+		w.status = http.StatusInternalServerError
+	case errors.Is(w.ctx.Err(), context.Canceled):
+		w.status = clientClosedRequest
+	default:
+		w.status = http.StatusOK // net/http sends it now
+	}
+	at := w.headers
+	if at == 0 {
+		at = w.elapsed()
+	}
+	w.stamp(at)
+	w.request.end(w.ctx, w.class())
+	w.request.land(w.ctx)
+	w.request.endSpan(w.class(), attribute.Int("http.response.status_code", w.status))
+}
