@@ -1,4 +1,3 @@
-// Package api is the outside of a node: gRPC services, and the same as JSON.
 package api
 
 import (
@@ -7,9 +6,16 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
 
+	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/node/object"
 	"github.com/gridloom/gridloom/observability"
@@ -23,7 +29,7 @@ type Options struct {
 	Cluster   Cluster
 	Resources Resources
 	Auth      *iam.Authenticator
-	Requests  *observability.Requests // counts gRPC calls; nil counts none
+	Requests  *observability.Requests // measures gRPC calls; nil measures none
 	// Ready waits until the node can do its work, or says what is missing. It
 	// is asked before every gRPC call but health and reflection, after
 	// authentication. The gateway doesn't ask: the HTTP listener did. Nil is
@@ -31,7 +37,24 @@ type Options struct {
 	Ready  func(ctx context.Context) error
 	Logger *slog.Logger // nil discards
 	TLS    *tls.Config  // nil: plaintext
+
+	// What a gRPC connection may cost. grpc's own defaults bound little of it.
+	MaxStreams        uint32        // calls at once on a connection (256)
+	MaxHeaderBytes    uint32        // metadata of a call (16 KiB)
+	HandshakeTimeout  time.Duration // from connect to ready (10 s)
+	MaxConnectionIdle time.Duration // without a call (15 min)
+	MaxConnectionAge  time.Duration // then no new calls; those under way end in their time (1 h)
+	PingInterval      time.Duration // silence before a ping (1 min)
+	PingTimeout       time.Duration // silence after it before the connection is dropped (20 s)
 }
+
+// maxMessageBytes bounds one received message. Bodies come in chunks, so that
+// no call needs more.
+const maxMessageBytes = 4 << 20
+
+// minClientPing is how often a client may ping; one that does it more often is
+// disconnected.
+const minClientPing = 20 * time.Second
 
 // Cluster describes the mesh.
 type Cluster interface {
@@ -71,22 +94,131 @@ type Resources interface {
 }
 
 // API is the outside of a node but for the bytes over HTTP.
-type API struct{}
+type API struct {
+	server  *grpc.Server
+	health  *health.Server
+	gateway *gateway
+}
 
 // New makes the services. It starts nothing.
-func New(o Options) (*API, error) { return nil, errors.New("api: being built") }
+func New(o Options) (*API, error) {
+	if o.Objects == nil || o.Cluster == nil || o.Resources == nil || o.Auth == nil {
+		return nil, errors.New("api: Objects, Cluster, Resources and Auth are required")
+	}
+	o.setDefaults()
+	g := &guard{auth: o.Auth, ready: o.Ready, permissions: permissions(), log: o.Logger}
+	a := &API{server: grpc.NewServer(serverOptions(&o, g)...), health: health.NewServer()}
+	register(a.server, &o)
+	healthpb.RegisterHealthServer(a.server, a.health)
+	reflection.Register(a.server)
+	a.SetServing(false)
+
+	conn := newInProcess(g.local)
+	register(conn, &o)
+	var routes []route
+	for _, desc := range services() {
+		more, err := routesOf(desc)
+		if err != nil {
+			return nil, err
+		}
+		routes = append(routes, more...)
+	}
+	var err error
+	if a.gateway, err = newGateway(conn, routes); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+func (o *Options) setDefaults() {
+	if o.Ready == nil {
+		o.Ready = func(context.Context) error { return nil }
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	for _, d := range []struct {
+		field    *time.Duration
+		standard time.Duration
+	}{
+		{&o.HandshakeTimeout, 10 * time.Second},
+		{&o.MaxConnectionIdle, 15 * time.Minute},
+		{&o.MaxConnectionAge, time.Hour},
+		{&o.PingInterval, time.Minute},
+		{&o.PingTimeout, 20 * time.Second},
+	} {
+		if *d.field <= 0 {
+			*d.field = d.standard
+		}
+	}
+	if o.MaxStreams == 0 {
+		o.MaxStreams = 256
+	}
+	if o.MaxHeaderBytes == 0 {
+		o.MaxHeaderBytes = 16 << 10
+	}
+}
+
+func serverOptions(o *Options, g *guard) []grpc.ServerOption {
+	options := []grpc.ServerOption{
+		grpc.UnaryInterceptor(g.unary),
+		grpc.StreamInterceptor(g.stream),
+		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.MaxConcurrentStreams(o.MaxStreams),
+		grpc.MaxHeaderListSize(o.MaxHeaderBytes),
+		grpc.ConnectionTimeout(o.HandshakeTimeout),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minClientPing, PermitWithoutStream: true}),
+		// No MaxConnectionAgeGrace: a long transfer is not cut off for its age.
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: o.MaxConnectionIdle,
+			MaxConnectionAge:  o.MaxConnectionAge,
+			Time:              o.PingInterval,
+			Timeout:           o.PingTimeout,
+		}),
+	}
+	if o.Requests != nil {
+		options = append(options, grpc.StatsHandler(o.Requests.StatsHandler()))
+	}
+	if o.TLS != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(o.TLS)))
+	}
+	return options
+}
+
+// services are the services of the API: what gRPC and the gateway share.
+func services() []*grpc.ServiceDesc {
+	return []*grpc.ServiceDesc{
+		&pb.BucketService_ServiceDesc,
+		&pb.ObjectService_ServiceDesc,
+		&pb.ClusterService_ServiceDesc,
+		&pb.MetricsService_ServiceDesc,
+	}
+}
+
+func register(r grpc.ServiceRegistrar, o *Options) {
+	pb.RegisterBucketServiceServer(r, &bucketService{objects: o.Objects})
+	pb.RegisterObjectServiceServer(r, &objectService{objects: o.Objects})
+	pb.RegisterClusterServiceServer(r, &clusterService{cluster: o.Cluster})
+	pb.RegisterMetricsServiceServer(r, &metricsService{resources: o.Resources})
+}
 
 // GRPCServer is the gRPC server with every service, health and reflection. The
 // caller serves and stops it.
-func (a *API) GRPCServer() *grpc.Server { return nil }
+func (a *API) GRPCServer() *grpc.Server { return a.server }
 
 // Gateway serves /v1/: the unary calls as JSON. It expects the principal in
 // the request's context and refuses requests without one.
-func (a *API) Gateway() http.Handler { return http.NotFoundHandler() }
+func (a *API) Gateway() http.Handler { return a.gateway }
 
-// SetServing makes the gRPC health service say SERVING or NOT_SERVING. It
-// begins with the latter.
-func (a *API) SetServing(serving bool) {}
-
-// OpenAPI serves the OpenAPI description of the gateway.
-func OpenAPI() http.Handler { return http.NotFoundHandler() }
+// SetServing makes the gRPC health service say SERVING or NOT_SERVING, for the
+// server ("") and for each service. It begins with the latter.
+func (a *API) SetServing(serving bool) {
+	state := healthpb.HealthCheckResponse_NOT_SERVING
+	if serving {
+		state = healthpb.HealthCheckResponse_SERVING
+	}
+	a.health.SetServingStatus("", state)
+	for _, desc := range services() {
+		a.health.SetServingStatus(desc.ServiceName, state)
+	}
+}

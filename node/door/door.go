@@ -1,25 +1,147 @@
-// Package door serves the bytes of objects over HTTP, below /data/.
 package door
 
 import (
+	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"time"
 
+	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/node/object"
+	"github.com/gridloom/gridloom/observability"
 )
 
 // Options configures the door. Objects is required; the zero value of
 // everything below it is the default given in parentheses.
 type Options struct {
 	Objects *object.Service
-	Logger  *slog.Logger // nil discards
+	Logger  *slog.Logger // (discarded)
 
 	MaxObjectBytes int64         // largest upload (object.ObjectMaxBytes)
 	Stall          time.Duration // longest pause of an upload; grace of a download's window (30 s)
-	MinRate        int64         // bytes a second below which a download is cut (32 KiB)
+	MinRate        int64         // bytes a second below which a download is cut off (32 KiB)
+}
+
+// door implements http.Handler.
+type door struct {
+	objects        *object.Service
+	log            *slog.Logger
+	maxObjectBytes int64
+	stall          time.Duration
+	minRate        int64
 }
 
 // New makes the handler of /data/. It expects the principal in the request's
 // context and refuses requests without one.
-func New(o Options) http.Handler { return http.NotFoundHandler() }
+func New(o Options) http.Handler {
+	d := &door{objects: o.Objects, log: o.Logger, maxObjectBytes: o.MaxObjectBytes, stall: o.Stall, minRate: o.MinRate}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	if d.maxObjectBytes <= 0 {
+		d.maxObjectBytes = object.ObjectMaxBytes
+	}
+	if d.stall <= 0 {
+		d.stall = 30 * time.Second
+	}
+	if d.minRate <= 0 {
+		d.minRate = 32 << 10
+	}
+	return d
+}
+
+// method is one HTTP method of the door: the API it is counted as, what it
+// needs permission for, and what serves it.
+type method struct {
+	api    string
+	action iam.Action
+	serve  func(d *door, w http.ResponseWriter, r *http.Request, t target) error
+}
+
+// allow lists the methods that methodOf knows.
+const allow = "GET, HEAD, PUT, DELETE"
+
+// methodOf returns an HTTP method's row. There is none without a permission.
+func methodOf(name string) (method, bool) {
+	switch name {
+	case http.MethodGet:
+		return method{"GetObject", iam.ObjectRead, (*door).serveGet}, true
+	case http.MethodHead:
+		return method{"StatObject", iam.ObjectRead, (*door).serveHead}, true
+	case http.MethodPut:
+		return method{"PutObject", iam.ObjectWrite, (*door).servePut}, true
+	case http.MethodDelete:
+		return method{"DeleteObject", iam.ObjectDelete, (*door).serveDelete}, true
+	}
+	return method{}, false
+}
+
+// ServeHTTP implements http.Handler.
+func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	m, ok := methodOf(r.Method)
+	if !ok {
+		refuseMethod(w, r.Method)
+		return
+	}
+	observability.SetAPI(r.Context(), m.api)
+	if r.ContentLength != 0 {
+		// net/http reads what a handler leaves of a body, a little of it: that
+		// too has an end. An upload renews it.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(d.stall))
+	}
+	t, err := d.authorize(r, m.action)
+	if err == nil {
+		err = m.serve(d, w, r, t)
+	}
+	if err != nil {
+		d.fail(w, r, err)
+	}
+}
+
+// authorize reads what the request is about and decides whether its principal
+// may do it.
+func (d *door) authorize(r *http.Request, action iam.Action) (target, error) {
+	p, ok := iam.FromContext(r.Context())
+	if !ok {
+		return target{}, fault.New(fault.Unauthenticated, "", "no credential was given")
+	}
+	t, err := parseTarget(r.URL)
+	if err != nil {
+		return target{}, err
+	}
+	return t, fault.Wrap(fault.PermissionDenied, "", iam.Authorize(p, action, t.bucket, t.key))
+}
+
+// fail answers with err or, where the answer has begun, breaks the connection,
+// so that a part of a body is never taken for the whole.
+func (d *door) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var broken *brokenBody
+	if errors.As(err, &broken) {
+		if r.Context().Err() == nil {
+			d.log.Warn("download broken off", "path", r.URL.Path, "error", err)
+		}
+		panic(http.ErrAbortHandler)
+	}
+	switch fault.KindOf(err) {
+	case fault.Internal, fault.Corrupted:
+		d.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+	}
+	fault.WriteProblem(w, err)
+}
+
+// refuseMethod answers 405, which must say what is allowed (RFC 9110, 15.5.6).
+// It has no kind, as gRPC has no such thing.
+func refuseMethod(w http.ResponseWriter, name string) {
+	w.Header().Set("Allow", allow)
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(http.StatusMethodNotAllowed)
+	_ = json.NewEncoder(w).Encode(fault.Problem{
+		Type:    "urn:gridloom:error:method_not_allowed",
+		Title:   "method_not_allowed",
+		Status:  http.StatusMethodNotAllowed,
+		Detail:  name + " has no meaning here; allowed: " + allow,
+		Subject: "method",
+	})
+}

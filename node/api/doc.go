@@ -1,0 +1,41 @@
+// Package api is the outside of a node: its gRPC services, and the same as JSON
+// below /v1. The bytes of objects over HTTP are package door's.
+//
+//	gRPC ── guard.unary, guard.stream ─────────────┬─ bucketService ─┐
+//	        authenticate, wait, authorise, status  ├─ objectService ─┴─ object.Service
+//	HTTP ── gateway ── grpc-gateway ── inProcess ──┼─ clusterService ── Cluster
+//	        route, refuse    JSON      guard.local └─ metricsService ── Resources
+//
+// # The life of a call
+//
+// A gRPC call is authenticated by its metadata, waits for the node to be ready,
+// and is authorised on its first message, as it was parsed; permit.go has a row
+// for every method, and a method without one is refused. A call over HTTP was
+// authenticated by the HTTP listener, which has put the principal into its
+// context: it goes through grpc-gateway and an in-process connection to the
+// same services and the same table, without metadata in either direction, and
+// is counted once, as the HTTP request it is.
+//
+// # Errors
+//
+// Services return errors of node/fault. status.go turns them into gRPC
+// statuses with ErrorInfo and RetryInfo, the gateway into problem+json; both by
+// the kind's row in fault's table. What has no kind is logged here and told as
+// "internal error". A panic is such an error.
+//
+// # JSON
+//
+// The gateway is stricter than grpc-gateway: it refuses unknown fields in the
+// body, unknown query parameters, query parameters beside a body, a body where
+// none is taken, anything behind the message, more than 1 MiB, and paths with
+// escapes. Every success is 200, also where something was made: a call is a
+// call. It has no streams; bytes have no JSON form.
+//
+// # Costs and bounds
+//
+// The package has no goroutines of its own; the gRPC server's end with its Stop
+// or GracefulStop, which are the caller's. A message is at most 4 MiB. An
+// upload holds one received message, a download one chunk (chunkBytes), beside
+// what grpc's flow control has on its way. Options says what a connection may
+// cost.
+package api

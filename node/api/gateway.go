@@ -1,0 +1,184 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
+	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/observability"
+)
+
+// maxBodyBytes is the largest JSON request: 1,000 keys of 1,024 bytes that are
+// all escaped are not much less.
+const maxBodyBytes = 1 << 20
+
+// gateway serves the unary calls as JSON. It finds the route, refuses what the
+// call would not understand, and leaves the rest to grpc-gateway, which is
+// given nothing of the request but its path, query and body.
+type gateway struct {
+	mux    *runtime.ServeMux
+	routes []route
+}
+
+func newGateway(conn *inProcess, routes []route) (*gateway, error) {
+	mux := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &strictJSON{runtime.JSONPb{
+			// Without them an empty object would have no size and an empty list
+			// no list.
+			MarshalOptions: protojson.MarshalOptions{EmitDefaultValues: true},
+		}}),
+		runtime.WithIncomingHeaderMatcher(noHeader),
+		runtime.WithOutgoingHeaderMatcher(noHeader),
+		runtime.WithOutgoingTrailerMatcher(noHeader),
+		runtime.WithDisablePathLengthFallback(),
+		runtime.WithDisableHTTPMethodOverride(),
+		runtime.WithWriteContentLength(),
+		runtime.WithErrorHandler(writeGatewayError),
+		runtime.WithRoutingErrorHandler(writeRoutingError),
+	)
+	ctx := context.Background() // grpc-gateway keeps it for nothing here
+	return &gateway{mux: mux, routes: routes}, errors.Join(
+		pb.RegisterBucketServiceHandlerClient(ctx, mux, pb.NewBucketServiceClient(conn)),
+		pb.RegisterObjectServiceHandlerClient(ctx, mux, pb.NewObjectServiceClient(conn)),
+		pb.RegisterClusterServiceHandlerClient(ctx, mux, pb.NewClusterServiceClient(conn)),
+		pb.RegisterMetricsServiceHandlerClient(ctx, mux, pb.NewMetricsServiceClient(conn)),
+	)
+}
+
+func noHeader(string) (string, bool) { return "", false }
+
+// ServeHTTP implements http.Handler.
+func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// What is about one moment and one caller is nobody else's to keep.
+	w.Header().Set("Cache-Control", "no-store")
+	inner, err := g.prepare(w, r)
+	if err != nil {
+		fault.WriteProblem(w, err)
+		return
+	}
+	if inner != nil {
+		g.mux.ServeHTTP(w, inner)
+	}
+}
+
+// prepare makes the request that grpc-gateway is given. Without one and without
+// an error, the answer is written.
+func (g *gateway) prepare(w http.ResponseWriter, r *http.Request) (*http.Request, error) {
+	// No path of the API needs escaping, so an escaped one is none of them; like
+	// this there is one reading of it.
+	path := r.URL.EscapedPath()
+	route, allowed := findRoute(g.routes, r.Method, path)
+	if route == nil || path != r.URL.Path {
+		if len(allowed) > 0 {
+			refuseMethod(w, r.Method, allowed)
+			return nil, nil
+		}
+		return nil, fault.New(fault.NotFound, path, "is no path of the API; /openapi.json lists them")
+	}
+	observability.SetAPI(r.Context(), route.api)
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, fault.New(fault.InvalidArgument, "query", "%v", err)
+	}
+	for name := range query {
+		switch _, ok := route.parameter(name); {
+		case route.body:
+			return nil, fault.New(fault.InvalidArgument, name, "is in the query; this call takes its parameters from the body")
+		case !ok:
+			return nil, fault.New(fault.InvalidArgument, name, "is no query parameter of %s", route.api)
+		}
+	}
+	body, err := readBody(w, r, route.body)
+	if err != nil {
+		return nil, err
+	}
+	inner := &http.Request{
+		Method: route.method, URL: r.URL, Host: r.Host, Proto: r.Proto, ProtoMajor: r.ProtoMajor, ProtoMinor: r.ProtoMinor,
+		Header: http.Header{}, Body: http.NoBody,
+	}
+	if len(body) > 0 {
+		inner.Body, inner.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	}
+	return inner.WithContext(r.Context()), nil
+}
+
+// readBody reads the body of a call that takes one, and makes sure that there
+// is none for the others.
+func readBody(w http.ResponseWriter, r *http.Request, wanted bool) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, fault.New(fault.TooLarge, "body", "is over the limit of %d bytes", maxBodyBytes)
+	case err != nil:
+		return nil, fault.Wrap(fault.IncompleteBody, "body", err)
+	case !wanted && len(body) > 0:
+		return nil, fault.New(fault.InvalidArgument, "body", "is not taken by this call; its parameters are in the path and the query")
+	}
+	return body, nil
+}
+
+// strictJSON is grpc-gateway's JSON, but that it refuses unknown fields and
+// anything behind the message.
+type strictJSON struct{ runtime.JSONPb }
+
+// NewDecoder implements runtime.Marshaler.
+func (j *strictJSON) NewDecoder(r io.Reader) runtime.Decoder {
+	return runtime.DecoderFunc(func(v any) error {
+		body, err := io.ReadAll(r)
+		if err != nil {
+			return err
+		}
+		if len(bytes.TrimSpace(body)) == 0 {
+			return io.EOF // an empty message, for grpc-gateway
+		}
+		return j.Unmarshal(body, v)
+	})
+}
+
+// writeGatewayError writes errors of the services, which have a kind, and those
+// that grpc-gateway itself makes of what it can't read.
+func writeGatewayError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+	if isStatus(err) {
+		subject := "query"
+		if r.Body != http.NoBody {
+			subject = "body"
+		}
+		// protojson begins with "proto: ", with one of two kinds of space.
+		text := strings.TrimLeft(strings.TrimPrefix(status.Convert(err).Message(), "proto:"), " \u00a0")
+		err = fault.New(fault.InvalidArgument, subject, "%s", text)
+	}
+	fault.WriteProblem(w, err)
+}
+
+// writeRoutingError is for paths that are ours and not grpc-gateway's.
+func writeRoutingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, _ int) {
+	fault.WriteProblem(w, fault.New(fault.NotFound, r.URL.Path, "is no path of the API"))
+}
+
+// refuseMethod answers 405, which must say what is allowed (RFC 9110, 15.5.6).
+// It has no kind, as gRPC has no such thing.
+func refuseMethod(w http.ResponseWriter, method string, allowed []string) {
+	allow := strings.Join(allowed, ", ")
+	w.Header().Set("Allow", allow)
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(http.StatusMethodNotAllowed)
+	_ = json.NewEncoder(w).Encode(fault.Problem{
+		Type:    "urn:gridloom:error:method_not_allowed",
+		Title:   "method_not_allowed",
+		Status:  http.StatusMethodNotAllowed,
+		Detail:  method + " has no meaning here; allowed: " + allow,
+		Subject: "method",
+	})
+}

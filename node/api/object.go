@@ -1,0 +1,168 @@
+package api
+
+import (
+	"context"
+	"encoding/binary"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
+	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/node/object"
+)
+
+// objectService implements pb.ObjectServiceServer; PutObject is in put.go,
+// GetObject in get.go.
+type objectService struct {
+	pb.UnimplementedObjectServiceServer
+	objects *object.Service
+}
+
+func (s *objectService) StatObject(ctx context.Context, r *pb.StatObjectRequest) (*pb.StatObjectResponse, error) {
+	conditions, err := conditionsOf("conditions", r.GetConditions())
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.objects.Stat(ctx, r.GetBucket(), r.GetKey(), conditions)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.StatObjectResponse{Object: protoObject(info)}, nil
+}
+
+func (s *objectService) ListObjects(ctx context.Context, r *pb.ListObjectsRequest) (*pb.ListObjectsResponse, error) {
+	limit, err := pageSize(r.GetPageSize())
+	if err != nil {
+		return nil, err
+	}
+	page, err := s.objects.List(ctx, object.ListRequest{
+		Bucket: r.GetBucket(), Prefix: r.GetPrefix(), Delimiter: r.GetDelimiter(),
+		StartAfter: r.GetStartAfter(), Token: r.GetPageToken(), Limit: limit,
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.ListObjectsResponse{
+		Objects:        make([]*pb.Object, len(page.Objects)),
+		CommonPrefixes: page.CommonPrefixes,
+		NextPageToken:  page.NextToken,
+	}
+	for i := range page.Objects {
+		resp.Objects[i] = protoObject(&page.Objects[i])
+	}
+	return resp, nil
+}
+
+func (s *objectService) DeleteObject(ctx context.Context, r *pb.DeleteObjectRequest) (*pb.DeleteObjectResponse, error) {
+	conditions, err := conditionsOf("conditions", r.GetConditions())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.objects.Delete(ctx, r.GetBucket(), r.GetKey(), conditions); err != nil {
+		return nil, err
+	}
+	return &pb.DeleteObjectResponse{}, nil
+}
+
+func (s *objectService) DeleteObjects(ctx context.Context, r *pb.DeleteObjectsRequest) (*pb.DeleteObjectsResponse, error) {
+	if n := len(r.GetKeys()); n == 0 || n > object.ListMax {
+		return nil, fault.New(fault.InvalidArgument, "keys", "has %d keys; 1 to %d are allowed", n, object.ListMax)
+	}
+	deleted, missing, err := s.objects.DeleteMany(ctx, r.GetBucket(), r.GetKeys())
+	if err != nil {
+		return nil, err
+	}
+	return &pb.DeleteObjectsResponse{Deleted: deleted, NotFound: missing}, nil
+}
+
+func (s *objectService) CopyObject(ctx context.Context, r *pb.CopyObjectRequest) (*pb.CopyObjectResponse, error) {
+	conditions, err := conditionsOf("conditions", r.GetConditions())
+	if err != nil {
+		return nil, err
+	}
+	sourceConditions, err := conditionsOf("source_conditions", r.GetSourceConditions())
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.objects.Copy(ctx, object.CopyRequest{
+		SrcBucket: sourceBucket(r), SrcKey: r.GetSourceKey(), SrcConditions: sourceConditions,
+		Bucket: r.GetBucket(), Key: r.GetKey(), Conditions: conditions,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.CopyObjectResponse{Object: protoObject(info)}, nil
+}
+
+// sourceBucket is the bucket that a copy reads from.
+func sourceBucket(r *pb.CopyObjectRequest) string {
+	if r.GetSourceBucket() == "" {
+		return r.GetBucket()
+	}
+	return r.GetSourceBucket()
+}
+
+// conditionsOf reads conditions; field names them in errors.
+func conditionsOf(field string, c *pb.Conditions) (object.Conditions, error) {
+	out := object.Conditions{IfMatch: c.GetIfMatch(), IfNoneMatch: c.GetIfNoneMatch()}
+	if t := c.GetIfModifiedSince(); t != nil {
+		if err := t.CheckValid(); err != nil {
+			return out, fault.New(fault.InvalidArgument, field+".if_modified_since", "is no time: %v", err)
+		}
+		out.IfModifiedSince = t.AsTime()
+	}
+	if t := c.GetIfUnmodifiedSince(); t != nil {
+		if err := t.CheckValid(); err != nil {
+			return out, fault.New(fault.InvalidArgument, field+".if_unmodified_since", "is no time: %v", err)
+		}
+		out.IfUnmodifiedSince = t.AsTime()
+	}
+	return out, nil
+}
+
+func protoObject(info *object.Info) *pb.Object {
+	o := &pb.Object{
+		Bucket:             info.Bucket,
+		Key:                info.Key,
+		Size:               info.SizeBytes,
+		Etag:               info.ETag,
+		ModifiedAt:         timestamppb.New(info.ModifiedAt),
+		ContentType:        info.Headers.ContentType,
+		CacheControl:       info.Headers.CacheControl,
+		ContentDisposition: info.Headers.ContentDisposition,
+		ContentEncoding:    info.Headers.ContentEncoding,
+		ContentLanguage:    info.Headers.ContentLanguage,
+		Metadata:           info.Metadata,
+	}
+	if len(info.SHA256) > 0 {
+		o.Checksums = append(o.Checksums, &pb.Checksum{Algorithm: pb.ChecksumAlgorithm_CHECKSUM_ALGORITHM_SHA256, Value: info.SHA256})
+	}
+	o.Checksums = append(o.Checksums,
+		&pb.Checksum{Algorithm: pb.ChecksumAlgorithm_CHECKSUM_ALGORITHM_CRC32C, Value: binary.BigEndian.AppendUint32(nil, info.CRC32C)},
+		&pb.Checksum{Algorithm: pb.ChecksumAlgorithm_CHECKSUM_ALGORITHM_CRC64NVME, Value: binary.BigEndian.AppendUint64(nil, info.CRC64NVME)})
+	return o
+}
+
+// checksumsOf reads what a client says that its bytes sum up to.
+func checksumsOf(sums []*pb.Checksum) ([]object.Checksum, error) {
+	out := make([]object.Checksum, 0, len(sums))
+	for _, s := range sums {
+		var algorithm object.Algorithm
+		var size int
+		switch s.GetAlgorithm() {
+		case pb.ChecksumAlgorithm_CHECKSUM_ALGORITHM_SHA256:
+			algorithm, size = object.SHA256, 32
+		case pb.ChecksumAlgorithm_CHECKSUM_ALGORITHM_CRC32C:
+			algorithm, size = object.CRC32C, 4
+		case pb.ChecksumAlgorithm_CHECKSUM_ALGORITHM_CRC64NVME:
+			algorithm, size = object.CRC64NVME, 8
+		default:
+			return nil, fault.New(fault.InvalidArgument, "checksums", "algorithm %d is not known here", s.GetAlgorithm())
+		}
+		if n := len(s.GetValue()); n != size {
+			return nil, fault.New(fault.InvalidArgument, "checksums", "%s has %d bytes and not %d", s.GetAlgorithm(), n, size)
+		}
+		out = append(out, object.Checksum{Algorithm: algorithm, Value: s.GetValue()})
+	}
+	return out, nil
+}

@@ -1,0 +1,109 @@
+package api
+
+import (
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionalphapb "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+
+	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
+	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/node/iam"
+)
+
+// permission is what a gRPC method asks of its caller. A method without one is
+// refused.
+type permission struct {
+	// open: no credential is asked for.
+	open bool
+	// early: the method is served before the node is ready.
+	early bool
+	// check decides on the call's first message. It is set unless open is.
+	check func(p iam.Principal, m any) error
+}
+
+// permissions has a row for every method that is registered, by its full name.
+func permissions() map[string]permission {
+	return map[string]permission{
+		pb.BucketService_CreateBucket_FullMethodName: onBucket(iam.BucketCreate),
+		pb.BucketService_GetBucket_FullMethodName:    onBucket(iam.BucketRead),
+		pb.BucketService_ListBuckets_FullMethodName:  always(iam.BucketList),
+		pb.BucketService_DeleteBucket_FullMethodName: onBucket(iam.BucketDelete),
+
+		pb.ObjectService_PutObject_FullMethodName:     {check: checkPut},
+		pb.ObjectService_GetObject_FullMethodName:     onObject(iam.ObjectRead),
+		pb.ObjectService_StatObject_FullMethodName:    onObject(iam.ObjectRead),
+		pb.ObjectService_ListObjects_FullMethodName:   {check: checkList},
+		pb.ObjectService_DeleteObject_FullMethodName:  onObject(iam.ObjectDelete),
+		pb.ObjectService_DeleteObjects_FullMethodName: {check: checkDeleteMany},
+		pb.ObjectService_CopyObject_FullMethodName:    {check: checkCopy},
+
+		pb.ClusterService_GetCluster_FullMethodName:         always(iam.ClusterRead),
+		pb.MetricsService_GetResourceMetrics_FullMethodName: always(iam.MetricsRead),
+
+		healthpb.Health_Check_FullMethodName: {open: true, early: true},
+		healthpb.Health_List_FullMethodName:  {open: true, early: true},
+		healthpb.Health_Watch_FullMethodName: {open: true, early: true},
+
+		reflectionpb.ServerReflection_ServerReflectionInfo_FullMethodName:      {early: true, check: always(iam.APIRead).check},
+		reflectionalphapb.ServerReflection_ServerReflectionInfo_FullMethodName: {early: true, check: always(iam.APIRead).check},
+	}
+}
+
+// always is for actions on nothing in particular.
+func always(a iam.Action) permission {
+	return permission{check: func(p iam.Principal, _ any) error { return iam.Authorize(p, a, "", "") }}
+}
+
+func onBucket(a iam.Action) permission {
+	return permission{check: func(p iam.Principal, m any) error {
+		return iam.Authorize(p, a, m.(interface{ GetBucket() string }).GetBucket(), "")
+	}}
+}
+
+func onObject(a iam.Action) permission {
+	return permission{check: func(p iam.Principal, m any) error {
+		o := m.(interface {
+			GetBucket() string
+			GetKey() string
+		})
+		return iam.Authorize(p, a, o.GetBucket(), o.GetKey())
+	}}
+}
+
+// checkPut is about the header, which has to come first.
+func checkPut(p iam.Principal, m any) error {
+	h := m.(*pb.PutObjectRequest).GetHeader()
+	if h == nil {
+		return fault.New(fault.InvalidArgument, "header", "must be the first message")
+	}
+	return iam.Authorize(p, iam.ObjectWrite, h.GetBucket(), h.GetKey())
+}
+
+// checkList takes the prefix for the key: a list shows nothing beside it.
+func checkList(p iam.Principal, m any) error {
+	r := m.(*pb.ListObjectsRequest)
+	return iam.Authorize(p, iam.ObjectList, r.GetBucket(), r.GetPrefix())
+}
+
+// checkDeleteMany wants the permission for every key.
+func checkDeleteMany(p iam.Principal, m any) error {
+	r := m.(*pb.DeleteObjectsRequest)
+	for _, key := range r.GetKeys() {
+		if err := iam.Authorize(p, iam.ObjectDelete, r.GetBucket(), key); err != nil {
+			return err
+		}
+	}
+	if len(r.GetKeys()) == 0 { // an error, but for those who may know of the bucket
+		return iam.Authorize(p, iam.ObjectDelete, r.GetBucket(), "")
+	}
+	return nil
+}
+
+// checkCopy wants to read the one and write the other.
+func checkCopy(p iam.Principal, m any) error {
+	r := m.(*pb.CopyObjectRequest)
+	if err := iam.Authorize(p, iam.ObjectRead, sourceBucket(r), r.GetSourceKey()); err != nil {
+		return err
+	}
+	return iam.Authorize(p, iam.ObjectWrite, r.GetBucket(), r.GetKey())
+}

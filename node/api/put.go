@@ -1,0 +1,116 @@
+package api
+
+import (
+	"io"
+
+	"google.golang.org/grpc"
+
+	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
+	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/node/object"
+)
+
+// PutObject stores one object: a header, chunks, a trailer, end of stream. Any
+// other order is an error that names the message, and leaves nothing behind.
+func (s *objectService) PutObject(stream grpc.ClientStreamingServer[pb.PutObjectRequest, pb.PutObjectResponse]) error {
+	first, err := stream.Recv()
+	if err == io.EOF {
+		return fault.New(fault.IncompleteBody, "header", "the stream ended before it")
+	}
+	if err != nil {
+		return err
+	}
+	req, err := putRequestOf(first.GetHeader())
+	if err != nil {
+		return err
+	}
+	up := &upload{stream: stream}
+	info, err := s.objects.Put(stream.Context(), req, up, up.checksums)
+	if err != nil {
+		return up.reason(err)
+	}
+	return stream.SendAndClose(&pb.PutObjectResponse{Object: protoObject(info)})
+}
+
+func putRequestOf(h *pb.PutObjectHeader) (object.PutRequest, error) {
+	req := object.PutRequest{
+		Bucket: h.GetBucket(), Key: h.GetKey(), SizeBytes: -1,
+		Headers: object.Headers{
+			ContentType:        h.GetContentType(),
+			CacheControl:       h.GetCacheControl(),
+			ContentDisposition: h.GetContentDisposition(),
+			ContentEncoding:    h.GetContentEncoding(),
+			ContentLanguage:    h.GetContentLanguage(),
+		},
+		Metadata: h.GetMetadata(),
+	}
+	if h.Size != nil {
+		if req.SizeBytes = h.GetSize(); req.SizeBytes < 0 {
+			return req, fault.New(fault.InvalidArgument, "size", "is negative; leave it out where it isn't known")
+		}
+	}
+	var err error
+	req.Conditions, err = conditionsOf("conditions", h.GetConditions())
+	return req, err
+}
+
+// upload reads the chunks of a PutObject stream.
+type upload struct {
+	stream  grpc.ClientStreamingServer[pb.PutObjectRequest, pb.PutObjectResponse]
+	chunk   []byte // what is left of the last one
+	trailer *pb.PutObjectTrailer
+	err     error // why it ended; io.EOF after a trailer
+}
+
+// Read implements io.Reader. Its end is the end of the stream behind a trailer.
+func (u *upload) Read(p []byte) (int, error) {
+	for len(u.chunk) == 0 && u.err == nil {
+		u.chunk, u.err = u.next()
+	}
+	if len(u.chunk) == 0 {
+		return 0, u.err
+	}
+	n := copy(p, u.chunk)
+	u.chunk = u.chunk[n:]
+	return n, nil
+}
+
+// next reads one message.
+func (u *upload) next() (chunk []byte, err error) {
+	m, err := u.stream.Recv()
+	switch {
+	case err == io.EOF && u.trailer == nil:
+		return nil, fault.New(fault.IncompleteBody, "trailer", "the stream ended without it; the upload was cut off")
+	case err == io.EOF:
+		return nil, io.EOF
+	case err != nil:
+		return nil, streamFault(err)
+	case u.trailer != nil:
+		return nil, fault.New(fault.InvalidArgument, "trailer", "must be the last message")
+	}
+	switch part := m.GetPart().(type) {
+	case *pb.PutObjectRequest_Chunk:
+		return part.Chunk, nil
+	case *pb.PutObjectRequest_Trailer:
+		if u.trailer = part.Trailer; u.trailer == nil {
+			u.trailer = &pb.PutObjectTrailer{}
+		}
+		return nil, nil
+	case *pb.PutObjectRequest_Header:
+		return nil, fault.New(fault.InvalidArgument, "header", "came a second time")
+	}
+	return nil, fault.New(fault.InvalidArgument, "part", "is neither chunk nor trailer")
+}
+
+// checksums are the trailer's.
+func (u *upload) checksums() ([]object.Checksum, error) {
+	return checksumsOf(u.trailer.GetChecksums())
+}
+
+// reason picks the cause of a failed put: the stream's, if that failed first.
+func (u *upload) reason(err error) error {
+	if u.err != nil && u.err != io.EOF {
+		return u.err
+	}
+	return err
+}

@@ -1,0 +1,40 @@
+// Package door serves the bytes of objects over HTTP:
+//
+//	PUT     /data/{bucket}/{key…}   201 made, 204 replaced
+//	GET     /data/{bucket}/{key…}   200, 206 a range or several, 304
+//	HEAD    /data/{bucket}/{key…}   200, 304
+//	DELETE  /data/{bucket}/{key…}   204
+//
+// with the ranges, conditions and validators of RFC 9110, and SHA-256 digests
+// by RFC 9530: Repr-Digest in answers, Repr-Digest and Content-Digest verified
+// in uploads before anything is visible. User metadata travels in fields
+// Gridloom-Meta-<name>. Errors are problem+json by the kinds of node/fault.
+//
+// # The life of a request
+//
+// The HTTP listener has authenticated it and put the principal into its
+// context. The path is parsed once, from its escaped form (path.go); what comes
+// out is what is authorised and what is touched. Then read.go or write.go.
+//
+// A download's header goes out with its first byte: up to there an error has
+// its own status, after it the connection is broken, so that no client takes a
+// part for the whole. Payload files and bulk connections are handed through to
+// net/http as they are, with the header flushed before: that is what lets the
+// kernel move the bytes. Whatever wraps the ResponseWriter in front of the door
+// must forward ReadFrom and Flush, or have an Unwrap.
+//
+// An upload is refused before its body is read wherever that is possible.
+//
+// # Time and other bounds
+//
+// Each window of a download has a write deadline by Options.MinRate, each read
+// of an upload one by Options.Stall. There are at most 32 ranges in a request;
+// those that touch are sent as one. Nothing is buffered here. The package has
+// no goroutines.
+//
+// # Browsers
+//
+// Objects share their origin with the API and the console, and anybody who may
+// write could have put a page there: answers carry nosniff and a sandbox
+// policy. They vary by the credential's field, for the sake of shared caches.
+package door

@@ -1,0 +1,242 @@
+package door
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/gridloom/gridloom/dataio"
+	"github.com/gridloom/gridloom/node/object"
+)
+
+// defaultContentType is what bytes are that nobody has described.
+const defaultContentType = "application/octet-stream"
+
+// serveHead describes an object. Range has no meaning for HEAD (RFC 9110, 14.2).
+func (d *door) serveHead(w http.ResponseWriter, r *http.Request, t target) error {
+	conditions, err := parseConditions(r.Header)
+	if err != nil {
+		return err
+	}
+	info, err := d.objects.Stat(r.Context(), t.bucket, t.key, conditions)
+	if err != nil {
+		return refusedRead(w.Header(), err)
+	}
+	h := w.Header()
+	describe(h, info)
+	h.Set("Content-Length", strconv.FormatInt(info.SizeBytes, 10))
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// serveGet sends an object or ranges of it. Nothing is written before its
+// first bytes are at hand, so that up to there an error has its own status.
+func (d *door) serveGet(w http.ResponseWriter, r *http.Request, t target) error {
+	conditions, err := parseConditions(r.Header)
+	if err != nil {
+		return err
+	}
+	reader, err := d.objects.Open(r.Context(), t.bucket, t.key, conditions)
+	if err != nil {
+		return refusedRead(w.Header(), err)
+	}
+	defer reader.Close()
+	info := reader.Info
+	var ranges []byteRange
+	if fields := r.Header["Range"]; len(fields) == 1 && rangeStands(r.Header, info) {
+		if ranges, err = parseRanges(fields[0], info.SizeBytes); err != nil {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", info.SizeBytes))
+			return err
+		}
+	}
+	b := &body{door: d, w: w, control: http.NewResponseController(w), info: info, status: http.StatusPartialContent}
+	switch len(ranges) {
+	case 0:
+		b.status, b.length = http.StatusOK, info.SizeBytes
+		err = b.send(r.Context(), reader, byteRange{0, info.SizeBytes})
+	case 1:
+		b.length, b.contentRange = ranges[0].n, ranges[0].contentRange(info.SizeBytes)
+		err = b.send(r.Context(), reader, ranges[0])
+	default:
+		err = b.sendParts(r.Context(), reader, ranges)
+	}
+	if err != nil && b.begun {
+		return &brokenBody{err}
+	}
+	return err
+}
+
+// describe sets the fields that GET and HEAD share.
+func describe(h http.Header, info *object.Info) {
+	validators(h, info)
+	set(h, "Content-Disposition", info.Headers.ContentDisposition)
+	set(h, "Content-Encoding", info.Headers.ContentEncoding)
+	set(h, "Content-Language", info.Headers.ContentLanguage)
+	h.Set("Content-Type", contentType(info))
+	h.Set("Accept-Ranges", "bytes")
+	if len(info.SHA256) > 0 {
+		h.Set("Repr-Digest", formatDigest(info.SHA256))
+	}
+	for name, value := range info.Metadata {
+		h.Set(metaPrefix+name, value)
+	}
+	// What is stored here comes from whoever may write, and shares its origin
+	// with the API and the console: browsers neither guess its type nor run it.
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "sandbox")
+}
+
+// validators sets the fields that a 304 has too (RFC 9110, 15.4.5).
+func validators(h http.Header, info *object.Info) {
+	h.Set("Etag", `"`+info.ETag+`"`)
+	// Shared caches know what to make of Authorization, not of our own field.
+	h.Set("Vary", "Gridloom-Authorization")
+	h.Set("Last-Modified", info.ModifiedAt.UTC().Format(http.TimeFormat))
+	set(h, "Cache-Control", info.Headers.CacheControl)
+}
+
+func contentType(info *object.Info) string {
+	if info.Headers.ContentType == "" {
+		return defaultContentType
+	}
+	return info.Headers.ContentType
+}
+
+// set sets a field that has a value.
+func set(h http.Header, field, value string) {
+	if value != "" {
+		h.Set(field, value)
+	}
+}
+
+// refusedRead prepares the header for an error of Stat or Open.
+func refusedRead(h http.Header, err error) error {
+	if info := object.InfoOf(err); info != nil {
+		validators(h, info)
+	}
+	return err
+}
+
+// brokenBody is an error that came after the response had begun.
+type brokenBody struct{ error }
+
+func (e *brokenBody) Unwrap() error { return e.error }
+
+// body is the body of a response to GET. The header goes out with the first
+// byte; from there on an error can only break the connection.
+type body struct {
+	door    *door
+	w       http.ResponseWriter
+	control *http.ResponseController
+	info    *object.Info
+
+	status       int
+	length       int64  // of the content
+	contentRange string // of a single range
+	contentType  string // of several ranges; else the object's
+	partHead     string // to be written before the next byte
+
+	begun bool
+}
+
+// send sends one range.
+func (b *body) send(ctx context.Context, reader *object.Reader, part byteRange) error {
+	if part.n == 0 {
+		return b.begin()
+	}
+	window := min(part.n, dataio.NextWindowBytes)
+	_, err := reader.Send(ctx, b, part.off, part.n, dataio.Windows{
+		Before: func() error { return b.control.SetWriteDeadline(b.door.writeDeadline(window)) },
+	})
+	return err
+}
+
+// sendParts sends several ranges as multipart/byteranges (RFC 9110, 14.6).
+func (b *body) sendParts(ctx context.Context, reader *object.Reader, ranges []byteRange) error {
+	boundary := rand.Text()
+	partType := contentType(b.info)
+	end := "\r\n--" + boundary + "--\r\n"
+	b.contentType = "multipart/byteranges; boundary=" + boundary
+	b.length = int64(len(end))
+	heads := make([]string, len(ranges))
+	for i, part := range ranges {
+		heads[i] = fmt.Sprintf("\r\n--%s\r\nContent-Type: %s\r\nContent-Range: %s\r\n\r\n",
+			boundary, partType, part.contentRange(b.info.SizeBytes))
+		b.length += int64(len(heads[i])) + part.n
+	}
+	for i, part := range ranges {
+		b.partHead = heads[i]
+		if err := b.send(ctx, reader, part); err != nil {
+			return err
+		}
+	}
+	_, err := io.WriteString(b.w, end)
+	return err
+}
+
+// begin writes what comes before the next byte: the header, once, and a part's
+// head.
+func (b *body) begin() error {
+	if !b.begun {
+		b.begun = true
+		h := b.w.Header()
+		describe(h, b.info)
+		h.Set("Content-Length", strconv.FormatInt(b.length, 10))
+		set(h, "Content-Range", b.contentRange)
+		set(h, "Content-Type", b.contentType)
+		b.w.WriteHeader(b.status)
+	}
+	if b.partHead == "" {
+		return nil
+	}
+	_, err := io.WriteString(b.w, b.partHead)
+	b.partHead = ""
+	return err
+}
+
+// Write implements io.Writer.
+func (b *body) Write(p []byte) (int, error) {
+	if err := b.begin(); err != nil {
+		return 0, err
+	}
+	return b.w.Write(p)
+}
+
+// ReadFrom implements io.ReaderFrom: it hands src on as it is, for net/http to
+// give it to the kernel. That needs the header to be gone, for net/http copies
+// the first 512 bytes otherwise. What is in memory leaves with the header, in
+// one write.
+func (b *body) ReadFrom(src io.Reader) (int64, error) {
+	first := !b.begun
+	if err := b.begin(); err != nil {
+		return 0, err
+	}
+	if first && inKernel(src) {
+		// A writer that can't flush can't send files either: nothing is lost.
+		_ = b.control.Flush()
+	}
+	return io.Copy(b.w, src)
+}
+
+// inKernel says whether the bytes of src need not come to user space.
+func inKernel(src io.Reader) bool {
+	if limited, ok := src.(*io.LimitedReader); ok {
+		src = limited.R
+	}
+	switch src.(type) {
+	case *os.File, *net.TCPConn:
+		return true
+	}
+	return false
+}
+
+// writeDeadline is when a client that takes the minimal rate has taken a window.
+func (d *door) writeDeadline(window int64) time.Time {
+	return time.Now().Add(d.stall + time.Duration(float64(window)/float64(d.minRate)*float64(time.Second)))
+}

@@ -1,0 +1,143 @@
+package door
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/node/object"
+)
+
+// metaPrefix begins the fields of user metadata; the rest is the name, in
+// lower case.
+const metaPrefix = "Gridloom-Meta-"
+
+// servePut stores the request's body. Everything that can be refused without
+// it is refused before a byte of it is read, which with "Expect: 100-continue"
+// is before it is sent.
+func (d *door) servePut(w http.ResponseWriter, r *http.Request, t target) error {
+	req, err := d.putRequest(r, t)
+	if err != nil {
+		return err
+	}
+	sums, err := parseDigests(r.Header)
+	if err != nil {
+		return err
+	}
+	up := &upload{door: d, body: r.Body, control: http.NewResponseController(w), left: d.maxObjectBytes}
+	info, err := d.objects.Put(r.Context(), req, up, func() ([]object.Checksum, error) {
+		trailing, err := parseDigests(r.Trailer)
+		return append(sums, trailing...), err
+	})
+	if err != nil {
+		return up.reason(err)
+	}
+	h := w.Header()
+	validators(h, info)
+	h.Del("Cache-Control") // the object's, and not this answer's
+	if len(info.SHA256) > 0 {
+		h.Set("Repr-Digest", formatDigest(info.SHA256))
+	}
+	w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+// putRequest reads everything about an upload but its body.
+func (d *door) putRequest(r *http.Request, t target) (object.PutRequest, error) {
+	req := object.PutRequest{
+		Bucket: t.bucket, Key: t.key,
+		SizeBytes: r.ContentLength,
+		Headers: object.Headers{
+			ContentType:        r.Header.Get("Content-Type"),
+			CacheControl:       r.Header.Get("Cache-Control"),
+			ContentDisposition: r.Header.Get("Content-Disposition"),
+			ContentEncoding:    r.Header.Get("Content-Encoding"),
+			ContentLanguage:    r.Header.Get("Content-Language"),
+		},
+	}
+	if r.ContentLength > d.maxObjectBytes {
+		return req, d.tooLarge()
+	}
+	// RFC 9110, 14.5: storing a part as if it were the whole would be worse.
+	if r.Header.Get("Content-Range") != "" {
+		return req, fault.New(fault.InvalidArgument, "Content-Range", "a part of an object can't be put")
+	}
+	for field, values := range r.Header {
+		if name, ok := strings.CutPrefix(field, metaPrefix); ok {
+			if req.Metadata == nil {
+				req.Metadata = make(map[string]string)
+			}
+			req.Metadata[strings.ToLower(name)] = strings.Join(values, ", ")
+		}
+	}
+	var err error
+	req.Conditions, err = parseConditions(r.Header)
+	return req, err
+}
+
+func (d *door) tooLarge() error {
+	return fault.New(fault.TooLarge, "body", "is over the limit of %d bytes for one object", d.maxObjectBytes)
+}
+
+// serveDelete removes an object.
+func (d *door) serveDelete(w http.ResponseWriter, r *http.Request, t target) error {
+	conditions, err := parseConditions(r.Header)
+	if err != nil {
+		return err
+	}
+	if err := d.objects.Delete(r.Context(), t.bucket, t.key, conditions); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// upload is the body of a PUT. Each read has its own deadline, so that a
+// client that stalls is cut off, and one that is merely slow is not.
+type upload struct {
+	door    *door
+	body    io.Reader
+	control *http.ResponseController
+	left    int64 // bytes that may still come
+	err     error // why it ended, if not with its end
+}
+
+// Read implements io.Reader.
+func (u *upload) Read(p []byte) (int, error) {
+	if u.err != nil {
+		return 0, u.err
+	}
+	if err := u.control.SetReadDeadline(time.Now().Add(u.door.stall)); err != nil {
+		u.err = err
+		return 0, err
+	}
+	n, err := u.body.Read(p)
+	u.left -= int64(n)
+	switch {
+	case u.left < 0:
+		u.err = u.door.tooLarge()
+	case err == io.EOF:
+		// The commit that follows takes its own time.
+		u.err = u.control.SetReadDeadline(time.Time{})
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		u.err = fault.New(fault.IncompleteBody, "body", "stalled: no byte came for %v", u.door.stall)
+	case err != nil:
+		u.err = fault.Wrap(fault.IncompleteBody, "body", err)
+	}
+	if u.err != nil {
+		return 0, u.err
+	}
+	return n, err
+}
+
+// reason picks the cause of a failed put: the body's, if that failed first.
+func (u *upload) reason(err error) error {
+	if u.err != nil {
+		return u.err
+	}
+	return err
+}
