@@ -69,8 +69,8 @@ generate: $(BUF) ## everything that is generated: gen/, *_gen.go, documents
 	$(GO) generate ./...
 
 .PHONY: check-generate
-check-generate: ## fails when generate changes, adds or leaves behind a file
-	@MAKE='$(MAKE)' $(TOOLS)/check-generate.sh
+check-generate: $(BUF) ## fails when generate would change, add or leave behind a file
+	@MAKE='$(MAKE)' BUF='$(BUF)' $(TOOLS)/check-generate.sh
 
 .PHONY: cross
 cross: $(addprefix cross/,$(PLATFORMS)) ## the binary for every platform, not kept
