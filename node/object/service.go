@@ -3,10 +3,15 @@ package object
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/gridloom/gridloom/dataio"
 	"github.com/gridloom/gridloom/grid"
@@ -19,9 +24,9 @@ type Options struct {
 	Self       string                             // this node's name
 	Deployment func() string                      // the mesh's id; "" until agreed
 	Index      control.Index                      // buckets and records
-	Topology   func() *control.Topology           // latest known view of nodes and drives; may be nil
-	Grid       *grid.Manager                      // New registers the handlers 200–299 here
-	Conn       func(node string) *grid.Connection // of a node by name; never nil
+	Topology   func() *control.Topology           // latest known view of nodes and drives; never nil
+	Grid       *grid.Manager                      // New registers the handlers 200–299 here; nil for a node alone
+	Conn       func(node string) *grid.Connection // of another node, by name; never nil
 	Drives     []*dataio.Drive                    // this node's; more by AddDrive. Closing them is the caller's
 	Secrets    func() [][]byte                    // mesh secrets: the first signs, all verify
 	TLS        *tls.Config                        // for dialling https peers' bulk ports
@@ -34,9 +39,9 @@ type Options struct {
 
 	SegmentBytes int64         // payload files' largest size, for tests (SegmentMaxBytes)
 	WaitTimeout  time.Duration // longest wait for a node or drive that isn't there (10 s)
-	BulkUploads  int           // uploads served at once on the bulk port (128)
+	BulkUploads  int           // uploads served at once on the bulk port (256)
 	BulkReads    int           // reads served at once on the bulk port (1024)
-	BulkConns    int           // open bulk connections per peer (256)
+	BulkConns    int           // open bulk connections to one peer (512)
 	ReclaimGrace time.Duration // age of garbage before its files are removed (10 min)
 	ReclaimEvery time.Duration // pause between two looks for garbage, jittered (1 min)
 }
@@ -45,7 +50,7 @@ type Options struct {
 // from many goroutines at once and must not block.
 type Hooks struct {
 	// Sent counts payload bytes that a reader sent, by the way that was asked
-	// for. Whether the kernel went along is for dataio's events to say.
+	// for. Whether the kernel went along is not known here.
 	Sent func(path Path, bytes int64)
 	// BulkConns reports bulk connections opened (+1) and closed (-1) to a node.
 	BulkConns func(node string, delta int)
@@ -65,28 +70,158 @@ const (
 	PathInline   Path = iota // from the record, copied
 	PathSendfile             // from a file here to a destination with ReadFrom
 	PathSplice               // from a bulk connection to a destination with ReadFrom
-	PathCopy                 // through memory
-	PathGrid                 // out of one grid message, copied
+	PathCopy                 // from either, through memory
+	PathGrid                 // out of a grid message, copied
 )
+
+// String is the path's name, as a metric's label has it.
+func (p Path) String() string {
+	switch p {
+	case PathInline:
+		return "inline"
+	case PathSendfile:
+		return "sendfile"
+	case PathSplice:
+		return "splice"
+	case PathCopy:
+		return "copy"
+	case PathGrid:
+		return "grid"
+	}
+	return fmt.Sprintf("path(%d)", uint8(p))
+}
 
 // Service is one node's objects. All methods may be called from many
 // goroutines at once.
-type Service struct{}
+type Service struct {
+	o     Options
+	log   *slog.Logger
+	bulk  *bulkClient
+	waits waitLog
+
+	// uploadSlots and readSlots bound what the bulk port serves at once.
+	uploadSlots, readSlots chan struct{}
+
+	chunks sync.Pool // *chunk
+
+	// mu guards the fields below it. No I/O under it.
+	mu        sync.Mutex
+	drives    map[string]*dataio.Drive // this node's, by id
+	drivesNew chan struct{}            // closed and replaced when a drive is added
+	incoming  map[payloadRef]*incoming // payload that peers are writing here
+}
+
+// payloadRef names a payload file in the mesh.
+type payloadRef struct {
+	drive string
+	id    dataio.ID
+}
 
 // New makes the service and registers its grid handlers. It starts nothing.
-func New(o Options) (*Service, error) { return nil, errTODO }
+func New(o Options) (*Service, error) {
+	switch {
+	case o.Self == "":
+		return nil, errors.New("object: Options.Self is empty")
+	case o.Index == nil, o.Topology == nil, o.Deployment == nil:
+		return nil, errors.New("object: Options.Index, Topology and Deployment are required")
+	case o.Grid != nil && o.Conn == nil:
+		return nil, errors.New("object: Options.Grid without Conn")
+	}
+	if o.Secrets == nil {
+		o.Secrets = func() [][]byte { return nil }
+	}
+	if o.Conn == nil {
+		o.Conn = func(string) *grid.Connection { return nil }
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	o.SegmentBytes = orDefault(o.SegmentBytes, SegmentMaxBytes)
+	o.WaitTimeout = orDefault(o.WaitTimeout, 10*time.Second)
+	o.BulkUploads = orDefault(o.BulkUploads, 256)
+	o.BulkReads = orDefault(o.BulkReads, 1024)
+	o.BulkConns = orDefault(o.BulkConns, 512)
+	o.ReclaimGrace = orDefault(o.ReclaimGrace, 10*time.Minute)
+	o.ReclaimEvery = orDefault(o.ReclaimEvery, time.Minute)
+	if o.SegmentBytes > SegmentMaxBytes {
+		return nil, fmt.Errorf("object: Options.SegmentBytes is %d; at most %d", o.SegmentBytes, SegmentMaxBytes)
+	}
+	s := &Service{
+		o:           o,
+		log:         o.Log,
+		uploadSlots: make(chan struct{}, o.BulkUploads),
+		readSlots:   make(chan struct{}, o.BulkReads),
+		drives:      make(map[string]*dataio.Drive),
+		drivesNew:   make(chan struct{}),
+		incoming:    make(map[payloadRef]*incoming),
+	}
+	s.chunks.New = func() any { return new(chunk) }
+	s.waits.log = o.Log
+	s.bulk = newBulkClient(s)
+	for _, d := range o.Drives {
+		s.drives[d.ID()] = d
+	}
+	if o.Grid != nil {
+		if err := s.register(o.Grid); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
 
-// AddDrive makes one more drive of this node serve.
-func (s *Service) AddDrive(d *dataio.Drive) {}
+func orDefault[T int | int64 | time.Duration](v, def T) T {
+	if v <= 0 {
+		return def
+	}
+	return v
+}
+
+// AddDrive makes one more drive of this node serve. Requests that wait for it
+// go on.
+func (s *Service) AddDrive(d *dataio.Drive) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drives[d.ID()] = d
+	close(s.drivesNew)
+	s.drivesNew = make(chan struct{})
+}
+
+// drive returns a drive of this node, or nil and a channel that is closed when
+// there are more of them.
+func (s *Service) drive(id string) (*dataio.Drive, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drives[id], s.drivesNew
+}
+
+// ownDrives returns this node's drives, in no order.
+func (s *Service) ownDrives() []*dataio.Drive {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	drives := make([]*dataio.Drive, 0, len(s.drives))
+	for _, d := range s.drives {
+		drives = append(drives, d)
+	}
+	return drives
+}
 
 // Run does the background work (removing files that nothing refers to,
 // closing idle bulk connections) until ctx ends; it joins what it started and
 // returns nil. Everything else works without it.
-func (s *Service) Run(ctx context.Context) error { return errTODO }
+func (s *Service) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { s.reclaimLoop(ctx); return nil })
+	g.Go(func() error { s.bulk.reapLoop(ctx); return nil })
+	return g.Wait()
+}
 
-// Close waits for removals in the background and closes the bulk connections.
-// It is called after the listeners have stopped, and may be called again.
-func (s *Service) Close() error { return nil }
+// Close closes the idle bulk connections; those in use are closed by who uses
+// them. It is called when requests have ended, and may be called again.
+func (s *Service) Close() error {
+	s.bulk.close()
+	return nil
+}
 
-// BulkHandler serves the peer listener's /bulk/v1/.
-func (s *Service) BulkHandler() http.Handler { return http.NotFoundHandler() }
+// BulkHandler serves the peer listener's /bulk/v1/. Its requests prove the
+// mesh secret themselves.
+func (s *Service) BulkHandler() http.Handler { return http.HandlerFunc(s.serveBulk) }

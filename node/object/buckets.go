@@ -1,0 +1,87 @@
+package object
+
+import (
+	"context"
+	"crypto/rand"
+	"time"
+
+	"github.com/gridloom/gridloom/node/control"
+	"github.com/gridloom/gridloom/node/fault"
+)
+
+func bucketOf(b *control.Bucket) *Bucket {
+	return &Bucket{Name: b.Name, CreatedAt: time.Unix(0, b.LogTime).UTC()}
+}
+
+// propose commits a command under a request id of its own.
+func (s *Service) propose(ctx context.Context, cmd *control.Command) (*control.Result, error) {
+	cmd.Version = control.CommandVersion
+	rand.Read(cmd.RequestID[:]) // never fails
+	return s.o.Index.Propose(ctx, cmd)
+}
+
+// CreateBucket makes a bucket. Errors: InvalidArgument, AlreadyExists.
+func (s *Service) CreateBucket(ctx context.Context, name string) (*Bucket, error) {
+	if err := ValidateBucket(name); err != nil {
+		return nil, err
+	}
+	result, err := s.propose(ctx, &control.Command{CreateBucket: &control.CreateBucket{Name: name}})
+	if err != nil {
+		return nil, err
+	}
+	return bucketOf(result.Bucket), nil
+}
+
+// GetBucket describes a bucket. Errors: InvalidArgument, BucketNotFound.
+func (s *Service) GetBucket(ctx context.Context, name string) (*Bucket, error) {
+	if err := ValidateBucket(name); err != nil {
+		return nil, err
+	}
+	a, err := s.o.Index.Read(ctx, &control.Query{Bucket: &control.BucketQuery{Name: name}})
+	if err != nil {
+		return nil, err
+	}
+	return bucketOf(a.Bucket), nil
+}
+
+// DeleteBucket removes an empty bucket. Errors: InvalidArgument,
+// BucketNotFound, BucketNotEmpty.
+func (s *Service) DeleteBucket(ctx context.Context, name string) error {
+	if err := ValidateBucket(name); err != nil {
+		return err
+	}
+	_, err := s.propose(ctx, &control.Command{DeleteBucket: &control.DeleteBucket{Name: name}})
+	return err
+}
+
+// ListBuckets returns one page of the buckets in byte order. after is the next
+// of the page before, "" for the first; limit is 1 to ListMax, 0 is ListMax.
+// next is "" on the last page. Errors: InvalidArgument about "page_token" or
+// "page_size".
+func (s *Service) ListBuckets(ctx context.Context, after string, limit int) (buckets []Bucket, next string, err error) {
+	if limit, err = pageSize(limit); err != nil {
+		return nil, "", err
+	}
+	position := ""
+	if after != "" {
+		if position, err = parseToken(after, "buckets"); err != nil {
+			return nil, "", err
+		}
+	}
+	a, err := s.o.Index.Read(ctx, &control.Query{Buckets: &control.BucketsQuery{After: position, Limit: limit}})
+	if err != nil {
+		return nil, "", err
+	}
+	for i := range a.Buckets {
+		buckets = append(buckets, *bucketOf(&a.Buckets[i]))
+	}
+	if a.More {
+		next = makeToken(a.Next, "buckets")
+	}
+	return buckets, next, nil
+}
+
+// objectNotFound names an object that isn't there.
+func objectNotFound(bucket, key string) error {
+	return fault.New(fault.ObjectNotFound, "object "+bucket+"/"+key, "does not exist")
+}

@@ -1,0 +1,265 @@
+package object
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gridloom/gridloom/dataio"
+	"github.com/gridloom/gridloom/node/fault"
+)
+
+// The bulk port, as another implementer would need it. HTTP/1.1 at
+// /bulk/v1/payload/{drive}/{id} of the peer listener, every request proven as
+// bulkproof.go has it:
+//
+//	GET   Range: bytes=a-b, within the payload, or nothing for all of it.
+//	      200 or 206, Content-Length, Gridloom-Bulk-Size: size of the payload.
+//	PUT   Content-Length, or chunked where the size isn't known. With
+//	      Expect: 100-continue the 100 says that room is allocated.
+//	      201, Gridloom-Bulk-Size and Gridloom-Bulk-Crc32c (8 hex digits) of
+//	      what is durable. A body that is cut off leaves nothing.
+//
+// An error has the HTTP status of its kind, no body, and the kind's reason,
+// its subject and detail (both query-escaped) in Gridloom-Bulk-Error,
+// -Subject and -Detail.
+const (
+	bulkRoot      = "/bulk/v1/"
+	bulkPayload   = bulkRoot + "payload/"
+	headerSize    = "Gridloom-Bulk-Size"
+	headerCRC32C  = "Gridloom-Bulk-Crc32c"
+	headerError   = "Gridloom-Bulk-Error"
+	headerSubject = "Gridloom-Bulk-Subject"
+	headerDetail  = "Gridloom-Bulk-Detail"
+)
+
+// bulkStall ends a bulk transfer on which nothing moves: a window going out, a
+// chunk coming in. It is longer than what the doors allow their clients, whose
+// slowness reaches through to here.
+const bulkStall = 5 * time.Minute
+
+// serveBulk answers one request of the bulk port.
+func (s *Service) serveBulk(w http.ResponseWriter, r *http.Request) {
+	if err := s.serveBulkRequest(w, r); err != nil {
+		writeBulkError(w, err)
+	}
+}
+
+// serveBulkRequest returns an error only while nothing was written to w.
+func (s *Service) serveBulkRequest(w http.ResponseWriter, r *http.Request) error {
+	if err := s.authenticate(r); err != nil {
+		return err
+	}
+	ref, err := parseBulkPath(r.URL.EscapedPath())
+	if err != nil {
+		return err
+	}
+	switch r.Method {
+	case http.MethodGet:
+		return s.serveBulkGet(w, r, ref)
+	case http.MethodPut:
+		return s.serveBulkPut(w, r, ref)
+	}
+	return fault.New(fault.Unimplemented, "method", "%s is not known on the bulk port", r.Method)
+}
+
+// parseBulkPath reads /bulk/v1/payload/{drive}/{id}. The prefix may have been
+// stripped by a mux up to /bulk/v1.
+func parseBulkPath(path string) (payloadRef, error) {
+	rest, ok := strings.CutPrefix(path, bulkPayload)
+	drive, name, two := strings.Cut(rest, "/")
+	if !ok || !two {
+		return payloadRef{}, fault.New(fault.NotFound, "path", "is not one of the bulk port")
+	}
+	drive, err := url.PathUnescape(drive)
+	if err != nil || drive == "" {
+		return payloadRef{}, fault.New(fault.InvalidArgument, "path", "has a bad drive id")
+	}
+	id, err := dataio.ParseID(name)
+	if err != nil {
+		return payloadRef{}, fault.New(fault.InvalidArgument, "path", "has a bad payload id")
+	}
+	return payloadRef{drive, id}, nil
+}
+
+func bulkPath(ref payloadRef) string {
+	return bulkPayload + url.PathEscape(ref.drive) + "/" + ref.id.String()
+}
+
+// take takes one of the slots, or refuses: waiting here would only hide from
+// the asking node that another drive is the better choice.
+func take(slots chan struct{}, what string) (release func(), err error) {
+	select {
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
+	default:
+		return nil, fault.New(fault.Overloaded, what, "all %d are in use", cap(slots))
+	}
+}
+
+func (s *Service) serveBulkGet(w http.ResponseWriter, r *http.Request, ref payloadRef) error {
+	release, err := take(s.readSlots, "bulk reads")
+	if err != nil {
+		return err
+	}
+	defer release()
+	d, err := s.awaitDrive(r.Context(), ref.drive)
+	if err != nil {
+		return err
+	}
+	f, err := d.Open(r.Context(), ref.id)
+	if err != nil {
+		return s.driveFault(err, d)
+	}
+	defer f.Close()
+	off, n, status := int64(0), f.SizeBytes(), http.StatusOK
+	if rng := r.Header.Get("Range"); rng != "" {
+		if off, n, err = parseBulkRange(rng, f.SizeBytes()); err != nil {
+			return err
+		}
+		status = http.StatusPartialContent
+	}
+	section, err := f.Section(off, n)
+	if err != nil {
+		return s.driveFault(err, d)
+	}
+	rc := http.NewResponseController(w)
+	h := w.Header()
+	h.Set("Content-Type", "application/octet-stream")
+	h.Set("Content-Length", strconv.FormatInt(n, 10))
+	h.Set(headerSize, strconv.FormatInt(f.SizeBytes(), 10))
+	if status == http.StatusPartialContent {
+		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", off, off+n-1, f.SizeBytes()))
+	}
+	w.WriteHeader(status)
+	if _, err := dataio.Send(r.Context(), w, section, dataio.Windows{
+		FirstBytes: dataio.NextWindowBytes, // the first byte is the client's affair
+		Before:     func() error { return rc.SetWriteDeadline(time.Now().Add(bulkStall)) },
+	}); err != nil {
+		s.log.Debug("bulk read ended early", "drive", ref.drive, "id", ref.id.String(), "err", err)
+		// The other end must not take what it has for the whole.
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+// parseBulkRange reads "bytes=a-b", which must lie within size.
+func parseBulkRange(s string, size int64) (off, n int64, err error) {
+	bad := fault.New(fault.RangeInvalid, "range", "%q is not a range of the %d bytes there are", s, size)
+	spec, ok := strings.CutPrefix(s, "bytes=")
+	first, last, two := strings.Cut(spec, "-")
+	if !ok || !two {
+		return 0, 0, bad
+	}
+	a, aerr := strconv.ParseUint(first, 10, 63)
+	b, berr := strconv.ParseUint(last, 10, 63)
+	if aerr != nil || berr != nil || a > b || b >= uint64(size) {
+		return 0, 0, bad
+	}
+	return int64(a), int64(b-a) + 1, nil
+}
+
+func (s *Service) serveBulkPut(w http.ResponseWriter, r *http.Request, ref payloadRef) error {
+	if r.ContentLength > SegmentMaxBytes {
+		return fault.New(fault.TooLarge, "payload", "has %d bytes; %d are allowed", r.ContentLength, SegmentMaxBytes)
+	}
+	release, err := take(s.uploadSlots, "bulk uploads")
+	if err != nil {
+		return err
+	}
+	defer release()
+	d, err := s.awaitDrive(r.Context(), ref.drive)
+	if err != nil {
+		return err
+	}
+	ctx, end, err := s.receive(r.Context(), ref)
+	if err != nil {
+		return err
+	}
+	defer end()
+	file, err := d.Create(ctx, ref.id, r.ContentLength)
+	if err != nil {
+		return s.driveFault(err, d)
+	}
+	defer file.Abort()
+	if err := s.receiveBody(ctx, w, r, file, d); err != nil {
+		return err
+	}
+	written, err := file.Commit(ctx)
+	if err != nil {
+		return s.driveFault(err, d)
+	}
+	if err := ctx.Err(); err != nil {
+		s.removeUnheard(ctx, d, ref)
+		return err
+	}
+	h := w.Header()
+	h.Set(headerSize, strconv.FormatInt(written.SizeBytes, 10))
+	h.Set(headerCRC32C, fmt.Sprintf("%08x", written.CRC32C))
+	h.Set("Content-Length", "0")
+	w.WriteHeader(http.StatusCreated)
+	return nil
+}
+
+// receiveBody copies a request's body into a payload file. Its first Read is
+// what makes net/http send the 100.
+func (s *Service) receiveBody(ctx context.Context, w http.ResponseWriter, r *http.Request, file io.Writer, d *dataio.Drive) error {
+	rc := http.NewResponseController(w)
+	// A removal must not wait for a sender that has fallen silent.
+	defer context.AfterFunc(ctx, func() { rc.SetReadDeadline(time.Unix(1, 0)) })()
+	c := s.chunk()
+	defer s.chunks.Put(c)
+	body := &bodyReader{r: r.Body, declared: r.ContentLength, limit: SegmentMaxBytes}
+	for !body.ended {
+		if err := rc.SetReadDeadline(time.Now().Add(bulkStall)); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := body.fill(c.buf[:])
+		if err != nil {
+			return err
+		}
+		if _, err := file.Write(c.buf[:n]); err != nil {
+			return s.driveFault(err, d)
+		}
+	}
+	return nil
+}
+
+// writeBulkError answers with an error, and ends the connection: what is left
+// of a body, or of a deadline, must not meet the next request.
+func writeBulkError(w http.ResponseWriter, err error) {
+	fe := fault.From(err)
+	h := w.Header()
+	h.Set(headerError, fe.Kind.Reason())
+	h.Set(headerSubject, url.QueryEscape(fe.Subject))
+	h.Set(headerDetail, url.QueryEscape(fe.Detail))
+	h.Set("Content-Length", "0")
+	h.Set("Connection", "close")
+	w.WriteHeader(fe.Kind.Status())
+}
+
+// bulkError reads an error back.
+func bulkError(resp *http.Response, subject string) error {
+	kind, ok := fault.Parse(resp.Header.Get(headerError))
+	if !ok {
+		return fault.New(fault.Unavailable, subject, "answered with status %d", resp.StatusCode)
+	}
+	about, err1 := url.QueryUnescape(resp.Header.Get(headerSubject))
+	detail, err2 := url.QueryUnescape(resp.Header.Get(headerDetail))
+	if errors.Join(err1, err2) != nil {
+		return fault.New(kind, subject, "answered with status %d", resp.StatusCode)
+	}
+	if about == "" {
+		about = subject
+	}
+	return fault.New(kind, about, "%s", detail)
+}

@@ -1,0 +1,537 @@
+package object
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/gridloom/gridloom/dataio"
+	"github.com/gridloom/gridloom/node/control"
+	"github.com/gridloom/gridloom/node/fault"
+)
+
+const (
+	bulkDialTimeout   = 5 * time.Second
+	bulkHeadTimeout   = 30 * time.Second // for a response's head; the drive may have to be waited for
+	bulkCommitTimeout = time.Minute      // for the syncs at the end of an upload
+	bulkErrorTimeout  = time.Second      // for the reason after a failed write
+	bulkIdleTimeout   = 30 * time.Second
+	bulkIdlePerPeer   = 16
+)
+
+// longAgo is a deadline that ends whatever a connection is at.
+var longAgo = time.Unix(1, 0)
+
+// bulkClient keeps connections of our own to the bulk ports of the peers, so
+// that payload can be spliced from them: net/http's client would have read
+// ahead. It has no goroutines but those of uploads and reapLoop.
+type bulkClient struct {
+	s *Service
+
+	mu     sync.Mutex // guards the fields below it, and bulkPeer.idle. No I/O under it.
+	peers  map[string]*bulkPeer
+	closed bool
+}
+
+// bulkPeer is a peer by its base URL.
+type bulkPeer struct {
+	slots chan struct{} // open connections
+	idle  []*bulkConn   // oldest first
+}
+
+// bulkConn is a connection. One goroutine at a time uses it.
+type bulkConn struct {
+	net.Conn
+	peer   *bulkPeer
+	node   string
+	reader io.Reader // what payload is read from: *net.TCPConn if that can be
+	head   headSource
+	used   bool      // has served a request before
+	since  time.Time // when it became idle
+}
+
+func newBulkClient(s *Service) *bulkClient {
+	return &bulkClient{s: s, peers: make(map[string]*bulkPeer)}
+}
+
+func (b *bulkClient) peer(base string) *bulkPeer {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := b.peers[base]
+	if p == nil {
+		p = &bulkPeer{slots: make(chan struct{}, b.s.o.BulkConns)}
+		b.peers[base] = p
+	}
+	return p
+}
+
+// connect returns an idle connection to a node, or a new one.
+func (b *bulkClient) connect(ctx context.Context, n control.Node, fresh bool) (*bulkConn, error) {
+	p := b.peer(n.URL)
+	if !fresh {
+		if c := b.reuse(p); c != nil {
+			return c, nil
+		}
+	}
+	if err := b.slot(ctx, p, n.Name); err != nil {
+		return nil, err
+	}
+	c, err := b.dial(ctx, n)
+	if err != nil {
+		<-p.slots
+		return nil, err
+	}
+	c.peer = p
+	b.count(n.Name, +1)
+	return c, nil
+}
+
+func (b *bulkClient) reuse(p *bulkPeer) *bulkConn {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	last := len(p.idle) - 1
+	if last < 0 {
+		return nil
+	}
+	c := p.idle[last]
+	p.idle = p.idle[:last]
+	return c
+}
+
+// slot waits until one more connection may be opened. Idle ones make way.
+func (b *bulkClient) slot(ctx context.Context, p *bulkPeer, node string) error {
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	b.closeIdle(p, time.Now())
+	t := time.NewTimer(b.s.o.WaitTimeout)
+	defer t.Stop()
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	case <-t.C:
+		return fault.New(fault.Overloaded, "node "+node, "all %d bulk connections to it are in use", cap(p.slots))
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (b *bulkClient) count(node string, delta int) {
+	if f := b.s.o.Hooks.BulkConns; f != nil {
+		f(node, delta)
+	}
+}
+
+func (b *bulkClient) dial(ctx context.Context, n control.Node) (*bulkConn, error) {
+	u, err := url.Parse(n.URL)
+	if err != nil {
+		return nil, err
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	}
+	ctx, cancel := context.WithTimeout(ctx, bulkDialTimeout)
+	defer cancel()
+	addr := net.JoinHostPort(u.Hostname(), port)
+	var conn net.Conn
+	if b.s.o.Dial != nil {
+		conn, err = b.s.o.Dial(ctx, addr)
+	} else {
+		conn, err = new(net.Dialer).DialContext(ctx, "tcp", addr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := &bulkConn{Conn: conn, node: n.Name, reader: conn}
+	switch tcp, plain := conn.(*net.TCPConn); {
+	case u.Scheme == "https":
+		return c, c.secure(ctx, b.s.o.TLS, u.Hostname())
+	case plain:
+		c.head = newTCPHead(tcp)
+	default:
+		c.head = &byteHead{conn: conn}
+	}
+	return c, nil
+}
+
+// secure puts TLS on a connection. The peer's certificate must be that of its
+// host, unless the configuration names another.
+func (c *bulkConn) secure(ctx context.Context, conf *tls.Config, host string) error {
+	if conf == nil {
+		conf = &tls.Config{}
+	}
+	conf = conf.Clone()
+	if conf.ServerName == "" {
+		conf.ServerName = host
+	}
+	conf.NextProtos = []string{"http/1.1"}
+	t := tls.Client(c.Conn, conf)
+	if err := t.HandshakeContext(ctx); err != nil {
+		c.Conn.Close()
+		return err
+	}
+	r := bufio.NewReaderSize(t, 32<<10)
+	c.Conn, c.reader, c.head = t, r, bufferedHead{r}
+	return nil
+}
+
+// release gives a connection back, to be used again if it is at the end of a
+// response and in order.
+func (b *bulkClient) release(c *bulkConn, again bool) {
+	if again && c.SetDeadline(time.Time{}) == nil {
+		b.mu.Lock()
+		if !b.closed && len(c.peer.idle) < bulkIdlePerPeer {
+			c.used, c.since = true, time.Now()
+			c.peer.idle = append(c.peer.idle, c)
+			b.mu.Unlock()
+			return
+		}
+		b.mu.Unlock()
+	}
+	c.Close()
+	<-c.peer.slots
+	b.count(c.node, -1)
+}
+
+// closeIdle closes the connections of a peer that became idle before a time.
+func (b *bulkClient) closeIdle(p *bulkPeer, before time.Time) {
+	b.mu.Lock()
+	n := 0
+	for n < len(p.idle) && p.idle[n].since.Before(before) {
+		n++
+	}
+	old := p.idle[:n:n]
+	p.idle = p.idle[n:]
+	b.mu.Unlock()
+	for _, c := range old {
+		b.release(c, false)
+	}
+}
+
+// reapLoop closes idle connections until ctx ends.
+func (b *bulkClient) reapLoop(ctx context.Context) {
+	t := time.NewTicker(bulkIdleTimeout / 2)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			b.closeAll(time.Now().Add(-bulkIdleTimeout))
+		}
+	}
+}
+
+func (b *bulkClient) closeAll(before time.Time) {
+	b.mu.Lock()
+	peers := make([]*bulkPeer, 0, len(b.peers))
+	for _, p := range b.peers {
+		peers = append(peers, p)
+	}
+	b.mu.Unlock()
+	for _, p := range peers {
+		b.closeIdle(p, before)
+	}
+}
+
+// close closes the idle connections, and keeps none from now on.
+func (b *bulkClient) close() {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.closeAll(time.Now().Add(time.Hour))
+}
+
+// exchange sends a request's head and reads the head of the answer. The
+// connection is the caller's then; its deadlines are to be set through
+// c.until. A used connection that fails before the first byte of an answer was
+// closed by the peer while idle, most likely: that is tried again, once, on a
+// new one. No body has been sent by then.
+func (b *bulkClient) exchange(ctx context.Context, n control.Node, method, path string, h http.Header, length int64) (*bulkConn, *http.Response, error) {
+	b.s.sign(h, method, path, length, n.Name)
+	head := requestHead(n, method, path, h)
+	for fresh := false; ; fresh = true {
+		c, err := b.connect(ctx, n, fresh)
+		if err != nil {
+			return nil, nil, err
+		}
+		used := c.used
+		resp, begun, err := c.ask(ctx, method, head)
+		if err == nil {
+			return c, resp, nil
+		}
+		b.release(c, false)
+		if err := ctx.Err(); err != nil {
+			return nil, nil, err
+		}
+		if begun || !used || errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, nil, err
+		}
+	}
+}
+
+func requestHead(n control.Node, method, path string, h http.Header) []byte {
+	host := n.URL
+	if u, err := url.Parse(n.URL); err == nil {
+		host = u.Host
+	}
+	head := fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: %s\r\n", method, path, host)
+	for name, values := range h {
+		head = fmt.Appendf(head, "%s: %s\r\n", name, values[0])
+	}
+	return append(head, "\r\n"...)
+}
+
+// ask sends the head of a request and reads that of the answer.
+func (c *bulkConn) ask(ctx context.Context, method string, head []byte) (resp *http.Response, begun bool, err error) {
+	defer c.interrupt(ctx)()
+	if err := c.until(ctx, c.SetDeadline, bulkHeadTimeout); err != nil {
+		return nil, false, err
+	}
+	if _, err := c.Write(head); err != nil {
+		return nil, false, err
+	}
+	return readHead(c.head, method)
+}
+
+// interrupt ends what the connection is at when ctx ends, until stop.
+func (c *bulkConn) interrupt(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { c.SetDeadline(longAgo) })
+}
+
+// until sets a deadline. ctx is looked at afterwards, since interrupt may have
+// come before it.
+func (c *bulkConn) until(ctx context.Context, set func(time.Time) error, d time.Duration) error {
+	if err := set(time.Now().Add(d)); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
+// bulkFault gives the failure of an exchange a kind.
+func bulkFault(err error, subject string) error {
+	var fe *fault.Error
+	if err == nil || errors.As(err, &fe) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return &fault.Error{Kind: fault.Unavailable, Subject: subject, Detail: "its node's bulk port failed", Err: err}
+}
+
+// bulkSource is a part of a payload that comes from a peer.
+type bulkSource struct {
+	b    *bulkClient
+	c    *bulkConn
+	ctx  context.Context
+	stop func() bool
+	keep bool // the peer keeps the connection
+	io.LimitedReader
+}
+
+// open asks a node for n bytes at off of a payload, which must have the size
+// that its record says.
+func (b *bulkClient) open(ctx context.Context, node control.Node, ref payloadRef, sizeBytes, off, n int64) (*bulkSource, error) {
+	subject := b.s.driveName(node.Name, ref.drive)
+	if _, err := b.s.await(ctx, node.Name, subject); err != nil {
+		return nil, err
+	}
+	h := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, off+n-1)}}
+	c, resp, err := b.exchange(ctx, node, http.MethodGet, bulkPath(ref), h, 0)
+	if err != nil {
+		return nil, bulkFault(err, subject)
+	}
+	total, perr := strconv.ParseInt(resp.Header.Get(headerSize), 10, 64)
+	switch {
+	case resp.StatusCode != http.StatusPartialContent:
+		err = bulkError(resp, subject)
+	case perr != nil, resp.ContentLength != n:
+		err = fault.New(fault.Unavailable, subject, "gave an answer that does not fit the question")
+	case total != sizeBytes:
+		err = fault.New(fault.Corrupted, subject, "has %d bytes of payload %s, whose record says %d", total, ref.id, sizeBytes)
+	}
+	if err != nil {
+		b.release(c, false)
+		return nil, err
+	}
+	s := &bulkSource{b: b, c: c, ctx: ctx, keep: !resp.Close, LimitedReader: io.LimitedReader{R: c.reader, N: n}}
+	s.stop = c.interrupt(ctx)
+	return s, nil
+}
+
+// before gives the next window its time.
+func (s *bulkSource) before() error { return s.c.until(s.ctx, s.c.SetReadDeadline, bulkStall) }
+
+// close gives the connection back if the answer was read to its end.
+func (s *bulkSource) close() {
+	s.b.release(s.c, s.stop() && s.keep && s.N == 0)
+}
+
+// bulkSink is a payload file that is being written on a peer. A goroutine
+// reads the answer, which may come before all was sent; Commit and Abort join
+// it.
+type bulkSink struct {
+	b       *bulkClient
+	c       *bulkConn
+	ctx     context.Context
+	stop    func() bool
+	subject string
+	chunked bool
+	frame   net.Buffers // reused for chunks
+
+	answered chan struct{} // closed when there is an answer, or none will come
+	resp     *http.Response
+	err      error
+	over     bool // committed or aborted
+}
+
+// create opens a payload file on a node: after it, the node has made room.
+func (b *bulkClient) create(ctx context.Context, node control.Node, drive string, id dataio.ID, sizeBytes int64) (*bulkSink, error) {
+	subject := b.s.driveName(node.Name, drive)
+	if _, err := b.s.await(ctx, node.Name, subject); err != nil {
+		return nil, err
+	}
+	h := http.Header{"Expect": {"100-continue"}}
+	if sizeBytes >= 0 {
+		h.Set("Content-Length", strconv.FormatInt(sizeBytes, 10))
+	} else {
+		h.Set("Transfer-Encoding", "chunked")
+	}
+	c, resp, err := b.exchange(ctx, node, http.MethodPut, bulkPath(payloadRef{drive, id}), h, sizeBytes)
+	if err != nil {
+		return nil, bulkFault(err, subject)
+	}
+	if resp.StatusCode != http.StatusContinue {
+		err := bulkError(resp, subject)
+		b.release(c, false)
+		return nil, err
+	}
+	s := &bulkSink{b: b, c: c, ctx: ctx, subject: subject, chunked: sizeBytes < 0, answered: make(chan struct{})}
+	s.stop = c.interrupt(ctx)
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		b.release(c, false)
+		return nil, bulkFault(err, subject)
+	}
+	go func() {
+		defer close(s.answered)
+		s.resp, _, s.err = readHead(c.head, http.MethodPut)
+	}()
+	return s, nil
+}
+
+func (s *bulkSink) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	select {
+	case <-s.answered:
+		return 0, s.failure(nil)
+	default:
+	}
+	err := s.c.until(s.ctx, s.c.SetWriteDeadline, bulkStall)
+	if err == nil {
+		err = s.send(p)
+	}
+	if err != nil {
+		return 0, s.failure(err)
+	}
+	return len(p), nil
+}
+
+func (s *bulkSink) send(p []byte) error {
+	if !s.chunked {
+		_, err := s.c.Write(p)
+		return err
+	}
+	s.frame = append(s.frame[:0], fmt.Appendf(nil, "%x\r\n", len(p)), p, []byte("\r\n"))
+	frame := s.frame // WriteTo consumes it
+	_, err := frame.WriteTo(s.c.Conn)
+	return err
+}
+
+// failure is why an upload ended early: the peer's answer, if it still comes,
+// or what became of the connection.
+func (s *bulkSink) failure(err error) error {
+	if s.ctx.Err() != nil {
+		return context.Cause(s.ctx)
+	}
+	_ = s.c.SetReadDeadline(time.Now().Add(bulkErrorTimeout))
+	<-s.answered
+	switch {
+	case s.err == nil && s.resp.StatusCode != http.StatusCreated:
+		return bulkError(s.resp, s.subject)
+	case err == nil:
+		err = s.err
+	}
+	return bulkFault(errors.Join(err, errUploadEnded), s.subject)
+}
+
+var errUploadEnded = errors.New("object: the peer ended an upload early")
+
+// Commit ends the body and waits for the peer's word that all is durable.
+func (s *bulkSink) Commit(ctx context.Context) (dataio.Written, error) {
+	stop := s.c.interrupt(ctx)
+	defer stop()
+	err := s.c.until(ctx, s.c.SetWriteDeadline, bulkStall)
+	if err == nil && s.chunked {
+		_, err = io.WriteString(s.c, "0\r\n\r\n")
+	}
+	if err == nil {
+		err = s.c.until(ctx, s.c.SetReadDeadline, bulkCommitTimeout)
+	}
+	if err != nil {
+		s.Abort()
+		return dataio.Written{}, bulkFault(err, s.subject)
+	}
+	<-s.answered
+	if s.err != nil {
+		s.Abort()
+		if err := ctx.Err(); err != nil {
+			return dataio.Written{}, context.Cause(ctx)
+		}
+		return dataio.Written{}, bulkFault(s.err, s.subject)
+	}
+	if s.resp.StatusCode != http.StatusCreated {
+		s.Abort()
+		return dataio.Written{}, bulkError(s.resp, s.subject)
+	}
+	size, err1 := strconv.ParseInt(s.resp.Header.Get(headerSize), 10, 64)
+	crc, err2 := strconv.ParseUint(s.resp.Header.Get(headerCRC32C), 16, 32)
+	if err := errors.Join(err1, err2); err != nil {
+		s.Abort()
+		return dataio.Written{}, bulkFault(err, s.subject)
+	}
+	s.over = true
+	s.b.release(s.c, stop() && s.stop() && !s.resp.Close && s.resp.ContentLength == 0)
+	return dataio.Written{SizeBytes: size, CRC32C: uint32(crc)}, nil
+}
+
+// Abort closes the connection, which is how the peer learns that the body is
+// not whole.
+func (s *bulkSink) Abort() {
+	if s.over {
+		return
+	}
+	s.over = true
+	s.stop()
+	_ = s.c.SetDeadline(longAgo)
+	<-s.answered
+	s.b.release(s.c, false)
+}
+
+// plain says that payload can be spliced from the connection.
+func (c *bulkConn) plain() bool {
+	_, ok := c.reader.(*net.TCPConn)
+	return ok
+}

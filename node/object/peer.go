@@ -1,0 +1,218 @@
+package object
+
+//go:generate go tool -modfile=../../internal/tools/go.mod msgp -unexported -file=peer.go -o=peer_gen.go -tests=false -io=false
+
+import (
+	"context"
+	"errors"
+	"hash/crc32"
+	"io"
+
+	"github.com/gridloom/gridloom/dataio"
+	"github.com/gridloom/gridloom/grid"
+	"github.com/gridloom/gridloom/node/control"
+	"github.com/gridloom/gridloom/node/fault"
+)
+
+// Between nodes, what is small goes over the grid: payload of at most
+// GridMaxBytes in either direction, and everything that is no payload. The
+// handlers 200 to 299 are this package's; an incompatible change is a new id.
+const (
+	idRead   grid.HandlerID = 200
+	idWrite  grid.HandlerID = 201
+	idRemove grid.HandlerID = 202
+	idSpace  grid.HandlerID = 203
+)
+
+// removeMax is the most payload files in one remove request.
+const removeMax = 1000
+
+//msgp:limit arrays:1000 maps:0
+//msgp:clearomitted
+
+// readRequest asks for a part of a payload.
+type readRequest struct {
+	Drive     string   `msg:"d"`
+	ID        [16]byte `msg:"i"`
+	SizeBytes int64    `msg:"s"` // of the whole payload, as the record has it
+	Offset    int64    `msg:"o"`
+	Length    int64    `msg:"n"` // 1 to GridMaxBytes
+}
+
+// readResponse carries it.
+type readResponse struct {
+	Data []byte `msg:"b,zerocopy,limit=262144"`
+}
+
+// writeRequest carries a whole payload to a drive.
+type writeRequest struct {
+	Drive  string   `msg:"d"`
+	ID     [16]byte `msg:"i"`
+	Data   []byte   `msg:"b,zerocopy,limit=262144"`
+	CRC32C uint32   `msg:"c"`
+}
+
+// writeResponse says what is durable.
+type writeResponse struct {
+	SizeBytes int64  `msg:"s"`
+	CRC32C    uint32 `msg:"c"`
+}
+
+// removeRequest asks for payloads to be removed. Those that aren't there are
+// no error; uploads of them are ended.
+type removeRequest struct {
+	Items []removeItem `msg:"i"`
+}
+
+// removeItem is one payload.
+type removeItem struct {
+	Drive string   `msg:"d"`
+	ID    [16]byte `msg:"i"`
+}
+
+// removeResponse is empty: all are gone.
+type removeResponse struct{}
+
+// spaceRequest asks how much new payload a node has room for.
+type spaceRequest struct{}
+
+// spaceResponse says it.
+type spaceResponse struct {
+	FreeBytes int64 `msg:"f"`
+}
+
+var (
+	readCall   = grid.NewSingle[readRequest, readResponse](idRead, "object.read")
+	writeCall  = grid.NewSingle[writeRequest, writeResponse](idWrite, "object.write")
+	removeCall = grid.NewSingle[removeRequest, removeResponse](idRemove, "object.remove")
+	spaceCall  = grid.NewSingle[spaceRequest, spaceResponse](idSpace, "object.space")
+)
+
+// Calls served at once, per kind: what a node does for its peers is bounded in
+// memory by these times GridMaxBytes.
+const (
+	readsAtOnce   = 256
+	writesAtOnce  = 256
+	removesAtOnce = 32
+	spaceAtOnce   = 64
+)
+
+// register serves the calls at m.
+func (s *Service) register(m *grid.Manager) error {
+	atOnce := func(n int) func(*grid.Handler) {
+		return func(h *grid.Handler) { h.MaxConcurrent = n }
+	}
+	return errors.Join(
+		readCall.Register(m, served(s.serveRead), atOnce(readsAtOnce)),
+		writeCall.Register(m, served(s.serveWrite), atOnce(writesAtOnce)),
+		removeCall.Register(m, served(s.serveRemove), atOnce(removesAtOnce)),
+		spaceCall.Register(m, served(s.serveSpace), atOnce(spaceAtOnce)),
+	)
+}
+
+// served gives a handler's errors the form in which their kinds cross the grid.
+func served[Req, Resp any](h func(context.Context, *Req) (*Resp, error)) func(context.Context, *Req) (*Resp, error) {
+	return func(ctx context.Context, req *Req) (*Resp, error) {
+		resp, err := h(ctx, req)
+		if err != nil {
+			return nil, control.ToWire(err)
+		}
+		return resp, nil
+	}
+}
+
+func (s *Service) serveRead(ctx context.Context, req *readRequest) (*readResponse, error) {
+	if req.Length < 1 || req.Length > GridMaxBytes {
+		return nil, fault.New(fault.InvalidArgument, "length", "is %d; 1 to %d are allowed", req.Length, GridMaxBytes)
+	}
+	f, err := s.openOwn(ctx, payloadRef{req.Drive, req.ID}, req.SizeBytes)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if err := checkRange(req.Offset, req.Length, f.SizeBytes()); err != nil {
+		return nil, err
+	}
+	data := make([]byte, req.Length)
+	if _, err := f.ReadAt(data, req.Offset); err != nil && !errors.Is(err, io.EOF) {
+		d, _ := s.drive(req.Drive)
+		return nil, s.driveFault(err, d)
+	}
+	return &readResponse{Data: data}, nil
+}
+
+// openOwn opens a payload of a drive here, which must have the size that the
+// caller knows it by.
+func (s *Service) openOwn(ctx context.Context, ref payloadRef, sizeBytes int64) (*dataio.File, error) {
+	d, err := s.awaitDrive(ctx, ref.drive)
+	if err != nil {
+		return nil, err
+	}
+	f, err := d.Open(ctx, ref.id)
+	if err != nil {
+		return nil, s.driveFault(err, d)
+	}
+	if f.SizeBytes() != sizeBytes {
+		f.Close()
+		return nil, fault.New(fault.Corrupted, s.driveName(s.o.Self, ref.drive), "has %d bytes of payload %s, whose record says %d", f.SizeBytes(), ref.id, sizeBytes)
+	}
+	return f, nil
+}
+
+// checkRange checks that n bytes at off are within size.
+func checkRange(off, n, size int64) error {
+	if off < 0 || n < 0 || off > size || n > size-off {
+		return fault.New(fault.RangeInvalid, "range", "is outside of the %d bytes there are", size)
+	}
+	return nil
+}
+
+func (s *Service) serveWrite(ctx context.Context, req *writeRequest) (*writeResponse, error) {
+	ref := payloadRef{req.Drive, req.ID}
+	if crc := crc32.Checksum(req.Data, castagnoli); crc != req.CRC32C {
+		return nil, fault.New(fault.ChecksumMismatch, "payload "+ref.id.String(), "was damaged on its way to node %s", s.o.Self)
+	}
+	d, err := s.awaitDrive(ctx, ref.drive)
+	if err != nil {
+		return nil, err
+	}
+	ctx, end, err := s.receive(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	w, err := s.writeLocal(ctx, d, ref.id, req.Data)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		// The caller has gone, or wants it removed, and won't hear of it.
+		s.removeUnheard(ctx, d, ref)
+		return nil, err
+	}
+	return &writeResponse{SizeBytes: w.SizeBytes, CRC32C: w.CRC32C}, nil
+}
+
+// removeUnheard removes a payload that was committed for nobody.
+func (s *Service) removeUnheard(ctx context.Context, d *dataio.Drive, ref payloadRef) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
+	defer cancel()
+	if err := d.Remove(ctx, ref.id); err != nil && !errors.Is(err, dataio.ErrNotFound) {
+		s.leftBehind([]placed{{s.o.Self, ref}}, err)
+	}
+}
+
+func (s *Service) serveRemove(ctx context.Context, req *removeRequest) (*removeResponse, error) {
+	refs := make([]payloadRef, len(req.Items))
+	for i, item := range req.Items {
+		refs[i] = payloadRef{item.Drive, item.ID}
+	}
+	if err := s.removeOwn(ctx, refs); err != nil {
+		return nil, err
+	}
+	return &removeResponse{}, nil
+}
+
+func (s *Service) serveSpace(context.Context, *spaceRequest) (*spaceResponse, error) {
+	return &spaceResponse{FreeBytes: s.ownFreeBytes()}, nil
+}

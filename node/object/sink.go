@@ -1,0 +1,199 @@
+package object
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/gridloom/gridloom/dataio"
+	"github.com/gridloom/gridloom/grid"
+	"github.com/gridloom/gridloom/node/fault"
+)
+
+// sink takes one payload file, here or on another node. One goroutine uses it.
+type sink interface {
+	Write(p []byte) (int, error)
+	// Commit makes the payload durable.
+	Commit(ctx context.Context) (dataio.Written, error)
+	// Abort gives it up, unless it was committed.
+	Abort()
+}
+
+// openSink opens a payload file on a drive. An error means that there is none,
+// and nothing was written. sizeBytes is -1 where it isn't known.
+func (s *Service) openSink(ctx context.Context, t target, id dataio.ID, sizeBytes int64) (sink, error) {
+	if t.local == nil {
+		return s.bulk.create(ctx, t.node, t.drive, id, sizeBytes)
+	}
+	w, err := t.local.Create(ctx, id, sizeBytes)
+	if err != nil {
+		return nil, s.driveFault(err, t.local)
+	}
+	return &localSink{s: s, d: t.local, w: w}, nil
+}
+
+// localSink is a file on a drive of this node.
+type localSink struct {
+	s *Service
+	d *dataio.Drive
+	w *dataio.Writer
+}
+
+func (l *localSink) Write(p []byte) (int, error) {
+	n, err := l.w.Write(p)
+	return n, l.s.driveFault(err, l.d)
+}
+
+func (l *localSink) Commit(ctx context.Context) (dataio.Written, error) {
+	w, err := l.w.Commit(ctx)
+	return w, l.s.driveFault(err, l.d)
+}
+
+// Abort removes the file. A drive that can't do that says so itself.
+func (l *localSink) Abort() { _ = l.w.Abort() }
+
+// writeLocal writes a payload that is in memory to a drive of this node.
+func (s *Service) writeLocal(ctx context.Context, d *dataio.Drive, id dataio.ID, data []byte) (dataio.Written, error) {
+	w, err := d.Create(ctx, id, int64(len(data)))
+	if err != nil {
+		return dataio.Written{}, s.driveFault(err, d)
+	}
+	defer w.Abort()
+	if _, err := w.Write(data); err != nil {
+		return dataio.Written{}, s.driveFault(err, d)
+	}
+	written, err := w.Commit(ctx)
+	return written, s.driveFault(err, d)
+}
+
+// writeSmall writes a payload that is in memory to a drive here or elsewhere.
+func (s *Service) writeSmall(ctx context.Context, t target, id dataio.ID, data []byte, crc uint32) (dataio.Written, error) {
+	if t.local != nil {
+		return s.writeLocal(ctx, t.local, id, data)
+	}
+	subject := s.driveName(t.node.Name, t.drive)
+	c, err := s.await(ctx, t.node.Name, subject)
+	if err != nil {
+		return dataio.Written{}, err
+	}
+	resp, err := writeCall.Call(ctx, c, &writeRequest{Drive: t.drive, ID: id, Data: data, CRC32C: crc})
+	if err != nil {
+		return dataio.Written{}, remoteFault(err, subject)
+	}
+	return dataio.Written{SizeBytes: resp.SizeBytes, CRC32C: resp.CRC32C}, nil
+}
+
+// removeFiles removes payload files wherever they are, within discardTimeout,
+// also when ctx has ended. What can't be removed now is left to the collector.
+func (s *Service) removeFiles(ctx context.Context, files []placed) {
+	if len(files) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
+	defer cancel()
+	byNode := make(map[string][]payloadRef)
+	for _, f := range files {
+		byNode[f.node] = append(byNode[f.node], f.payloadRef)
+	}
+	for node, refs := range byNode {
+		for batch := range slices.Chunk(refs, removeMax) {
+			if err := s.removeAt(ctx, node, batch); err != nil {
+				left := make([]placed, len(batch))
+				for i, ref := range batch {
+					left[i] = placed{node, ref}
+				}
+				s.leftBehind(left, err)
+			}
+		}
+	}
+}
+
+// removeAt removes payload files of one node. One that isn't there is removed.
+func (s *Service) removeAt(ctx context.Context, node string, refs []payloadRef) error {
+	if node == s.o.Self {
+		return s.removeOwn(ctx, refs)
+	}
+	req := &removeRequest{Items: make([]removeItem, len(refs))}
+	for i, ref := range refs {
+		req.Items[i] = removeItem{Drive: ref.drive, ID: ref.id}
+	}
+	_, err := ask(ctx, s, node, "node "+node, req, func(ctx context.Context, c *grid.Connection, req *removeRequest) (*removeResponse, error) {
+		return removeCall.Call(ctx, c, req)
+	})
+	return err
+}
+
+// removeOwn removes payload files of this node, ending uploads of them first.
+func (s *Service) removeOwn(ctx context.Context, refs []payloadRef) error {
+	var errs []error
+	for _, ref := range refs {
+		if err := s.endIncoming(ctx, ref); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		d, _ := s.drive(ref.drive)
+		if d == nil {
+			errs = append(errs, fault.New(fault.Waiting, s.driveName(s.o.Self, ref.drive), "is not open"))
+			continue
+		}
+		if err := d.Remove(ctx, ref.id); err != nil && !errors.Is(err, dataio.ErrNotFound) {
+			errs = append(errs, s.driveFault(err, d))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// leftBehind reports files that nobody will remove but the collector.
+func (s *Service) leftBehind(files []placed, why error) {
+	s.log.Warn("payload files left behind", "files", len(files), "first_node", files[0].node,
+		"first_drive", files[0].drive, "first_id", files[0].id.String(), "err", why)
+	if s.o.Hooks.LeftBehind != nil {
+		s.o.Hooks.LeftBehind(len(files))
+	}
+}
+
+// incoming is a payload that another node is writing here. It is registered
+// before the file is created and ends after it was committed or removed.
+type incoming struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// receive registers an upload. Its context ends when the payload is to be
+// removed; end is called when the file is committed, or gone.
+func (s *Service) receive(ctx context.Context, ref payloadRef) (_ context.Context, end func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	in := &incoming{cancel: cancel, done: make(chan struct{})}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.incoming[ref] != nil {
+		cancel()
+		return nil, nil, fault.New(fault.Conflict, "payload "+ref.id.String(), "is being written")
+	}
+	s.incoming[ref] = in
+	return ctx, func() {
+		s.mu.Lock()
+		delete(s.incoming, ref)
+		s.mu.Unlock()
+		cancel()
+		close(in.done)
+	}, nil
+}
+
+// endIncoming cancels an upload, if there is one, and waits for its end, so
+// that a removal can't come between the last byte and the commit.
+func (s *Service) endIncoming(ctx context.Context, ref payloadRef) error {
+	s.mu.Lock()
+	in := s.incoming[ref]
+	s.mu.Unlock()
+	if in == nil {
+		return nil
+	}
+	in.cancel()
+	select {
+	case <-in.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
