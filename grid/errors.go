@@ -49,6 +49,7 @@ const (
 	CodePanic       uint32 = 1<<32 - 1 // the handler panicked
 	CodeCanceled    uint32 = 1<<32 - 2 // the handler returned context.Canceled
 	CodeDeadline    uint32 = 1<<32 - 3 // the handler returned context.DeadlineExceeded
+	CodeMalformed   uint32 = 1<<32 - 4 // the message could not be decoded
 )
 
 // Error implements error.

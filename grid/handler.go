@@ -1,6 +1,11 @@
 package grid
 
-import "context"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+)
 
 // HandlerID names a handler on the wire. Ids belong to the package that
 // registers them; an incompatible change of a handler is a new id.
@@ -61,4 +66,101 @@ type StreamHandler struct {
 // Register adds a handler. A second registration of an id, a handler with
 // both functions and a capacity out of range are errors. Handlers may be
 // registered while calls are running.
-func (m *Manager) Register(h Handler) error { return errTODO }
+func (m *Manager) Register(h Handler) error {
+	if err := h.validate(); err != nil {
+		return fmt.Errorf("grid: register %d %q: %w", h.ID, h.Name, err)
+	}
+	reg := &registration{Handler: h}
+	if h.Stream != nil {
+		st := *h.Stream
+		st.OutCapacity = max(st.OutCapacity, 1)
+		reg.Stream = &st
+	}
+	if reg.Class == ClassDefault {
+		reg.Class = ClassInteractive
+		if h.Stream != nil {
+			reg.Class = ClassStream
+		}
+	}
+	if reg.MaxConcurrent == 0 {
+		reg.MaxConcurrent = m.o.MaxConcurrent
+	}
+	if !m.handlers.add(reg) {
+		return fmt.Errorf("grid: register %d %q: the id is taken", h.ID, h.Name)
+	}
+	return nil
+}
+
+// maxCapacity bounds a stream's window in messages.
+const maxCapacity = 1 << 20
+
+func (h *Handler) validate() error {
+	switch st := h.Stream; {
+	case h.ID == 0:
+		return errors.New("id 0 is reserved")
+	case h.Class > ClassBulk:
+		return fmt.Errorf("class %d does not exist", h.Class)
+	case h.MaxConcurrent < 0:
+		return errors.New("MaxConcurrent is negative")
+	case h.Single != nil && st != nil:
+		return errors.New("both a single and a stream handler")
+	case st != nil && st.Handle != nil && st.Pull != nil:
+		return errors.New("both Handle and Pull")
+	case st != nil && (st.InCapacity < 0 || st.InCapacity > maxCapacity || st.OutCapacity < 0 || st.OutCapacity > maxCapacity):
+		return fmt.Errorf("capacities %d and %d are not within 0 to %d", st.InCapacity, st.OutCapacity, maxCapacity)
+	case st != nil && (st.Handle != nil || st.Pull != nil) && st.OutCapacity == 0:
+		return errors.New("OutCapacity must be at least 1")
+	case h.Inline && h.Single == nil:
+		return errors.New("only a single handler can be inline")
+	}
+	return nil
+}
+
+// registration is a handler with its defaults filled in and its counters.
+type registration struct {
+	Handler
+	inFlight atomic.Int64
+}
+
+func (r *registration) servesStream() bool {
+	return r.Stream != nil && (r.Stream.Handle != nil || r.Stream.Pull != nil)
+}
+
+// handlerTable finds registrations by id without a lock: two levels, of which
+// only the pages in use exist.
+type handlerTable struct {
+	pages [256]atomic.Pointer[handlerPage]
+}
+
+type handlerPage [256]atomic.Pointer[registration]
+
+func (t *handlerTable) get(id HandlerID) *registration {
+	page := t.pages[id>>8].Load()
+	if page == nil {
+		return nil
+	}
+	return page[id&0xff].Load()
+}
+
+func (t *handlerTable) add(reg *registration) bool {
+	slot := &t.pages[reg.ID>>8]
+	if slot.Load() == nil {
+		slot.CompareAndSwap(nil, new(handlerPage))
+	}
+	return slot.Load()[reg.ID&0xff].CompareAndSwap(nil, reg)
+}
+
+// each calls f on every registration.
+func (t *handlerTable) each(f func(*registration)) {
+	for i := range t.pages {
+		page := t.pages[i].Load()
+		if page == nil {
+			continue
+		}
+		for j := range page {
+			if reg := page[j].Load(); reg != nil {
+				f(reg)
+			}
+		}
+	}
+}

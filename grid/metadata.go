@@ -25,6 +25,15 @@ func MetadataFrom(ctx context.Context) Metadata {
 	return md
 }
 
+// encodeMetadata gives the encoded metadata of a call; nil without any.
+func encodeMetadata(ctx context.Context) ([]byte, error) {
+	md := MetadataFrom(ctx)
+	if len(md) == 0 {
+		return nil, nil
+	}
+	return encodeMetadataMap(md)
+}
+
 type peerKey struct{}
 
 // PeerFrom gives the proven name of the node whose call a handler serves;

@@ -33,12 +33,39 @@ func (s *Single[Req, Resp, PReq, PResp]) ID() HandlerID { return s.id }
 // Register serves the request at m. Options change the registration before
 // it is made: class, limits.
 func (s *Single[Req, Resp, PReq, PResp]) Register(m *Manager, serve func(ctx context.Context, req *Req) (*Resp, error), options ...func(*Handler)) error {
-	return errTODO
+	h := Handler{ID: s.id, Name: s.name}
+	h.Single = func(ctx context.Context, b []byte) ([]byte, error) {
+		req := new(Req)
+		if err := decodeTyped(PReq(req), b); err != nil {
+			return nil, err
+		}
+		resp, err := serve(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		return encodeTyped(PResp(resp))
+	}
+	for _, option := range options {
+		option(&h)
+	}
+	return m.Register(h)
 }
 
-// Call asks the peer of c.
+// Call asks the peer of c. The errors are those of Request, and a
+// *RemoteError with CodeMalformed where a message can't be decoded.
 func (s *Single[Req, Resp, PReq, PResp]) Call(ctx context.Context, c *Connection, req *Req) (*Resp, error) {
-	return nil, errTODO
+	b, err := encodeTyped(PReq(req))
+	if err != nil {
+		return nil, err
+	}
+	if b, err = c.Request(ctx, s.id, b); err != nil {
+		return nil, err
+	}
+	resp := new(Resp)
+	if err := decodeTyped(PResp(resp), b); err != nil {
+		return nil, err
+	}
+	return resp, nil
 }
 
 // StreamOf is a typed stream: an opening message, messages to the handler and
@@ -53,25 +80,99 @@ func NewStreamOf[Open, In, Out any, POpen Message[Open], PIn Message[In], POut M
 	return &StreamOf[Open, In, Out, POpen, PIn, POut]{id: id, name: name}
 }
 
+// ID gives the handler id.
+func (s *StreamOf[Open, In, Out, POpen, PIn, POut]) ID() HandlerID { return s.id }
+
 // TypedPipe is one end of a typed stream: it sends S and receives R. The
 // rules of Pipe apply.
 type TypedPipe[S, R any, PS Message[S], PR Message[R]] struct {
-	*Pipe
+	p *Pipe
 }
 
-// Send sends one message.
-func (p *TypedPipe[S, R, PS, PR]) Send(ctx context.Context, msg *S) error { return errTODO }
+// Send sends one message, which is encoded before Send returns.
+func (t *TypedPipe[S, R, PS, PR]) Send(ctx context.Context, msg *S) error {
+	b, err := encodeTyped(PS(msg))
+	if err != nil {
+		return err
+	}
+	return t.p.SendOwned(ctx, b)
+}
 
 // Recv returns the next message, io.EOF after a clean end.
-func (p *TypedPipe[S, R, PS, PR]) Recv(ctx context.Context) (*R, error) { return nil, errTODO }
+func (t *TypedPipe[S, R, PS, PR]) Recv(ctx context.Context) (*R, error) {
+	b, err := t.p.Recv(ctx)
+	if err != nil {
+		return nil, err
+	}
+	msg := new(R)
+	if err := decodeTyped(PR(msg), b); err != nil {
+		return nil, err
+	}
+	return msg, nil
+}
+
+// CloseSend ends the opening end's direction.
+func (t *TypedPipe[S, R, PS, PR]) CloseSend() error { return t.p.CloseSend() }
+
+// Cancel ends the stream.
+func (t *TypedPipe[S, R, PS, PR]) Cancel() { t.p.Cancel() }
+
+// Done is closed when the stream has ended, cleanly or not.
+func (t *TypedPipe[S, R, PS, PR]) Done() <-chan struct{} { return t.p.Done() }
 
 // Register serves the stream at m with the given windows in messages;
 // inCapacity 0 takes no input.
 func (s *StreamOf[Open, In, Out, POpen, PIn, POut]) Register(m *Manager, inCapacity, outCapacity int, serve func(ctx context.Context, open *Open, p *TypedPipe[Out, In, POut, PIn]) error, options ...func(*Handler)) error {
-	return errTODO
+	h := Handler{ID: s.id, Name: s.name, Stream: &StreamHandler{InCapacity: inCapacity, OutCapacity: outCapacity}}
+	h.Stream.Pull = func(ctx context.Context, b []byte, p *Pipe) error {
+		open := new(Open)
+		if err := decodeTyped(POpen(open), b); err != nil {
+			return err
+		}
+		return serve(ctx, open, &TypedPipe[Out, In, POut, PIn]{p})
+	}
+	for _, option := range options {
+		option(&h)
+	}
+	return m.Register(h)
 }
 
 // Open opens the stream with the peer of c.
 func (s *StreamOf[Open, In, Out, POpen, PIn, POut]) Open(ctx context.Context, c *Connection, open *Open) (*TypedPipe[In, Out, PIn, POut], error) {
-	return nil, errTODO
+	b, err := encodeTyped(POpen(open))
+	if err != nil {
+		return nil, err
+	}
+	p, err := c.OpenPipe(ctx, s.id, b)
+	if err != nil {
+		return nil, err
+	}
+	return &TypedPipe[In, Out, PIn, POut]{p}, nil
+}
+
+// encodeTyped marshals into a buffer of the right size. A nil message is a
+// nil payload.
+func encodeTyped[T any, P Message[T]](msg P) ([]byte, error) {
+	if msg == nil {
+		return nil, nil
+	}
+	return msg.MarshalMsg(make([]byte, 0, msg.Msgsize()))
+}
+
+// decodeTyped unmarshals the whole of b, and nothing nested too deeply.
+func decodeTyped[T any, P Message[T]](msg P, b []byte) error {
+	if b == nil {
+		return nil
+	}
+	if err := checkDepth(b); err != nil {
+		return err
+	}
+	rest, err := msg.UnmarshalMsg(b)
+	if err == nil && len(rest) > 0 {
+		err = errTrailing
+	}
+	if err != nil {
+		return &RemoteError{Code: CodeMalformed, Message: "malformed message: " + err.Error()}
+	}
+	return nil
 }

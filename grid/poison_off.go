@@ -1,0 +1,5 @@
+//go:build !race && !gridpoison
+
+package grid
+
+const poisonRecycled = false
