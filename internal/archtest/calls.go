@@ -42,7 +42,7 @@ func checkCalls(t *tree, r *report) {
 					return true
 				}
 				for _, c := range calls {
-					if f.test && !c.tests || slices.Contains(c.only, p.dir) {
+					if (f.test || p.helps()) && !c.tests || slices.Contains(c.only, p.dir) {
 						continue
 					}
 					if slices.Contains(c.names, sel.Sel.Name) && t.names(sel, c.pkg, sel.Sel.Name) {

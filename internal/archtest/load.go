@@ -21,6 +21,7 @@ type tree struct {
 	fset   *token.FileSet
 	pkgs   []*pkg // sorted by dir
 	info   *types.Info
+	funcs  map[types.Object]*ast.FuncDecl // those that are not methods
 }
 
 // pkg is one folder with Go files, test files included.
@@ -48,7 +49,7 @@ func load(fsys fs.FS) (*tree, error) {
 	t := &tree{fset: token.NewFileSet(), info: &types.Info{
 		Defs: map[*ast.Ident]types.Object{},
 		Uses: map[*ast.Ident]types.Object{},
-	}}
+	}, funcs: map[types.Object]*ast.FuncDecl{}}
 	for line := range strings.Lines(string(mod)) {
 		if rest, ok := strings.CutPrefix(line, "module "); ok {
 			t.module = strings.TrimSpace(rest)

@@ -26,6 +26,13 @@ func (t *tree) resolve(p *pkg) {
 		// The error is the first of those that Error was given.
 		_, _ = config.Check(importPath, t.fset, files, t.info)
 	}
+	for _, f := range p.files {
+		for fn := range f.functions {
+			if obj := t.info.Defs[fn.Name]; obj != nil {
+				t.funcs[obj] = fn
+			}
+		}
+	}
 }
 
 func (t *tree) gridPath() string { return t.module + "/grid" }

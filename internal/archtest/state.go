@@ -102,22 +102,44 @@ func embeds(doc *ast.CommentGroup) bool {
 	return false
 }
 
-// pool says whether the i-th variable of spec is a sync.Pool.
+// pool says whether the i-th variable of spec is a sync.Pool, made here or by
+// a function of the package.
 func (t *tree) pool(spec *ast.ValueSpec, i int) bool {
 	e := spec.Type
 	if i < len(spec.Values) {
 		e = spec.Values[i]
 	}
-	if ref, ok := e.(*ast.UnaryExpr); ok {
-		e = ref.X
+	for e != nil {
+		switch x := e.(type) {
+		case *ast.UnaryExpr:
+			e = x.X
+		case *ast.StarExpr:
+			e = x.X
+		case *ast.CompositeLit:
+			e = x.Type
+		case *ast.ArrayType:
+			e = x.Elt
+		case *ast.CallExpr:
+			e = t.result(x)
+		default:
+			return t.names(e, "sync", "Pool")
+		}
 	}
-	if lit, ok := e.(*ast.CompositeLit); ok {
-		e = lit.Type
+	return false
+}
+
+// result is the type that a call of a function of the same package gives, nil
+// where it is not known.
+func (t *tree) result(call *ast.CallExpr) ast.Expr {
+	id, ok := call.Fun.(*ast.Ident)
+	if !ok {
+		return nil
 	}
-	if array, ok := e.(*ast.ArrayType); ok {
-		e = array.Elt
+	fn := t.funcs[t.info.Uses[id]]
+	if fn == nil || fn.Type.Results.NumFields() != 1 {
+		return nil
 	}
-	return e != nil && t.names(e, "sync", "Pool")
+	return fn.Type.Results.List[0].Type
 }
 
 // zeros says whether a type is an array of numbers: a table of nothing.
