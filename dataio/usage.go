@@ -53,10 +53,11 @@ func (d *Drive) Usage() (Usage, error) {
 	return usage, nil
 }
 
-// admit asks for bytes of w's drive, checking that it takes new payload. On
-// success they are claimed: no other writer is promised the same bytes until
-// they are allocated, when the file system counts them itself, or given back.
-func (d *Drive) admit(w *Writer, bytes int64) error {
+// admit asks for at least so many bytes of w's drive, at most so many,
+// checking that it takes new payload. On success they are claimed: no other
+// writer is promised the same bytes until they are allocated, when the file
+// system counts them itself, or given back.
+func (d *Drive) admit(w *Writer, least, most int64) error {
 	usage, err := d.Usage()
 	if err != nil {
 		var e *Error
@@ -78,12 +79,13 @@ func (d *Drive) admit(w *Writer, bytes int64) error {
 		return refuse(ErrReadOnly, nil)
 	case d.full:
 		return refuse(ErrNoSpace, fmt.Errorf("%w: %d bytes free, %d kept in reserve", ErrReadOnly, usage.FreeBytes, d.reserve))
-	case left < bytes:
-		return refuse(ErrNoSpace, fmt.Errorf("%d bytes needed, %d free above the reserve", bytes, left))
+	case left < least:
+		return refuse(ErrNoSpace, fmt.Errorf("%d bytes needed, %d free above the reserve", least, left))
 	case d.writers[w.id] != nil && d.writers[w.id] != w:
 		return refuse(ErrExists, errors.New("it is being written"))
 	}
 	d.writers[w.id] = w
+	bytes := min(most, left)
 	d.claimed += bytes
 	w.claimed += bytes
 	return nil

@@ -10,7 +10,8 @@ import (
 	"sync"
 )
 
-// claimStepBytes is what a writer of unknown size claims at a time.
+// claimStepBytes is what a writer of unknown size claims at a time, if there is
+// so much.
 const claimStepBytes = 8 << 20
 
 // A Writer writes one payload file. Until Commit returns there is no payload:
@@ -59,16 +60,20 @@ func (d *Drive) Create(ctx context.Context, id ID, sizeBytes int64) (*Writer, er
 		err := fmt.Errorf("%d bytes, at most %d", sizeBytes, int64(MaxPayloadBytes))
 		return nil, &Error{Op: "create", Path: d.path, ID: id, Kind: ErrSize, Err: err}
 	}
+	if id.IsZero() {
+		return nil, &Error{Op: "create", Path: d.path, Err: errors.New("the payload's id is zero")}
+	}
 	sub, name := names(id)
 	w := &Writer{d: d, id: id, name: name, announce: max(sizeBytes, -1)}
-	need := int64(claimStepBytes)
+	need, most := footerBytes(0), int64(claimStepBytes)
 	if sizeBytes >= 0 {
 		need = sizeBytes + footerBytes(sizeBytes)
+		most = need
 		w.blocks = make([]uint32, 0, sizeBytes/blockBytes+1)
 	}
 	w.mu.Lock() // against Drive.Close, which knows of w from here on
 	defer w.mu.Unlock()
-	if err := d.admit(w, need); err != nil {
+	if err := d.admit(w, need, most); err != nil {
 		return nil, err
 	}
 	if kind, err := w.create(sub, need); err != nil {
@@ -169,7 +174,7 @@ func (w *Writer) claimLocked(bytes int64) error {
 	if missing <= 0 {
 		return nil
 	}
-	return w.d.admit(w, max(missing, claimStepBytes))
+	return w.d.admit(w, missing, max(missing, claimStepBytes))
 }
 
 // sumLocked adds p, which was written, to the checksums.
