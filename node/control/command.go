@@ -11,14 +11,14 @@ const CommandVersion = 1
 // Limits of one command. Propose refuses what is over them, so that nothing
 // in the log is ever too large to apply.
 const (
-	MaxDeleteKeys  = 1000    // keys of one DeleteRecords
-	MaxReclaim     = 1000    // entries of one Reclaim
-	MaxDrives      = 256     // drives of one JoinNode
-	MaxConditions  = 64      // ETags in one IfMatch or IfNoneMatch
-	MaxNameBytes   = 255     // node names, drive ids, bucket names
-	MaxURLBytes    = 1024    // JoinNode.URL
-	maxCommandSize = 8 << 20 // bytes of one encoded command
-	maxETagBytes   = 1024    // one ETag, as stored or as a condition
+	MaxDeleteKeys   = 1000    // keys of one DeleteRecords
+	MaxReclaim      = 1000    // entries of one Reclaim
+	MaxDrives       = 256     // drives of one JoinNode
+	MaxConditions   = 64      // ETags in one IfMatch or IfNoneMatch
+	MaxNameBytes    = 255     // node names, drive ids, bucket names
+	MaxURLBytes     = 1024    // JoinNode.URL
+	maxCommandBytes = 2 << 20 // bytes of one encoded command
+	maxETagBytes    = 1024    // one ETag, as stored or as a condition
 )
 
 // Command is one change of the index: exactly one of the pointers is set. The
@@ -123,17 +123,16 @@ type Garbage struct {
 // Result is what a command came to. LogTime and Epoch are set by every
 // command, the others by those that say so.
 type Result struct {
-	LogTime int64   // unix ns, of the command
-	Epoch   uint64  // of the topology, after the command
-	Bucket  *Bucket // CreateBucket
-	Record  *Record // PutRecord: the record as stored, Inline and Segments shared with the command's
-	Deleted []string
-	Missing []string
+	LogTime int64    // unix ns, of the command
+	Epoch   uint64   // of the topology, after the command
+	Bucket  *Bucket  // CreateBucket
+	Record  *Record  // PutRecord: the record as stored, Inline and Segments shared with the command's
+	Deleted []string // DeleteRecords
+	Missing []string // DeleteRecords
 }
 
 // Bucket is a bucket's row.
 type Bucket struct {
-	Version uint8    `msg:"v"`
 	Name    string   `msg:"n"`
 	ID      [16]byte `msg:"i"`
 	LogTime int64    `msg:"t"` // of its creation, unix ns

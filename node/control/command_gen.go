@@ -15,12 +15,9 @@ const (
 // MarshalMsg implements msgp.Marshaler
 func (z *Bucket) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 4
-	// string "v"
-	o = append(o, 0x84, 0xa1, 0x76)
-	o = msgp.AppendUint8(o, z.Version)
+	// map header, size 3
 	// string "n"
-	o = append(o, 0xa1, 0x6e)
+	o = append(o, 0x83, 0xa1, 0x6e)
 	o = msgp.AppendString(o, z.Name)
 	// string "i"
 	o = append(o, 0xa1, 0x69)
@@ -53,12 +50,6 @@ func (z *Bucket) UnmarshalMsg(bts []byte) (o []byte, err error) {
 			return
 		}
 		switch msgp.UnsafeString(field) {
-		case "v":
-			z.Version, bts, err = msgp.ReadUint8Bytes(bts)
-			if err != nil {
-				err = msgp.WrapError(err, "Version")
-				return
-			}
 		case "n":
 			z.Name, bts, err = msgp.ReadStringBytes(bts)
 			if err != nil {
@@ -91,7 +82,7 @@ func (z *Bucket) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *Bucket) Msgsize() (s int) {
-	s = 1 + 2 + msgp.Uint8Size + 2 + msgp.StringPrefixSize + len(z.Name) + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 2 + msgp.Int64Size
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Name) + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 2 + msgp.Int64Size
 	return
 }
 

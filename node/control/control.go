@@ -2,11 +2,21 @@ package control
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/google/uuid"
+
 	"github.com/gridloom/gridloom/grid"
+	"github.com/gridloom/gridloom/node/fault"
 )
 
 // Index is the replicated state behind two calls. All methods may be called
@@ -23,60 +33,449 @@ type Index interface {
 
 // Options configures Open.
 type Options struct {
-	Dir   string   // the node's data directory; the index is below it in state/
+	Dir   string   // the node's data directory, which exists; the index is below it in state/
 	Self  string   // this node's name
 	Peers []string // names of all nodes; Self may be left out
 	Owner string   // the node that holds the index; "" is the first of the sorted names
 
 	// Grid serves the other nodes' calls, and Conn gives the connection with
-	// a node by its name. A node alone needs neither.
+	// a node by its name, never nil. A node alone needs neither.
 	Grid *grid.Manager
 	Conn func(node string) *grid.Connection
 
 	Logger *slog.Logger     // nil is silent
 	Clock  func() time.Time // stamps commands; nil is time.Now
+	Hooks  Hooks
+
+	fs vfs.FS // nil is the real one
+}
+
+// Hooks is how the index reports. Every function may be nil, must be quick
+// and must not block.
+type Hooks struct {
+	// Committed reports a batch on the owner: how many commands shared its
+	// sync, how large it was and how long it took from the first's start.
+	Committed func(commands, bytes int, took time.Duration)
 }
 
 // Control is a node's way to the index. See the package's doc.
-type Control struct{}
+type Control struct {
+	self  string
+	owner string // name of the node that holds the index
+	dir   string
+	fs    vfs.FS
+	log   *slog.Logger
+	grid  *grid.Manager
 
-var errBeingBuilt = errors.New("control: being built")
+	local  *owner           // on the owner; nil elsewhere
+	remote *grid.Connection // with the owner; nil on the owner
 
-// Open opens the index on the owner, and the way to it elsewhere. It does not
-// wait for other nodes: WaitReady does.
-func Open(ctx context.Context, o Options) (*Control, error) { return nil, errBeingBuilt }
+	deployment atomic.Pointer[string]
+	topology   atomic.Pointer[Topology]
+
+	ctx     context.Context // ends with Close
+	cancel  context.CancelFunc
+	joined  sync.WaitGroup // follow
+	refresh chan struct{}  // has room for one: follow should ask the owner now
+	waiting atomic.Bool    // somebody has said in the log that the owner is waited for
+	never   chan struct{}  // Done, where there is no store that can fail
+
+	// mu guards what follows.
+	mu      sync.Mutex
+	closed  bool
+	calls   sync.WaitGroup // Add under mu, and not once closed is set
+	unready error          // why the index can't be used from here; nil: it can
+	changed chan struct{}  // closed and replaced when unready changes
+}
+
+// Open opens the index on the owner, and the way to it elsewhere. On the
+// owner it returns when the index can be used; elsewhere it doesn't wait for
+// the owner: WaitReady does. ctx bounds Open alone.
+func Open(ctx context.Context, o Options) (*Control, error) {
+	c, err := newControl(&o)
+	if err != nil {
+		return nil, err
+	}
+	if c.owner == c.self {
+		err = c.openIndex(ctx, &o)
+	} else {
+		err = c.openRemote(&o)
+	}
+	if err == nil && c.grid != nil {
+		err = c.register()
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	if c.remote != nil {
+		c.joined.Add(1)
+		go c.follow()
+	}
+	return c, nil
+}
+
+// newControl makes a Control that holds nothing yet.
+func newControl(o *Options) (*Control, error) {
+	if o.Self == "" {
+		return nil, fault.New(fault.InvalidArgument, "node", "has no name")
+	}
+	names := append(slices.Clone(o.Peers), o.Self)
+	slices.Sort(names)
+	c := &Control{
+		self:    o.Self,
+		owner:   o.Owner,
+		dir:     o.Dir,
+		fs:      o.fs,
+		log:     o.Logger,
+		grid:    o.Grid,
+		refresh: make(chan struct{}, 1),
+		never:   make(chan struct{}),
+		changed: make(chan struct{}),
+		unready: fault.New(fault.Waiting, "index", "is being opened"),
+	}
+	if c.owner == "" {
+		c.owner = names[0]
+	}
+	if !slices.Contains(names, c.owner) {
+		return nil, fault.New(fault.InvalidArgument, "owner", "%s is none of the nodes %v", c.owner, names)
+	}
+	if c.fs == nil {
+		c.fs = vfs.Default
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	c.topology.Store(&Topology{})
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	known, err := loadDeployment(c.fs, c.dir)
+	if err != nil {
+		c.cancel()
+		return nil, fmt.Errorf("data directory: %w", err)
+	}
+	if known != "" {
+		c.deployment.Store(&known)
+	}
+	return c, nil
+}
+
+// stateDir is where the index is kept, on the node that has it.
+func (c *Control) stateDir() string { return c.fs.PathJoin(c.dir, "state", "data") }
+
+// hasState tells whether this node's data directory holds an index.
+func (c *Control) hasState() (bool, error) {
+	_, err := c.fs.Stat(c.stateDir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// openIndex opens the index that this node holds. A new one, with a new id,
+// is made in a data directory that belongs to no mesh yet, and nowhere else.
+func (c *Control) openIndex(ctx context.Context, o *Options) error {
+	has, err := c.hasState()
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if known := c.Deployment(); known != "" && !has {
+		return fault.New(fault.WrongMesh, "data directory "+c.dir, "belongs to mesh %s, and its index isn't here: another node held it, or it was lost", known)
+	}
+	s, err := openStore(c.fs, c.stateDir(), c.log)
+	if err != nil {
+		return err
+	}
+	clock := o.Clock
+	if clock == nil {
+		clock = time.Now
+	}
+	c.local, err = openOwner(s, clock, o.Hooks, func(v *view) { c.topology.Store(v.topology) })
+	if err != nil {
+		return err
+	}
+	id, err := c.nameMesh(ctx)
+	if err != nil {
+		return err
+	}
+	if err := c.adopt(id); err != nil {
+		return err
+	}
+	c.setUnready(nil)
+	return nil
+}
+
+// nameMesh gives the id of the mesh, which is the first command of all.
+func (c *Control) nameMesh(ctx context.Context) (string, error) {
+	v := c.local.acquire()
+	id := v.deployment
+	c.local.release(v)
+	if id != "" {
+		return id, nil
+	}
+	id = uuid.NewString()
+	cmd := &Command{Version: CommandVersion, RequestID: randomID(), Init: &Init{Deployment: id}}
+	out, err := c.local.propose(ctx, cmd)
+	if err == nil {
+		_, _, err = out.result(cmd)
+	}
+	if err != nil {
+		return "", fmt.Errorf("naming the mesh: %w", err)
+	}
+	return id, nil
+}
+
+// openRemote prepares the way to the owner.
+func (c *Control) openRemote(o *Options) error {
+	if o.Grid == nil || o.Conn == nil {
+		return fault.New(fault.InvalidArgument, "grid", "is missing: node %s holds the index, not %s", c.owner, c.self)
+	}
+	switch has, err := c.hasState(); {
+	case err != nil:
+		return fmt.Errorf("data directory: %w", err)
+	case has:
+		return fault.New(fault.InvalidArgument, "peers", "make node %s the one that holds the index, and it is here on node %s, in %s: the first of the sorted names must stay the first", c.owner, c.self, c.stateDir())
+	}
+	c.remote = o.Conn(c.owner)
+	c.setUnready(c.waitingFor(nil))
+	return nil
+}
+
+// adopt takes over the mesh's id, for good: it is on disk when Deployment
+// shows it. Another one than before is refused.
+func (c *Control) adopt(id string) error {
+	switch known := c.Deployment(); {
+	case known == id:
+		return nil
+	case known != "":
+		return fault.New(fault.WrongMesh, "mesh", "node %s belongs to mesh %s, and the data directory %s to %s", c.owner, id, c.dir, known)
+	case uuid.Validate(id) != nil:
+		return fault.New(fault.WrongMesh, "mesh", "node %s gives its id as %.100q, which is none", c.owner, id)
+	}
+	if err := saveDeployment(c.fs, c.dir, id); err != nil {
+		return fmt.Errorf("data directory %s: %w", c.dir, err)
+	}
+	c.deployment.Store(&id)
+	c.log.Info("the mesh has an id", "deployment", id, "owner", c.owner)
+	return nil
+}
 
 // Propose implements Index.
 func (c *Control) Propose(ctx context.Context, cmd *Command) (*Result, error) {
-	return nil, errBeingBuilt
+	if cmd.Init != nil {
+		return nil, fault.New(fault.InvalidArgument, "command", "is an Init, which is the owner's own")
+	}
+	full := complete(cmd)
+	if err := full.validate(); err != nil {
+		return nil, err
+	}
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	out, err := c.submit(ctx, full)
+	if err != nil {
+		return nil, err
+	}
+	res, left, err := out.result(full)
+	// A DeleteRecords that would grow too large for one entry leaves keys.
+	for err == nil && len(left) > 0 {
+		rest := complete(&Command{DeleteRecords: &DeleteRecords{Bucket: full.DeleteRecords.Bucket, Keys: left}})
+		if out, err = c.submit(ctx, rest); err != nil {
+			break
+		}
+		var more *Result
+		if more, left, err = out.result(rest); err == nil {
+			more.Deleted = append(res.Deleted, more.Deleted...)
+			more.Missing = append(res.Missing, more.Missing...)
+			res = more
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.notice(res.Epoch)
+	return res, nil
+}
+
+// complete gives a command what its caller may leave out.
+func complete(cmd *Command) *Command {
+	full := *cmd
+	if full.Version == 0 {
+		full.Version = CommandVersion
+	}
+	if full.RequestID == ([16]byte{}) {
+		full.RequestID = randomID()
+	}
+	if full.CreateBucket != nil && full.CreateBucket.ID == ([16]byte{}) {
+		full.CreateBucket = &CreateBucket{Name: full.CreateBucket.Name, ID: randomID()}
+	}
+	return &full
+}
+
+func randomID() (id [16]byte) {
+	_, _ = rand.Read(id[:]) // never fails: it ends the program instead
+	return id
+}
+
+// submit brings a complete command to the owner.
+func (c *Control) submit(ctx context.Context, cmd *Command) (*outcome, error) {
+	if c.local != nil {
+		return c.local.propose(ctx, cmd)
+	}
+	return ask(ctx, c, proposeCall.Call, cmd)
 }
 
 // Read implements Index.
-func (c *Control) Read(ctx context.Context, q *Query) (*Answer, error) { return nil, errBeingBuilt }
+func (c *Control) Read(ctx context.Context, q *Query) (*Answer, error) {
+	full := *q
+	if full.Version == 0 {
+		full.Version = QueryVersion
+	}
+	if err := full.validate(); err != nil {
+		return nil, err
+	}
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	if c.local != nil {
+		return c.local.read(ctx, &full)
+	}
+	a, err := ask(ctx, c, readCall.Call, &full)
+	if err != nil {
+		return nil, err
+	}
+	c.notice(a.Epoch)
+	return a, nil
+}
 
 // Deployment is the id of the mesh, "" until it is agreed. It never changes
 // after that.
-func (c *Control) Deployment() string { return "" }
+func (c *Control) Deployment() string {
+	if id := c.deployment.Load(); id != nil {
+		return *id
+	}
+	return ""
+}
 
 // Topology is the newest view of the nodes that this node knows. It is never
-// nil, and has epoch 0 until one is known.
-func (c *Control) Topology() *Topology { return &Topology{} }
+// nil, has epoch 0 until one is known, and is immutable.
+func (c *Control) Topology() *Topology { return c.topology.Load() }
 
-// WaitReady returns when the deployment id is agreed and the index can be
-// read from here, or with the reason why not when ctx ends, and at once
-// where waiting can't help.
-func (c *Control) WaitReady(ctx context.Context) error { return errBeingBuilt }
+// notice asks for a new view of the topology where an answer speaks of one.
+func (c *Control) notice(epoch uint64) {
+	if c.remote != nil && epoch > c.Topology().Epoch {
+		c.poke()
+	}
+}
 
-// Ready is WaitReady's answer of this moment: nil, or the reason.
-func (c *Control) Ready() error { return errBeingBuilt }
+// poke makes follow ask the owner now.
+func (c *Control) poke() {
+	select {
+	case c.refresh <- struct{}{}:
+	default:
+	}
+}
 
-// Done is closed when the index can't go on, because its store failed: the
-// node must stop, and Err has the reason.
-func (c *Control) Done() <-chan struct{} { return nil }
+// Ready tells whether the deployment id is agreed and the index can be used
+// from here: nil, or the reason why not.
+func (c *Control) Ready() error {
+	if c.local != nil {
+		if err := c.local.store.failure(); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.unready
+}
 
-// Err is why Done is closed.
-func (c *Control) Err() error { return nil }
+// WaitReady returns nil when Ready does. It returns the reason why not when
+// ctx ends, and at once where waiting can't help: this node belongs to
+// another mesh, its store has failed, or it is closed.
+func (c *Control) WaitReady(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		changed, closed := c.changed, c.closed
+		c.mu.Unlock()
+		err := c.Ready()
+		if err == nil || closed || c.Err() != nil || fault.KindOf(err) == fault.WrongMesh {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
 
-// Close ends the node's part: calls in flight end with Unavailable, and
-// everything is joined.
-func (c *Control) Close() error { return nil }
+// setUnready says whether the index can be used.
+func (c *Control) setUnready(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	c.unready = err
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// Done is closed when the index can't go on, because its store has failed:
+// the node must stop, and Err has the reason.
+func (c *Control) Done() <-chan struct{} {
+	if c.local != nil {
+		return c.local.store.failed
+	}
+	return c.never
+}
+
+// Err is why Done is closed, nil while it isn't.
+func (c *Control) Err() error {
+	if c.local != nil {
+		return c.local.store.failure()
+	}
+	return nil
+}
+
+// enter begins a call, which leave ends; Close waits for it.
+func (c *Control) enter() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return errStopping()
+	}
+	c.calls.Add(1)
+	return nil
+}
+
+func (c *Control) leave() { c.calls.Done() }
+
+func errStopping() error { return fault.New(fault.Unavailable, "index", "the node is stopping") }
+
+// Close ends the node's part: a batch that is being committed completes,
+// other calls end with Unavailable, and everything is joined. It may be
+// called again.
+func (c *Control) Close() error {
+	c.mu.Lock()
+	first := !c.closed
+	if first {
+		c.closed = true
+		c.unready = errStopping()
+		close(c.changed)
+	}
+	c.mu.Unlock()
+	if !first {
+		return nil
+	}
+	c.cancel()
+	c.joined.Wait()
+	if c.local != nil {
+		c.local.halt()
+	}
+	c.calls.Wait()
+	if c.local == nil {
+		return nil
+	}
+	return c.local.close()
+}

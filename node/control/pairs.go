@@ -16,6 +16,15 @@ type Pairs map[string]string
 // are known.
 const maxPairs = 4096
 
+// sizeBytes is the length of all keys and values together.
+func (p Pairs) sizeBytes() int {
+	n := 0
+	for k, v := range p {
+		n += len(k) + len(v)
+	}
+	return n
+}
+
 // Msgsize implements msgp.Sizer.
 func (p Pairs) Msgsize() int {
 	n := msgp.MapHeaderSize

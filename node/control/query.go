@@ -127,8 +127,7 @@ type Topology struct {
 
 // Node is one node of the topology.
 type Node struct {
-	Version uint8    `msg:"v"`
-	Name    string   `msg:"n"`
-	URL     string   `msg:"u"`
-	Drives  []string `msg:"d"` // sorted
+	Name   string   `msg:"n"`
+	URL    string   `msg:"u"`
+	Drives []string `msg:"d"` // sorted
 }

@@ -819,12 +819,9 @@ func (z GarbageQuery) Msgsize() (s int) {
 // MarshalMsg implements msgp.Marshaler
 func (z *Node) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 4
-	// string "v"
-	o = append(o, 0x84, 0xa1, 0x76)
-	o = msgp.AppendUint8(o, z.Version)
+	// map header, size 3
 	// string "n"
-	o = append(o, 0xa1, 0x6e)
+	o = append(o, 0x83, 0xa1, 0x6e)
 	o = msgp.AppendString(o, z.Name)
 	// string "u"
 	o = append(o, 0xa1, 0x75)
@@ -860,12 +857,6 @@ func (z *Node) UnmarshalMsg(bts []byte) (o []byte, err error) {
 			return
 		}
 		switch msgp.UnsafeString(field) {
-		case "v":
-			z.Version, bts, err = msgp.ReadUint8Bytes(bts)
-			if err != nil {
-				err = msgp.WrapError(err, "Version")
-				return
-			}
 		case "n":
 			z.Name, bts, err = msgp.ReadStringBytes(bts)
 			if err != nil {
@@ -915,7 +906,7 @@ func (z *Node) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *Node) Msgsize() (s int) {
-	s = 1 + 2 + msgp.Uint8Size + 2 + msgp.StringPrefixSize + len(z.Name) + 2 + msgp.StringPrefixSize + len(z.URL) + 2 + msgp.ArrayHeaderSize
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Name) + 2 + msgp.StringPrefixSize + len(z.URL) + 2 + msgp.ArrayHeaderSize
 	for za0001 := range z.Drives {
 		s += msgp.StringPrefixSize + len(z.Drives[za0001])
 	}

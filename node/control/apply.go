@@ -1,0 +1,480 @@
+package control
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/gridloom/gridloom/node/fault"
+)
+
+const (
+	// replyWindow is how long a command's outcome is remembered for retries,
+	// in log time. Nobody retries for as long as this.
+	replyWindow = 10 * time.Minute
+	// trimPerEntry is how many outcomes an entry may forget. Every entry
+	// remembers at most one, so what is beyond the window always shrinks.
+	trimPerEntry = 4
+	// putWindow is how long a put may take from its birth to its commit, in
+	// log time. The collector of abandoned payload waits for twice that.
+	putWindow = time.Hour
+	// maxDroppedSegments is how many segments one DeleteRecords may drop. It
+	// leaves the keys behind that, and Propose asks again for them.
+	maxDroppedSegments = 4096
+	// maxNodes bounds the topology, which every node holds and sends whole.
+	maxNodes = 1024
+)
+
+// entry is a command in its place in the log: what it is applied with, on
+// every node alike.
+type entry struct {
+	Index   uint64
+	Stamp   int64 // unix ns by the clock of whoever put it into the log
+	Command *Command
+}
+
+// machine applies entries. It is deterministic: what an entry does follows
+// from the rows and the entry alone, and the fields below are a copy of rows.
+// It is used by one goroutine; a failed apply leaves it and its batch
+// unusable, and the index ends.
+type machine struct {
+	meta     metaRow
+	identity identityRow
+	topology *Topology // replaced as a whole, never changed: views share it
+
+	// oldest is the log time of the first remembered outcome, 0 where it
+	// isn't known. It only saves looking.
+	oldest int64
+}
+
+// loadMachine takes up where the rows of r stand.
+func loadMachine(r pebble.Reader) (*machine, error) {
+	m := &machine{topology: &Topology{}}
+	if _, err := get(r, metaKey(), &m.meta); err != nil {
+		return nil, err
+	}
+	if _, err := get(r, identityKey(), &m.identity); err != nil {
+		return nil, err
+	}
+	return m, m.loadTopology(r)
+}
+
+// loadTopology makes a new view of the nodes' rows.
+func (m *machine) loadTopology(r pebble.Reader) (err error) {
+	t := &Topology{Epoch: m.identity.Epoch}
+	err = scan(r, []byte{kindNode}, func(_, value []byte) error {
+		var n Node
+		if err := decodeRow(rowVersion, value, &n); err != nil {
+			return err
+		}
+		t.Nodes = append(t.Nodes, n)
+		return nil
+	})
+	m.topology = t
+	return err
+}
+
+// apply carries out one entry. A refusal is an outcome, and changes nothing
+// but what every entry does; an error is the store's and ends the index.
+func (m *machine) apply(b *pebble.Batch, e *entry) (*outcome, error) {
+	if e.Index != m.meta.Applied+1 {
+		return nil, fmt.Errorf("control: entry %d after entry %d", e.Index, m.meta.Applied)
+	}
+	if v := e.Command.Version; v != CommandVersion {
+		// Propose refuses it, so it was put into the log by a newer program.
+		return nil, fmt.Errorf("control: entry %d: command version %d is not known here, only %d", e.Index, v, CommandVersion)
+	}
+	m.meta.Applied = e.Index
+	m.meta.LogTime = max(m.meta.LogTime, e.Stamp)
+	if err := m.trim(b); err != nil {
+		return nil, err
+	}
+	var known replyRow
+	switch found, err := get(b, replyKey(e.Command.RequestID), &known); {
+	case err != nil:
+		return nil, err
+	case found:
+		return &known.Outcome, nil
+	}
+	out, err := m.execute(b, e)
+	if err != nil {
+		refused, ok := refusal(err)
+		if !ok {
+			return nil, fmt.Errorf("control: entry %d: %w", e.Index, err)
+		}
+		out = refused
+	}
+	out.LogTime = m.meta.LogTime
+	out.Epoch = m.identity.Epoch
+	return out, m.remember(b, e, out)
+}
+
+// seal adds to a batch how far it takes the state.
+func (m *machine) seal(b *pebble.Batch) error { return put(b, metaKey(), &m.meta) }
+
+// remember keeps an outcome for retries.
+func (m *machine) remember(b *pebble.Batch, e *entry, out *outcome) error {
+	if err := put(b, replyKey(e.Command.RequestID), &replyRow{Index: e.Index, Outcome: *out}); err != nil {
+		return err
+	}
+	return put(b, issuedKey(e.Index), &issuedRow{RequestID: e.Command.RequestID, LogTime: m.meta.LogTime})
+}
+
+// trim forgets outcomes that are older than the window. They are found by
+// their index, one by one: a scan would run over the tombstones of all that
+// was forgotten before.
+func (m *machine) trim(b *pebble.Batch) error {
+	horizon := m.meta.LogTime - int64(replyWindow)
+	for range trimPerEntry {
+		if m.oldest >= horizon && m.oldest != 0 || m.meta.Trimmed+1 >= m.meta.Applied {
+			return nil
+		}
+		next := m.meta.Trimmed + 1
+		var row issuedRow
+		found, err := get(b, issuedKey(next), &row)
+		if err != nil {
+			return err
+		}
+		if found { // a retry's entry has no row
+			if m.oldest = row.LogTime; m.oldest >= horizon {
+				return nil
+			}
+			if err := errors.Join(remove(b, replyKey(row.RequestID)), remove(b, issuedKey(next))); err != nil {
+				return err
+			}
+		}
+		m.meta.Trimmed, m.oldest = next, 0
+	}
+	return nil
+}
+
+// execute does what the command says. A *fault.Error is a refusal: nothing
+// has been written then.
+func (m *machine) execute(b *pebble.Batch, e *entry) (*outcome, error) {
+	c := e.Command
+	switch {
+	case c.Init != nil:
+		return m.init(b, c.Init)
+	case c.CreateBucket != nil:
+		return m.createBucket(b, c.CreateBucket)
+	case c.DeleteBucket != nil:
+		return m.deleteBucket(b, c.DeleteBucket)
+	case c.PutRecord != nil:
+		return m.putRecord(b, e.Index, c.PutRecord)
+	case c.DeleteRecords != nil:
+		return m.deleteRecords(b, c.DeleteRecords)
+	case c.JoinNode != nil:
+		return m.joinNode(b, c.JoinNode)
+	case c.Reclaim != nil:
+		return m.reclaim(b, c.Reclaim)
+	}
+	return nil, fault.New(fault.InvalidArgument, "command", "is empty")
+}
+
+func (m *machine) init(b *pebble.Batch, c *Init) (*outcome, error) {
+	if m.identity.Deployment != "" {
+		return nil, fault.New(fault.Conflict, "deployment", "is %s already", m.identity.Deployment)
+	}
+	m.identity.Deployment = c.Deployment
+	return &outcome{}, put(b, identityKey(), &m.identity)
+}
+
+func (m *machine) createBucket(b *pebble.Batch, c *CreateBucket) (*outcome, error) {
+	var bucket Bucket
+	switch found, err := get(b, bucketKey(c.Name), &bucket); {
+	case err != nil:
+		return nil, err
+	case found:
+		return nil, fault.New(fault.AlreadyExists, bucketSubject(c.Name), "exists already")
+	}
+	bucket = Bucket{Name: c.Name, ID: c.ID, LogTime: m.meta.LogTime}
+	return &outcome{Bucket: &bucket}, put(b, bucketKey(c.Name), &bucket)
+}
+
+func (m *machine) deleteBucket(b *pebble.Batch, c *DeleteBucket) (*outcome, error) {
+	bucket, err := findBucket(b, c.Name)
+	if err != nil {
+		return nil, err
+	}
+	empty := true
+	err = scan(b, recordPosition(bucket.ID, ""), func(_, _ []byte) error {
+		empty = false
+		return errEnough
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !empty {
+		return nil, fault.New(fault.BucketNotEmpty, bucketSubject(c.Name), "isn't empty")
+	}
+	return &outcome{}, remove(b, bucketKey(c.Name))
+}
+
+func (m *machine) putRecord(b *pebble.Batch, index uint64, c *PutRecord) (*outcome, error) {
+	bucket, err := findBucket(b, c.BucketName)
+	if err != nil {
+		return nil, err
+	}
+	if bucket.ID != c.BucketID {
+		return nil, fault.New(fault.BucketNotFound, bucketSubject(c.BucketName), "was deleted while the put was running")
+	}
+	subject := objectSubject(c.BucketName, c.Record.Key)
+	if age := time.Duration(m.meta.LogTime - c.Birth); age > putWindow || age < -putWindow {
+		return nil, fault.New(fault.Conflict, subject, "the put began %v before its commit, at most %v are allowed", age.Round(time.Second), putWindow)
+	}
+	old, err := findRecord(b, bucket.ID, c.Record.Key)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPreconditions(old, subject, c.IfMatch, c.IfNoneMatch, c.IfUnmodifiedSince); err != nil {
+		return nil, err
+	}
+	if err := checkSegments(b, subject, old, c.Record.Segments); err != nil {
+		return nil, err
+	}
+	record := stored(&c.Record, m.meta.LogTime)
+	if old != nil {
+		if err := m.dropRecord(b, old, record.Segments); err != nil {
+			return nil, err
+		}
+	}
+	value, err := encodeRow(RecordVersion, &record)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.Set(recordKey(bucket.ID, record.Key, index), value, nil); err != nil {
+		return nil, err
+	}
+	owner := segmentRow{Bucket: bucket.ID, Key: record.Key}
+	for i := range record.Segments {
+		if err := put(b, segmentKey(record.Segments[i].ID), &owner); err != nil {
+			return nil, err
+		}
+	}
+	return &outcome{}, nil
+}
+
+// checkSegments refuses a segment that is known already: it belongs to
+// another record, or is garbage and its file about to go. The record that is
+// replaced may hand its own on as they are.
+func checkSegments(r pebble.Reader, subject string, old *foundRecord, segments []Segment) error {
+	own := map[[16]byte][]string{}
+	if old != nil {
+		for i := range old.Segments {
+			own[old.Segments[i].ID] = old.Segments[i].Drives
+		}
+	}
+	for i := range segments {
+		s := &segments[i]
+		if drives, ok := own[s.ID]; ok && slices.Equal(drives, s.Drives) {
+			continue
+		}
+		var row segmentRow
+		found, err := get(r, segmentKey(s.ID), &row)
+		if err != nil {
+			return err
+		}
+		if found {
+			return fault.New(fault.Conflict, subject, "segment %x has been used before", s.ID)
+		}
+	}
+	return nil
+}
+
+// dropRecord deletes a record's row. Its segments become garbage, except
+// those that are kept by the one that replaces it.
+func (m *machine) dropRecord(b *pebble.Batch, old *foundRecord, kept []Segment) error {
+	if err := remove(b, old.row); err != nil {
+		return err
+	}
+	keep := make(map[[16]byte]bool, len(kept))
+	for i := range kept {
+		keep[kept[i].ID] = true
+	}
+	for i := range old.Segments {
+		s := &old.Segments[i]
+		if keep[s.ID] {
+			continue
+		}
+		if err := put(b, segmentKey(s.ID), &segmentRow{Garbage: s.Drives}); err != nil {
+			return err
+		}
+		for _, drive := range s.Drives {
+			if err := put(b, garbageKey(drive, m.meta.LogTime, s.ID), &garbageRow{SizeBytes: s.SizeBytes}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (m *machine) deleteRecords(b *pebble.Batch, c *DeleteRecords) (*outcome, error) {
+	bucket, err := findBucket(b, c.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	out := &outcome{Fates: make([]byte, len(c.Keys))}
+	dropped := 0
+	for i, key := range c.Keys {
+		if dropped >= maxDroppedSegments {
+			out.Fates[i] = fateLeft
+			continue
+		}
+		old, err := findRecord(b, bucket.ID, key)
+		if err != nil {
+			return nil, err
+		}
+		// With a condition there is only one key: a refusal comes before
+		// anything was written.
+		if err := checkPreconditions(old, objectSubject(c.Bucket, key), c.IfMatch, nil, c.IfUnmodifiedSince); err != nil {
+			return nil, err
+		}
+		if old == nil {
+			out.Fates[i] = fateMissing
+			continue
+		}
+		if err := m.dropRecord(b, old, nil); err != nil {
+			return nil, err
+		}
+		dropped += len(old.Segments)
+		out.Fates[i] = fateDeleted
+	}
+	return out, nil
+}
+
+func (m *machine) joinNode(b *pebble.Batch, c *JoinNode) (*outcome, error) {
+	n := Node{Name: c.Node, URL: c.URL, Drives: slices.Sorted(slices.Values(c.Drives))}
+	for i := range m.topology.Nodes {
+		known := &m.topology.Nodes[i]
+		if known.Name == n.Name {
+			if known.URL == n.URL && slices.Equal(known.Drives, n.Drives) {
+				return &outcome{}, nil
+			}
+			continue
+		}
+		for _, d := range n.Drives {
+			if _, taken := slices.BinarySearch(known.Drives, d); taken {
+				return nil, fault.New(fault.Conflict, "drive "+d, "belongs to node %s, and node %s has it too", known.Name, n.Name)
+			}
+		}
+	}
+	if len(m.topology.Nodes) >= maxNodes {
+		return nil, fault.New(fault.QuotaExceeded, "node "+n.Name, "the mesh has %d nodes already", maxNodes)
+	}
+	m.identity.Epoch++
+	if err := errors.Join(put(b, nodeKey(n.Name), &n), put(b, identityKey(), &m.identity)); err != nil {
+		return nil, err
+	}
+	return &outcome{}, m.loadTopology(b)
+}
+
+func (m *machine) reclaim(b *pebble.Batch, c *Reclaim) (*outcome, error) {
+	for i := range c.Entries {
+		g := &c.Entries[i]
+		key := garbageKey(g.Drive, g.LogTime, g.ID)
+		var copied garbageRow
+		if found, err := get(b, key, &copied); err != nil {
+			return nil, err
+		} else if !found {
+			continue
+		}
+		var row segmentRow
+		if _, err := get(b, segmentKey(g.ID), &row); err != nil {
+			return nil, err
+		}
+		row.Garbage = slices.DeleteFunc(row.Garbage, func(d string) bool { return d == g.Drive })
+		err := remove(b, key)
+		if len(row.Garbage) == 0 {
+			err = errors.Join(err, remove(b, segmentKey(g.ID)))
+		} else {
+			err = errors.Join(err, put(b, segmentKey(g.ID), &row))
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &outcome{}, nil
+}
+
+// checkPreconditions evaluates the conditions of a write in the order of RFC
+// 9110, 13.2.2. old is nil where there is no record.
+func checkPreconditions(old *foundRecord, subject string, ifMatch, ifNoneMatch []string, since int64) error {
+	holds := func(tag string) bool { return old != nil && (tag == "*" || tag == old.ETag) }
+	switch {
+	case len(ifMatch) > 0:
+		if !slices.ContainsFunc(ifMatch, holds) {
+			return fault.New(fault.PreconditionFailed, subject, "doesn't match If-Match")
+		}
+	case since != 0 && old != nil && old.LogTime/int64(time.Second) > since:
+		return fault.New(fault.PreconditionFailed, subject, "was modified after If-Unmodified-Since")
+	}
+	if slices.ContainsFunc(ifNoneMatch, holds) {
+		return fault.New(fault.PreconditionFailed, subject, "matches If-None-Match")
+	}
+	return nil
+}
+
+func bucketSubject(name string) string        { return fmt.Sprintf("bucket %q", name) }
+func objectSubject(bucket, key string) string { return fmt.Sprintf("object %q", bucket+"/"+key) }
+func errNoBucket(name string) error {
+	return fault.New(fault.BucketNotFound, bucketSubject(name), "doesn't exist")
+}
+
+// findBucket gives a bucket's row; there being none is a BucketNotFound.
+func findBucket(r pebble.Reader, name string) (Bucket, error) {
+	var bucket Bucket
+	found, err := get(r, bucketKey(name), &bucket)
+	if err == nil && !found {
+		err = errNoBucket(name)
+	}
+	return bucket, err
+}
+
+// foundRecord is a record with the key of its row.
+type foundRecord struct {
+	Record
+	row []byte
+}
+
+// findRecord gives the newest version of a record, nil where there is none.
+func findRecord(r pebble.Reader, bucket [16]byte, key string) (found *foundRecord, err error) {
+	err = scan(r, append(recordPosition(bucket, key), 0), func(row, value []byte) error {
+		found = &foundRecord{row: bytes.Clone(row)}
+		if err := decodeRow(RecordVersion, value, &found.Record); err != nil {
+			return fmt.Errorf("at %q: %w", row, err)
+		}
+		return errEnough
+	})
+	return found, err
+}
+
+// errEnough ends a scan.
+var errEnough = errors.New("enough")
+
+// scan gives fn every row whose key begins with prefix, in order, until it
+// returns an error, which is scan's unless it is errEnough. The slices are
+// valid during the call.
+func scan(r pebble.Reader, prefix []byte, fn func(row, value []byte) error) (err error) {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, it)
+	for ok := it.First(); ok; ok = it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		if err := fn(it.Key(), value); err != nil {
+			if err == errEnough {
+				return nil
+			}
+			return err
+		}
+	}
+	return it.Error()
+}

@@ -1,0 +1,100 @@
+package control
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/gridloom/gridloom/node/fault"
+)
+
+//go:generate go tool -modfile=../../internal/tools/go.mod msgp -unexported -file=outcome.go -o=outcome_gen.go -tests=false -io=false
+
+//msgp:limit arrays:65536 maps:1024
+
+// outcome is what a command came to, in the form that is remembered for
+// retries and that crosses the wire. It holds nothing that the command holds
+// already: with the command it makes the Result.
+type outcome struct {
+	Refused bool   `msg:"no,omitempty"`
+	Kind    uint16 `msg:"k,omitempty"` // of the refusal; a fault.Kind
+	Subject string `msg:"s,omitempty"`
+	Detail  string `msg:"d,omitempty"`
+
+	LogTime int64   `msg:"t"`
+	Epoch   uint64  `msg:"e"`
+	Bucket  *Bucket `msg:"b,omitempty"`
+	Fates   []byte  `msg:"f,omitempty"` // DeleteRecords: a fate for every key
+}
+
+// What became of a key of DeleteRecords.
+const (
+	fateMissing = iota // there was no record
+	fateDeleted
+	fateLeft // not looked at: the command had grown too large
+)
+
+// refusal makes an outcome of err where that is a fault, and tells whether it
+// is. Everything else is the store's failure.
+func refusal(err error) (*outcome, bool) {
+	var fe *fault.Error
+	if !errors.As(err, &fe) {
+		return nil, false
+	}
+	return &outcome{Refused: true, Kind: uint16(fe.Kind), Subject: fe.Subject, Detail: fe.Detail}, true
+}
+
+// result makes the Result of cmd, or the error of its refusal. left are the
+// keys of a DeleteRecords that it didn't come to.
+func (o *outcome) result(cmd *Command) (res *Result, left []string, err error) {
+	if o.Refused {
+		return nil, nil, &fault.Error{Kind: fault.Kind(o.Kind), Subject: o.Subject, Detail: o.Detail}
+	}
+	res = &Result{LogTime: o.LogTime, Epoch: o.Epoch, Bucket: o.Bucket}
+	switch {
+	case cmd.PutRecord != nil:
+		rec := stored(&cmd.PutRecord.Record, o.LogTime)
+		res.Record = &rec
+	case cmd.DeleteRecords != nil:
+		keys := cmd.DeleteRecords.Keys
+		if len(o.Fates) != len(keys) {
+			return nil, nil, fault.New(fault.Internal, "index", "answered for %d keys of %d", len(o.Fates), len(keys))
+		}
+		for i, fate := range o.Fates {
+			switch fate {
+			case fateDeleted:
+				res.Deleted = append(res.Deleted, keys[i])
+			case fateMissing:
+				res.Missing = append(res.Missing, keys[i])
+			default:
+				left = append(left, keys[i])
+			}
+		}
+	}
+	return res, left, nil
+}
+
+// stored is a record as apply writes it: of this version, with its log time,
+// and with nothing that is empty but not nil, so that its encoding doesn't
+// depend on the way it came.
+func stored(r *Record, logTime int64) Record {
+	s := *r
+	s.Version = RecordVersion
+	s.LogTime = logTime
+	s.SHA256 = nilIfEmpty(s.SHA256)
+	s.Inline = nilIfEmpty(s.Inline)
+	s.Segments = nilIfEmpty(s.Segments)
+	if len(s.Metadata) == 0 {
+		s.Metadata = nil
+	}
+	if len(s.Tags) == 0 {
+		s.Tags = nil
+	}
+	return s
+}
+
+func nilIfEmpty[S ~[]E, E any](s S) S {
+	if len(s) == 0 {
+		return nil
+	}
+	return slices.Clip(s)
+}

@@ -1,0 +1,230 @@
+package control
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/tinylib/msgp/msgp"
+)
+
+//go:generate go tool -modfile=../../internal/tools/go.mod msgp -unexported -file=row.go -o=row_gen.go -tests=false -io=false
+
+//msgp:limit arrays:65536 maps:1024
+
+// A row's key is its kind, one byte, and then:
+//
+//	m                                     metaRow: how far this state has come
+//	q requestID(16)                       replyRow: what a command came to
+//	Q index(8)                            issuedRow: which command was applied there
+//	i                                     identityRow: the mesh
+//	b name                                Bucket
+//	n name                                Node
+//	r bucketID(16) key 00 ^index(8)       Record
+//	s segmentID(16)                       segmentRow: who refers to it
+//	g drive 00 logTime(8) segmentID(16)   garbageRow: a copy nobody refers to
+//
+// Numbers are big-endian, so that rows come in their order, and a record's
+// index is inverted, so that its newest version comes first. Keys, drive ids
+// and names hold no NUL: the separator sorts "a" before "a/b" and keeps the
+// byte order of the keys.
+//
+// m, q and Q belong to every group's store; i, b and n are the system group's
+// and r, s and g the data group's.
+//
+// A value is one byte, the version of its encoding, and msgpack in the order
+// of the fields: the same state is the same bytes on every node.
+const (
+	kindMeta     = 'm'
+	kindReply    = 'q'
+	kindIssued   = 'Q'
+	kindIdentity = 'i'
+	kindBucket   = 'b'
+	kindNode     = 'n'
+	kindRecord   = 'r'
+	kindSegment  = 's'
+	kindGarbage  = 'g'
+)
+
+// rowVersion is the version of all rows but records, which have RecordVersion.
+const rowVersion = 1
+
+// metaRow is written with every batch.
+type metaRow struct {
+	Applied uint64 `msg:"a"` // index of the last entry applied
+	LogTime int64  `msg:"t"` // of that entry
+	Trimmed uint64 `msg:"x"` // replies up to this index are forgotten
+}
+
+// identityRow is the mesh's.
+type identityRow struct {
+	Deployment string `msg:"d"`
+	Epoch      uint64 `msg:"e"` // of the topology
+}
+
+// replyRow answers a repeated command.
+type replyRow struct {
+	Index   uint64  `msg:"i"` // of the entry that was applied
+	Outcome outcome `msg:"o"`
+}
+
+// issuedRow lets replies be forgotten in their order.
+type issuedRow struct {
+	RequestID [16]byte `msg:"r"`
+	LogTime   int64    `msg:"t"`
+}
+
+// segmentRow says which record refers to a segment, or, once none does, on
+// which drives its copies still have to be deleted.
+type segmentRow struct {
+	Bucket  [16]byte `msg:"b,omitempty"`
+	Key     string   `msg:"k,omitempty"`
+	Garbage []string `msg:"g,omitempty"`
+}
+
+// garbageRow is a copy to be deleted.
+type garbageRow struct {
+	SizeBytes int64 `msg:"s"`
+}
+
+// errRow is what the errors of unreadable rows wrap: they are the store's
+// fault and end the index, never a refusal.
+var errRow = errors.New("control: unreadable row")
+
+func metaKey() []byte     { return []byte{kindMeta} }
+func identityKey() []byte { return []byte{kindIdentity} }
+
+func replyKey(id [16]byte) []byte   { return append([]byte{kindReply}, id[:]...) }
+func segmentKey(id [16]byte) []byte { return append([]byte{kindSegment}, id[:]...) }
+func bucketKey(name string) []byte  { return append([]byte{kindBucket}, name...) }
+func nodeKey(name string) []byte    { return append([]byte{kindNode}, name...) }
+
+func issuedKey(index uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{kindIssued}, index)
+}
+
+// recordPosition is where the rows of bucket's keys that begin with prefix
+// begin themselves.
+func recordPosition(bucket [16]byte, prefix string) []byte {
+	b := make([]byte, 0, 1+len(bucket)+len(prefix)+9)
+	b = append(b, kindRecord)
+	b = append(b, bucket[:]...)
+	return append(b, prefix...)
+}
+
+func recordKey(bucket [16]byte, key string, index uint64) []byte {
+	b := append(recordPosition(bucket, key), 0)
+	return binary.BigEndian.AppendUint64(b, ^index)
+}
+
+// parseRecordKey takes a record's row key apart.
+func parseRecordKey(row []byte) (bucket [16]byte, key []byte, index uint64, err error) {
+	const before, after = 1 + 16, 1 + 8
+	if len(row) < before+after || row[0] != kindRecord || row[len(row)-after] != 0 {
+		return bucket, nil, 0, fmt.Errorf("%w: %q isn't a record's key", errRow, row)
+	}
+	copy(bucket[:], row[1:])
+	return bucket, row[before : len(row)-after], ^binary.BigEndian.Uint64(row[len(row)-8:]), nil
+}
+
+// garbagePosition is where the garbage of a drive begins that is as old as
+// logTime.
+func garbagePosition(drive string, logTime int64) []byte {
+	b := append([]byte{kindGarbage}, drive...)
+	return binary.BigEndian.AppendUint64(append(b, 0), uint64(logTime))
+}
+
+func garbageKey(drive string, logTime int64, id [16]byte) []byte {
+	return append(garbagePosition(drive, logTime), id[:]...)
+}
+
+// parseGarbageKey takes a garbage row's key apart.
+func parseGarbageKey(row []byte) (g Garbage, err error) {
+	const after = 1 + 8 + 16
+	if len(row) < 1+after || row[0] != kindGarbage || row[len(row)-after] != 0 {
+		return g, fmt.Errorf("%w: %q isn't a garbage row's key", errRow, row)
+	}
+	g.Drive = string(row[1 : len(row)-after])
+	g.LogTime = int64(binary.BigEndian.Uint64(row[len(row)-after+1:]))
+	copy(g.ID[:], row[len(row)-16:])
+	return g, nil
+}
+
+// after is the first key behind all that begin with prefix, nil where there
+// is none.
+func after(prefix []byte) []byte {
+	end := append([]byte(nil), prefix...)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
+		}
+	}
+	return nil
+}
+
+// encodeRow makes a row's value.
+func encodeRow(version byte, m interface {
+	msgp.Marshaler
+	msgp.Sizer
+}) ([]byte, error) {
+	return m.MarshalMsg(append(make([]byte, 0, 1+m.Msgsize()), version))
+}
+
+// decodeRow reads a row's value. A version that this program doesn't know is
+// an error: a guess at its meaning would be worse.
+func decodeRow(version byte, value []byte, m msgp.Unmarshaler) error {
+	if len(value) == 0 {
+		return fmt.Errorf("%w: %T: it is empty", errRow, m)
+	}
+	if value[0] != version {
+		return fmt.Errorf("%w: %T: version %d is not known here, only %d", errRow, m, value[0], version)
+	}
+	rest, err := m.UnmarshalMsg(value[1:])
+	if err != nil {
+		return fmt.Errorf("%w: %T: %w", errRow, m, err)
+	}
+	if len(rest) != 0 {
+		return fmt.Errorf("%w: %T: %d bytes too many", errRow, m, len(rest))
+	}
+	return nil
+}
+
+// get reads the row at key into m and tells whether there is one.
+func get(r pebble.Reader, key []byte, m msgp.Unmarshaler) (found bool, err error) {
+	value, closer, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer closeInto(&err, closer)
+	if err := decodeRow(rowVersion, value, m); err != nil {
+		return false, fmt.Errorf("at %q: %w", key, err)
+	}
+	return true, nil
+}
+
+// put writes the row at key.
+func put(b *pebble.Batch, key []byte, m interface {
+	msgp.Marshaler
+	msgp.Sizer
+}) error {
+	value, err := encodeRow(rowVersion, m)
+	if err != nil {
+		return err
+	}
+	return b.Set(key, value, nil)
+}
+
+// remove deletes the row at key.
+func remove(b *pebble.Batch, key []byte) error { return b.Delete(key, nil) }
+
+// closeInto closes c and keeps its error where there is none yet.
+func closeInto(err *error, c io.Closer) {
+	if e := c.Close(); *err == nil {
+		*err = e
+	}
+}

@@ -1,0 +1,103 @@
+package control
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// The store's sizes: many nodes share a machine, and in dev a process.
+const (
+	storeCacheBytes    = 32 << 20
+	storeMemTableBytes = 16 << 20
+	storeOpenFiles     = 256
+	storeBloomBits     = 10 // per key: 1 % of the lookups of what isn't there read a block
+)
+
+// storeFormat is the format of Pebble's files. It is pinned, so that another
+// version of the library doesn't change what is on disk by itself.
+const storeFormat = pebble.FormatTableFormatV6
+
+// store is the key-value store under one group's state. A failure to write is
+// final: what is on disk is not known after it, and a second attempt could
+// succeed without the first one's data being there. The store then refuses
+// everything, and whoever opened it is told by failed.
+type store struct {
+	db  *pebble.DB
+	dir string
+	log *slog.Logger
+
+	failed chan struct{} // closed by fail
+	once   sync.Once
+	err    error // the first failure; written before failed is closed
+}
+
+func openStore(fs vfs.FS, dir string, log *slog.Logger) (*store, error) {
+	s := &store{dir: dir, log: log, failed: make(chan struct{})}
+	o := &pebble.Options{
+		FS:                 fs,
+		FormatMajorVersion: storeFormat,
+		CacheSize:          storeCacheBytes,
+		MemTableSize:       storeMemTableBytes,
+		MaxOpenFiles:       storeOpenFiles,
+		Logger:             storeLogger{s},
+	}
+	for i := range o.Levels {
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(storeBloomBits)
+	}
+	if err := fs.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("index %s: %w", dir, err)
+	}
+	db, err := pebble.Open(dir, o)
+	if err == nil {
+		err = s.failure()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("index %s: %w", dir, err)
+	}
+	s.db = db
+	return s, nil
+}
+
+// fail ends the store. The first reason is kept.
+func (s *store) fail(err error) {
+	s.once.Do(func() {
+		s.err = fmt.Errorf("index %s: %w", s.dir, err)
+		s.log.Error("the index has failed, the node must stop", "dir", s.dir, "error", err)
+		close(s.failed)
+	})
+}
+
+// failure is what ended the store, nil while it works.
+func (s *store) failure() error {
+	select {
+	case <-s.failed:
+		return s.err
+	default:
+		return nil
+	}
+}
+
+func (s *store) close() error { return s.db.Close() }
+
+// storeLogger is Pebble's logger. Pebble calls Fatalf where it can't go on,
+// for instance when its log can't be written, and expects the process to end;
+// a library leaves that to its caller, who learns it from store.failed.
+type storeLogger struct{ s *store }
+
+// Infof implements pebble.Logger.
+func (l storeLogger) Infof(format string, args ...any) {
+	l.s.log.Debug("index store", "message", fmt.Sprintf(format, args...))
+}
+
+// Errorf implements pebble.Logger.
+func (l storeLogger) Errorf(format string, args ...any) {
+	l.s.log.Error("index store", "message", fmt.Sprintf(format, args...))
+}
+
+// Fatalf implements pebble.Logger.
+func (l storeLogger) Fatalf(format string, args ...any) { l.s.fail(fmt.Errorf(format, args...)) }
