@@ -27,7 +27,7 @@ type Authenticator struct {
 // NewAuthenticator knows the root key, of which it keeps a keyed hash only.
 // With the zero Credential, or one of another id than "root", nobody gets in.
 func NewAuthenticator(root Credential) *Authenticator {
-	a := &Authenticator{none: root.secret == nil || root.ID != RootID}
+	a := &Authenticator{none: root.IsZero() || root.ID != RootID}
 	rand.Read(a.key[:]) // never fails: it ends the program instead
 	if !a.none {
 		a.root = a.hash(root)

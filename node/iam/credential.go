@@ -34,8 +34,9 @@ const (
 // too easily: 52 characters for a secret, 7 for a check.
 var encoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// Credential is an access key: who, and the secret that proves it. The zero
-// Credential is none, and proves nothing.
+// Credential is an access key: who, and the secret that proves it. It comes
+// from Generate or ParseCredential. The zero Credential is none, as IsZero
+// tells, and proves nothing.
 type Credential struct {
 	ID string // [a-z0-9-], 1 to 64 bytes
 
@@ -79,10 +80,13 @@ func ValidateID(id string) error {
 	return nil
 }
 
+// IsZero tells whether c is no credential at all.
+func (c Credential) IsZero() bool { return c.secret == nil }
+
 // String is the credential as its owner keeps it, secret and all:
 // gl_<id>_<secret>_<check>. It is "" for the zero Credential.
 func (c Credential) String() string {
-	if c.secret == nil {
+	if c.IsZero() {
 		return ""
 	}
 	s := "gl_" + c.ID + "_" + encoding.EncodeToString(c.secret.bytes[:])
@@ -145,7 +149,7 @@ func weak(b []byte) bool {
 // Equal reports, in constant time, whether two credentials are the same. The
 // zero Credential equals none.
 func (c Credential) Equal(d Credential) bool {
-	if c.secret == nil || d.secret == nil {
+	if c.IsZero() || d.IsZero() {
 		return false
 	}
 	return c.ID == d.ID && subtle.ConstantTimeCompare(c.secret.bytes[:], d.secret.bytes[:]) == 1
@@ -153,7 +157,7 @@ func (c Credential) Equal(d Credential) bool {
 
 // redacted is what may be shown of a credential.
 func (c Credential) redacted() string {
-	if c.secret == nil {
+	if c.IsZero() {
 		return "gl_(none)"
 	}
 	return "gl_" + c.ID + "_" + hidden
