@@ -30,8 +30,10 @@ import (
 // its subject and detail (both query-escaped) in Gridloom-Bulk-Error,
 // -Subject and -Detail.
 const (
-	bulkRoot      = "/bulk/v1/"
-	bulkPayload   = bulkRoot + "payload/"
+	// BulkPath is where BulkHandler is mounted.
+	BulkPath = "/bulk/v1/"
+
+	bulkPayload   = BulkPath + "payload/"
 	headerSize    = "Gridloom-Bulk-Size"
 	headerCRC32C  = "Gridloom-Bulk-Crc32c"
 	headerError   = "Gridloom-Bulk-Error"
@@ -69,8 +71,7 @@ func (s *Service) serveBulkRequest(w http.ResponseWriter, r *http.Request) error
 	return fault.New(fault.Unimplemented, "method", "%s is not known on the bulk port", r.Method)
 }
 
-// parseBulkPath reads /bulk/v1/payload/{drive}/{id}. The prefix may have been
-// stripped by a mux up to /bulk/v1.
+// parseBulkPath reads /bulk/v1/payload/{drive}/{id}.
 func parseBulkPath(path string) (payloadRef, error) {
 	rest, ok := strings.CutPrefix(path, bulkPayload)
 	drive, name, two := strings.Cut(rest, "/")

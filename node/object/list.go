@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"hash/crc32"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/gridloom/gridloom/node/control"
@@ -95,7 +96,7 @@ func parseToken(token string, listing ...string) (position string, err error) {
 		return "", bad
 	}
 	b, err := base64.RawURLEncoding.Strict().DecodeString(token)
-	if err != nil || len(b) <= tokenHead || b[0] != tokenVersion {
+	if err != nil || len(b) <= tokenHead || b[0] != tokenVersion || strings.ContainsAny(token, "\r\n") {
 		return "", bad
 	}
 	position = string(b[tokenHead:])

@@ -222,6 +222,6 @@ func (s *Service) Close() error {
 	return nil
 }
 
-// BulkHandler serves the peer listener's /bulk/v1/. Its requests prove the
-// mesh secret themselves.
+// BulkHandler serves the peer listener's BulkPath. Its requests prove the mesh
+// secret themselves.
 func (s *Service) BulkHandler() http.Handler { return http.HandlerFunc(s.serveBulk) }
