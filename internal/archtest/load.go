@@ -164,6 +164,16 @@ func (f *file) imports(yield func(*ast.ImportSpec, string) bool) {
 	}
 }
 
+// uses says whether the file imports a path.
+func (f *file) uses(importPath string) bool {
+	for _, path := range f.imports {
+		if path == importPath {
+			return true
+		}
+	}
+	return false
+}
+
 // names says whether e is importPath.name, and not a field of something that
 // happens to be called like the package.
 func (t *tree) names(e ast.Expr, importPath string, name string) bool {

@@ -51,9 +51,9 @@ func (t *tree) mentions(n ast.Node, importPath string) bool {
 // tests in the files behind the tag real, make soak those behind soak.
 var tags = []string{"real", "soak"}
 
-// needs begins the line that names the programs that a file's tests call, so
-// that make test-real can install them.
-const needs = "//real:needs "
+// needs begins the line that names the programs that a file's tests call, if
+// any, so that make test-real can install them.
+const needs = "//real:needs"
 
 func checkTags(t *tree, r *report) {
 	for _, p := range t.pkgs {
@@ -64,7 +64,7 @@ func checkTags(t *tree, r *report) {
 				}
 			}
 			if f.test && f.tagged("real") && !f.says(needs) {
-				r.in(f.path, "no line %q with the programs that its tests call", strings.TrimSpace(needs))
+				r.in(f.path, "no line %q with the programs that its tests call", needs)
 			}
 		}
 	}
@@ -89,6 +89,9 @@ func checkSkips(t *tree, r *report) {
 				continue
 			}
 			ast.Inspect(f.ast, func(n ast.Node) bool {
+				if branch, ok := n.(*ast.IfStmt); ok && t.asksUser(branch.Cond) {
+					return false
+				}
 				call, ok := n.(*ast.CallExpr)
 				if !ok || !skips(call) {
 					return true
@@ -103,6 +106,19 @@ func checkSkips(t *tree, r *report) {
 			})
 		}
 	}
+}
+
+// asksUser says whether a condition is about who runs the test, which nothing
+// can be installed for.
+func (t *tree) asksUser(cond ast.Expr) bool {
+	asks := false
+	ast.Inspect(cond, func(n ast.Node) bool {
+		if e, ok := n.(ast.Expr); ok {
+			asks = asks || t.names(e, "os", "Geteuid") || t.names(e, "os", "Getuid")
+		}
+		return !asks
+	})
+	return asks
 }
 
 // skips says whether a call ends a test as skipped. The receiver is known by
