@@ -1,0 +1,75 @@
+package main
+
+import "time"
+
+// config is the table of every setting. A field is one setting, and its tags
+// are all there is to know about it: its three spellings, who reads it, what
+// it means. Flags, GRIDLOOM_* variables, YAML paths, the help texts and
+// docs/configuration.md come from here and from nowhere else.
+//
+//	cfg      its name. Nesting makes the YAML path http.cert-key, which is the
+//	         flag --http-cert-key and the variable GRIDLOOM_HTTP_CERT_KEY
+//	in       the commands that have it; after a colon the sources it may come
+//	         from there (flag, env, yaml; joined by +). Without one: flag and
+//	         env, and for serve yaml too
+//	default  what it is otherwise; default_dev is for dev alone, default_http for
+//	         one listener
+//	help     what it means, help_dev in dev; {} stands for the listener's clients
+//	arg      what stands for its value in help texts; a word of help
+//	oneof    the only values allowed, separated by |
+//	range    the only numbers allowed, MIN-MAX
+//	secret   its value is never repeated in a message
+//	node     the field of node.Config that it ends up in, so that an error
+//	         about that field can be laid at the right door
+//
+// Secrets have no flag in serve, where the command line of a long-lived
+// process is there for every user of the machine to read.
+type config struct {
+	ConfigFile string `cfg:"config" in:"serve:flag+env" arg:"FILE" help:"read settings from the YAML file FILE"`
+
+	Name   string   `cfg:"name" in:"serve" arg:"NAME" node:"Name" help:"NAME of this node, its identity in the mesh (default node1 when alone)"`
+	Data   string   `cfg:"data" in:"serve dev" default:"gridloom-data" default_dev:"" arg:"DIR" node:"DataDir" help:"directory DIR for the index, the identity and generated credentials" help_dev:"keep everything in directory DIR, and start from what is there (default a temporary one)"`
+	Drive  []string `cfg:"drive" in:"serve" arg:"DIR" node:"Drives" help:"directory DIR for payload, one on each disk; repeatable (default drives/1 in the data directory)"`
+	Peers  peerList `cfg:"peers" in:"serve" arg:"NAME=URL,..." node:"Peers" help:"founding nodes NAME=URL,... of the mesh with the base URLs of their peer listeners, this node included; none: this node is alone"`
+	Nodes  int      `cfg:"nodes" in:"dev" default:"3" range:"1-32" arg:"N" help:"start N nodes"`
+	Drives int      `cfg:"drives" in:"dev" default:"2" range:"1-16" arg:"N" help:"give each node N drives"`
+	Port   int      `cfg:"port" in:"dev" default:"7400" range:"0-65535" arg:"BASE" help:"port BASE for gRPC of node 1, BASE+1 for its HTTP and BASE+2 for its peer listener; node 2 has BASE+10 to BASE+12, and so on; 0 takes free ports"`
+
+	GRPC listenerConfig `cfg:"grpc"`
+	HTTP listenerConfig `cfg:"http"`
+	Peer listenerConfig `cfg:"peer"`
+
+	Insecure []string `cfg:"insecure" in:"serve" oneof:"grpc|http|peer" arg:"LISTENER" help:"let LISTENER (grpc, http or peer) listen off loopback without a certificate; repeatable"`
+
+	KeyFile        string   `cfg:"key-file" in:"serve client" arg:"FILE" node:"RootKey" help:"read the key from FILE (the key alone, or a line GRIDLOOM_KEY=...)"`
+	Key            string   `cfg:"key" in:"serve:env dev client" secret:"" arg:"KEY" node:"RootKey" help:"the KEY itself (gridloom keygen makes one)"`
+	MeshSecretFile string   `cfg:"mesh-secret-file" in:"serve" arg:"FILE" node:"MeshSecrets" help:"read the mesh secret, the same on all nodes, from FILE; of several lines the first is used and all are accepted"`
+	MeshSecret     []string `cfg:"mesh-secret" in:"serve:env" secret:"" arg:"SECRET" node:"MeshSecrets" help:"the SECRET itself, or several with commas (gridloom keygen --mesh-secret makes one)"`
+
+	Reserve byteSize `cfg:"reserve" in:"serve dev" arg:"SIZE" node:"ReserveBytes" help:"keep SIZE (bytes, or with KiB, MiB, GiB, TiB) free on each drive; 0 leaves the choice to Gridloom"`
+
+	OTLP struct {
+		Endpoint string `cfg:"endpoint" in:"serve dev" arg:"HOST:PORT" node:"OTLPEndpoint" help:"send metrics and traces to the OpenTelemetry collector at HOST:PORT (OTLP over gRPC)"`
+		Insecure bool   `cfg:"insecure" in:"serve dev" node:"OTLPInsecure" help:"talk to the collector without TLS"`
+	} `cfg:"otlp"`
+
+	Log struct {
+		Level  string `cfg:"level" in:"serve dev" default:"info" default_dev:"warn" oneof:"debug|info|warn|error" arg:"LEVEL" help:"log from LEVEL on: debug, info, warn or error"`
+		Format string `cfg:"format" in:"serve dev" default:"text" oneof:"text|json" arg:"FORMAT" help:"log as FORMAT: text or json"`
+	} `cfg:"log"`
+
+	Endpoint  string        `cfg:"endpoint" in:"client" default:"127.0.0.1:7400" arg:"HOST:PORT" help:"gRPC listener HOST:PORT of any node"`
+	CA        string        `cfg:"ca" in:"client" arg:"FILE" help:"use TLS, and trust the certificate authorities in FILE (PEM) instead of the system's"`
+	Cert      string        `cfg:"cert" in:"client" arg:"FILE" help:"show the node the client certificate in FILE (PEM)"`
+	CertKey   string        `cfg:"cert-key" in:"client" arg:"FILE" help:"the client certificate's private key is in FILE (PEM)"`
+	Plaintext bool          `cfg:"plaintext" in:"client" help:"send key and bytes without TLS to an endpoint off loopback"`
+	Timeout   time.Duration `cfg:"timeout" in:"client" default:"30s" arg:"DURATION" help:"give up on a call after DURATION, and on a transfer that makes no progress for as long; 0 never"`
+}
+
+// listenerConfig is one listener of a node.
+type listenerConfig struct {
+	Addr    string `cfg:"addr" in:"serve" default_grpc:"127.0.0.1:7400" default_http:"127.0.0.1:7401" default_peer:"127.0.0.1:7402" arg:"HOST:PORT" node:"Addr" help:"listen on HOST:PORT for {}; port 0 takes a free one"`
+	Cert    string `cfg:"cert" in:"serve" arg:"FILE" node:"CertFile" help:"use TLS with {}, with the certificate chain in FILE (PEM)"`
+	CertKey string `cfg:"cert-key" in:"serve" arg:"FILE" node:"KeyFile" help:"the private key for that is in FILE (PEM)"`
+	CA      string `cfg:"ca" in:"serve" arg:"FILE" node:"CAFile" help:"demand a certificate from {}, signed by an authority in FILE (PEM)"`
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
+)
+
+// TestMain lets the test binary stand in for the program, for the scripts and
+// for tests of whole processes: called gridloom it is gridloom.
+func TestMain(m *testing.M) {
+	testscript.Main(leakChecked{m}, map[string]func(){"gridloom": main})
+}
+
+// leakChecked fails a run of tests that leaves goroutines.
+type leakChecked struct{ m *testing.M }
+
+func (l leakChecked) Run() int {
+	code := l.m.Run()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}
+
+// result is what a run of the program left.
+type result struct {
+	code        int
+	out, errOut string
+}
+
+// try runs a command line to its end, with GRIDLOOM_ variables as they are
+// given, and no others.
+func try(t *testing.T, env []string, stdin string, args ...string) result {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	code := run(t.Context(), args, strings.NewReader(stdin), &out, &errOut, env)
+	return result{code, out.String(), errOut.String()}
+}
+
+// wantUsage checks that a run was refused with a message that holds all of
+// these, and with nothing on standard output.
+func wantUsage(t *testing.T, r result, parts ...string) {
+	t.Helper()
+	if r.code != exitUsage || r.out != "" {
+		t.Errorf("exit code %d, output %q; want %d and none\n%s", r.code, r.out, exitUsage, r.errOut)
+	}
+	for _, part := range parts {
+		if !strings.Contains(r.errOut, part) {
+			t.Errorf("the error has no %q:\n%s", part, r.errOut)
+		}
+	}
+}
+
+func TestUsageErrors(t *testing.T) {
+	key := []string{"GRIDLOOM_KEY=" + testKey}
+	for _, c := range []struct {
+		args string
+		want []string
+	}{
+		{"nosuch", []string{`"nosuch"`}},
+		{"completion nosuch", []string{`"nosuch"`}},
+		{"put a", []string{"gridloom put: got 1 arguments; want: gridloom put SOURCE..."}},
+		{"put --nosuch a b", []string{"gridloom put: --nosuch: no such flag"}},
+		{"ls --endpiont x", []string{"--endpiont: no such flag; did you mean --endpoint?"}},
+		{"ls --timeout soon", []string{`--timeout: "soon" is not a duration like 30s`}},
+		{"ls --endpoint nowhere", []string{`--endpoint: "nowhere" is not HOST:PORT`}},
+		{"ls /key", []string{`"/key" has no bucket`}},
+		{"get bucket", []string{`"bucket" names no object; want BUCKET/KEY`}},
+		{"get bucket/folder/", []string{`"bucket/folder/" names no object`}},
+		{"get -r bucket -", []string{"-r needs a folder"}},
+		{"get -r bucket --range 0-1", []string{"-r fetches whole objects"}},
+		{"get b/k - --range 5-2", []string{`--range: "5-2"`}},
+		{"get -r bucket --parallel 0", []string{"--parallel: 0 is not between 1 and 100"}},
+		{"mb a b/c", []string{`"b/c" is more than a bucket`}},
+		{"put - bucket/", []string{"standard input has no name"}},
+		{"put - x bucket/", []string{"standard input has no name"}},
+		{"put a b bucket/key", []string{"bucket/key is one object, and there are 2 sources"}},
+		{"put . bucket", []string{". is a folder; -r stores it"}},
+		{"put - b/k --meta novalue", []string{`--meta: "novalue" is not NAME=VALUE`}},
+		{"put - b/k --meta a=1 --meta a=2", []string{"--meta: a is given twice"}},
+		{"put - b/k --if-match=", []string{"--if-match"}},
+		{"rm -r b --if-match x", []string{"--if-match is for one object"}},
+		{"ls --plaintext --ca x", []string{"--plaintext: contradicts --ca"}},
+		{"ls --ca nosuch.pem", []string{"--ca: ", "nosuch.pem"}},
+		{"ls --cert x --ca main_test.go", []string{"--ca: main_test.go holds no certificate"}},
+		{"ls --cert x", []string{"--cert and --cert-key are given together"}},
+		{"serve --key x", []string{"--key: no such flag"}},
+		{"serve extra", []string{"got 1 arguments"}},
+		{"dev --nodes 0", []string{`--nodes: "0" is not between 1 and 32`}},
+		{"dev --nodes many", []string{`--nodes: "many" is not a number`}},
+		{"dev --port 65530", []string{"--port: 65530 leaves no ports for 3 nodes: the last would be 65552"}},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			wantUsage(t, try(t, key, "", strings.Fields(c.args)...), append(c.want, "--help shows how to use it.")...)
+		})
+	}
+}
+
+// A key never shows up in a message, wherever it came from.
+func TestKeyErrors(t *testing.T) {
+	broken := testKey[:len(testKey)-2] + "xx"
+	file := t.TempDir() + "/key"
+	writeFile(t, file, "GRIDLOOM_KEY="+broken+"\n")
+	writeFile(t, file+".empty", "# nothing\n")
+	for _, c := range []struct {
+		name string
+		env  []string
+		args []string
+		want string
+	}{
+		{"none", nil, nil, "no key: give --key-file, or set GRIDLOOM_KEY"},
+		{"flag", nil, []string{"--key", broken}, "--key: "},
+		{"variable", []string{"GRIDLOOM_KEY=" + broken}, nil, "--key (from GRIDLOOM_KEY): "},
+		{"file", nil, []string{"--key-file", file}, "--key-file: "},
+		{"file by variable", []string{"GRIDLOOM_KEY_FILE=" + file}, nil, "--key-file (from GRIDLOOM_KEY_FILE): "},
+		{"no file", nil, []string{"--key-file", file + ".none"}, "--key-file: open " + file + ".none"},
+		{"empty file", nil, []string{"--key-file", file + ".empty"}, "--key-file: " + file + ".empty is empty"},
+		{"both", nil, []string{"--key", testKey, "--key-file", file}, "--key: given together with --key-file"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := try(t, c.env, "", append([]string{"ls"}, c.args...)...)
+			wantUsage(t, r, "gridloom ls: "+c.want)
+			if secret := strings.Split(testKey, "_")[2]; strings.Contains(r.errOut, secret) {
+				t.Errorf("the secret is in the message:\n%s", r.errOut)
+			}
+		})
+	}
+}
+
+func TestErrorsAsJSON(t *testing.T) {
+	r := try(t, nil, "", "put", "--json", "--nosuch")
+	want := `{"error":{"command":"put","reason":"usage","message":"--nosuch: no such flag"}}` + "\n"
+	if r.errOut != want || r.code != exitUsage {
+		t.Errorf("exit code %d\n got %swant %s", r.code, r.errOut, want)
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for _, args := range []string{"", "--help", "help"} {
+		if r := try(t, nil, "", strings.Fields(args)...); r.code != exitDone || !strings.Contains(r.out, "Exit codes: 0 done") {
+			t.Errorf("%q: exit code %d\n%s", args, r.code, r.out)
+		}
+	}
+	a := &app{}
+	for _, cmd := range a.rootCommand().Commands() {
+		r := try(t, nil, "", cmd.Name(), "--help")
+		if r.code != exitDone || !strings.Contains(r.out, "Usage:\n  gridloom "+cmd.Name()) {
+			t.Errorf("%s --help: exit code %d\n%s", cmd.Name(), r.code, r.out)
+		}
+		if cmd.Name() != "version" && cmd.Name() != "completion" && !strings.Contains(r.out, "Examples:\n  ") {
+			t.Errorf("%s --help has no examples", cmd.Name())
+		}
+	}
+}
+
+func TestKeygen(t *testing.T) {
+	key := strings.TrimSpace(try(t, nil, "", "keygen").out)
+	if r := try(t, []string{"GRIDLOOM_KEY=" + key}, "", "ls", "--endpoint", "127.0.0.1:1"); r.code != exitFailed || !strings.Contains(r.errOut, "no connection to the node at 127.0.0.1:1") {
+		t.Errorf("a made key isn't taken: exit code %d: %s", r.code, r.errOut)
+	}
+	if again := strings.TrimSpace(try(t, nil, "", "keygen").out); again == key {
+		t.Error("two keys are the same")
+	}
+	secret := try(t, nil, "", "keygen", "--mesh-secret", "--json").out
+	if !strings.HasPrefix(secret, `{"mesh_secret":"`) {
+		t.Errorf("mesh secret: %s", secret)
+	}
+}

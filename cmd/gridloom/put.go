@@ -1,0 +1,386 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"mime"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	gridloomv1 "github.com/gridloom/gridloom/gen/gridloom/v1"
+)
+
+func (a *app) putCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "put SOURCE... BUCKET[/KEY]",
+		Short: "Store files, folders or standard input",
+		Long: `Store files as objects. The last argument says where: a key for one source,
+or, as a bucket alone or with a slash at the end, "into this": each source
+then keeps its own name below it. "-" is standard input, which needs a key.
+
+With -r a source may be a folder. Every regular file below it is stored, many
+at once, under the key with its path in the folder added. FOLDER/. is the
+folder's contents without its name. Symbolic links and special files in a
+folder are not stored; each is named on standard error.
+
+What is read is checked on arrival by SHA-256 and CRC-64/NVME before the
+object becomes visible; a put that is cut off leaves nothing behind.`,
+		Example: `  gridloom put report.pdf docs/2026/report.pdf
+  gridloom put a.jpg b.jpg photos/summer/
+  gridloom put -r ./site web              (site/index.html is web/site/index.html)
+  gridloom put -r ./site/. web/v2         (site/index.html is web/v2/index.html)
+  pg_dump shop | gridloom put - backups/shop.sql --content-type application/sql
+  gridloom put new.cfg etc/app.cfg --if-match 9f86d0…   (only if nobody changed it)
+  gridloom put new.cfg etc/app.cfg --if-none-match '*'  (only if there is none)`,
+		Args: arguments(2, -1),
+	}
+	recursive := cmd.Flags().BoolP("recursive", "r", false, "store folders with all that is in them")
+	parallel := parallelFlag(cmd)
+	headers := headerFlags(cmd)
+	return a.clientCommand(cmd, func(ctx context.Context, c *client, cmd *cobra.Command, args []string) error {
+		header, err := headers()
+		if err != nil {
+			return err
+		}
+		p := &putting{app: a, client: c, header: header, recursive: *recursive}
+		dest, err := parseAddress(args[len(args)-1])
+		if err != nil {
+			return err
+		}
+		return p.run(ctx, cmd, *parallel, args[:len(args)-1], dest)
+	})
+}
+
+// headerFlags adds the flags that describe an object, and returns what reads
+// them.
+func headerFlags(cmd *cobra.Command) func() (*gridloomv1.PutObjectHeader, error) {
+	f := cmd.Flags()
+	h := &gridloomv1.PutObjectHeader{}
+	f.StringVar(&h.ContentType, "content-type", "", "media `TYPE` (default by the file name's extension)")
+	f.StringVar(&h.CacheControl, "cache-control", "", "Cache-Control `VALUE` to serve it with")
+	f.StringVar(&h.ContentDisposition, "content-disposition", "", "Content-Disposition `VALUE` to serve it with")
+	f.StringVar(&h.ContentEncoding, "content-encoding", "", "Content-Encoding `VALUE` to serve it with")
+	f.StringVar(&h.ContentLanguage, "content-language", "", "Content-Language `VALUE` to serve it with")
+	meta := f.StringArray("meta", nil, "user metadata `NAME=VALUE`; repeatable")
+	f.StringSlice("if-match", nil, "store only over an object with this `ETAG`; repeatable")
+	f.StringSlice("if-none-match", nil, "don't store over an object with this `ETAG`, or with '*' over any; repeatable")
+	return func() (*gridloomv1.PutObjectHeader, error) {
+		metadata, err := pairs("meta", *meta)
+		if err != nil {
+			return nil, err
+		}
+		h.Metadata = metadata
+		h.Conditions, err = conditions(cmd)
+		return h, err
+	}
+}
+
+// conditions reads --if-match and --if-none-match; nil is none.
+func conditions(cmd *cobra.Command) (*gridloomv1.Conditions, error) {
+	match, err := etags(cmd, "if-match")
+	if err != nil {
+		return nil, err
+	}
+	noneMatch, err := etags(cmd, "if-none-match")
+	if err != nil || len(match) == 0 && len(noneMatch) == 0 {
+		return nil, err
+	}
+	return &gridloomv1.Conditions{IfMatch: match, IfNoneMatch: noneMatch}, nil
+}
+
+// putting is one gridloom put.
+type putting struct {
+	app       *app
+	client    *client
+	header    *gridloomv1.PutObjectHeader // what all objects have in common
+	recursive bool
+	meter     *meter
+}
+
+// item is one argument of put, looked at before anything is sent.
+type item struct {
+	text string // as it was given; "-" is standard input
+	info fs.FileInfo
+}
+
+// name is what a source is called below "into this"; "" is nothing, for a
+// folder that was given as . or with /. at its end.
+func (s item) name() string {
+	last := filepath.ToSlash(strings.TrimRight(s.text, `/`+string(filepath.Separator)))
+	if last = path.Base(last); last == "." || last == ".." || last == "/" || filepath.VolumeName(last) != "" {
+		return ""
+	}
+	return last
+}
+
+// look checks all sources against the destination. Nothing has been sent when
+// it finds something wrong.
+func (p *putting) look(args []string, dest address) ([]item, error) {
+	if len(args) > 1 && !dest.folder() {
+		return nil, usageErrorf("%s is one object, and there are %d sources; %s/ stores them below it", dest, len(args), dest)
+	}
+	sources := make([]item, len(args))
+	for i, text := range args {
+		sources[i].text = text
+		if text == "-" {
+			if len(args) > 1 || dest.folder() {
+				return nil, usageErrorf("standard input has no name: give its object's as BUCKET/KEY, and no other source")
+			}
+			continue
+		}
+		info, err := os.Stat(text)
+		if err != nil {
+			return nil, err
+		}
+		if info.IsDir() && !p.recursive {
+			return nil, usageErrorf("%s is a folder; -r stores it with all that is in it", text)
+		}
+		sources[i].info = info
+	}
+	return sources, nil
+}
+
+func (p *putting) run(ctx context.Context, cmd *cobra.Command, parallel int, args []string, dest address) error {
+	sources, err := p.look(args, dest)
+	if err != nil {
+		return err
+	}
+	if len(sources) == 1 && (sources[0].info == nil || !sources[0].info.IsDir()) {
+		return p.putOne(ctx, sources[0], dest)
+	}
+	b, err := p.app.newBatch(ctx, p.client, cmd, parallel)
+	if err != nil {
+		return err
+	}
+	p.meter = p.app.newMeter(0)
+	defer p.meter.stop()
+	b.meter = p.meter
+	for _, s := range sources {
+		if s.info.IsDir() {
+			p.walk(b, s, dest)
+			continue
+		}
+		p.meter.expect(s.info.Size())
+		b.do(func(ctx context.Context) error {
+			f, err := os.Open(s.text)
+			if err != nil {
+				return err
+			}
+			return p.putFile(ctx, f, s.text, dest.into(s.name()))
+		})
+	}
+	return b.wait(ctx)
+}
+
+// putOne stores a single file or stream.
+func (p *putting) putOne(ctx context.Context, s item, dest address) error {
+	if s.text == "-" {
+		p.meter = p.app.newMeter(-1)
+		defer p.meter.stop()
+		return p.send(ctx, p.app.stdin, -1, "-", dest)
+	}
+	f, err := os.Open(s.text)
+	if err != nil {
+		return err
+	}
+	size := int64(-1)
+	if s.info.Mode().IsRegular() {
+		size = s.info.Size()
+	}
+	p.meter = p.app.newMeter(size)
+	defer p.meter.stop()
+	return p.putFile(ctx, f, s.text, dest.into(s.name()))
+}
+
+// walk stores the files of a folder. It opens the folder once and everything
+// else through that, so that nothing outside is read, whatever is done to the
+// folder meanwhile.
+func (p *putting) walk(b *batch, s item, dest address) {
+	root, err := os.OpenRoot(s.text)
+	if err != nil {
+		b.fail(err)
+		return
+	}
+	defer root.Close() // files that are open stay so
+	prefix := dest.prefix()
+	if name := s.name(); dest.folder() && name != "" {
+		prefix += name + "/"
+	}
+	err = fs.WalkDir(root.FS(), ".", func(rel string, d fs.DirEntry, err error) error {
+		file := filepath.Join(s.text, filepath.FromSlash(rel))
+		switch {
+		case err != nil:
+			b.fail(about(shown(file), err))
+		case d.IsDir():
+		case !d.Type().IsRegular():
+			b.note(&skippedError{fmt.Sprintf("%s: not stored: it is %s", shown(file), kindOf(d.Type()))})
+		case !utf8.ValidString(rel):
+			b.fail(fmt.Errorf("%q: not stored: its name is not UTF-8", file))
+		default:
+			f, err := root.Open(rel)
+			if err != nil {
+				b.fail(about(shown(file), err))
+				break
+			}
+			if info, err := f.Stat(); err == nil {
+				p.meter.expect(info.Size())
+			}
+			if !b.do(func(ctx context.Context) error { return p.putFile(ctx, f, file, address{dest.bucket, prefix + rel}) }) {
+				f.Close()
+			}
+		}
+		return b.ctx.Err()
+	})
+	if err != nil && b.ctx.Err() == nil {
+		b.fail(err)
+	}
+}
+
+// kindOf names what is no regular file.
+func kindOf(m fs.FileMode) string {
+	switch {
+	case m&fs.ModeSymlink != 0:
+		return "a symbolic link"
+	case m&fs.ModeNamedPipe != 0:
+		return "a named pipe"
+	case m&fs.ModeSocket != 0:
+		return "a socket"
+	case m&fs.ModeDevice != 0:
+		return "a device"
+	}
+	return "a special file"
+}
+
+// putFile stores an open file and closes it.
+func (p *putting) putFile(ctx context.Context, f *os.File, name string, dest address) error {
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	size := int64(-1)
+	if info.Mode().IsRegular() {
+		size = info.Size()
+	}
+	return p.send(ctx, f, size, name, dest)
+}
+
+// send stores one stream under dest and prints the object. size < 0 is not
+// known; name is what the stream is called on this side.
+func (p *putting) send(ctx context.Context, from io.Reader, size int64, name string, dest address) error {
+	header := proto.CloneOf(p.header)
+	header.Bucket, header.Key = dest.bucket, dest.key
+	if size >= 0 {
+		header.Size = &size
+	}
+	if header.ContentType == "" {
+		header.ContentType = mime.TypeByExtension(path.Ext(dest.key))
+	}
+	o, err := p.client.put(ctx, header, from, p.meter)
+	if err != nil {
+		return about(shown(name), err)
+	}
+	j := toJSON(o)
+	j.File = name
+	return p.app.out.print(j, func() string {
+		return fmt.Sprintf("%s → %s  %s\n", shown(name), shown(dest.String()), byteSize(j.Size))
+	})
+}
+
+// about puts the name of a thing before an error. The paths that the system's
+// errors carry are dropped: they are parts of that name, or of a temporary one.
+func about(name string, err error) error {
+	var (
+		path *fs.PathError
+		link *os.LinkError
+	)
+	switch {
+	case errors.As(err, &path):
+		err = fmt.Errorf("%s: %w", path.Op, path.Err)
+	case errors.As(err, &link):
+		err = fmt.Errorf("%s: %w", link.Op, link.Err)
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// put streams an object to the node: header, chunks, and the checksums over
+// what was sent. On any error the stream is cut off before its trailer, which
+// leaves nothing behind on the node.
+func (c *client) put(ctx context.Context, header *gridloomv1.PutObjectHeader, from io.Reader, m *meter) (o *gridloomv1.Object, err error) {
+	ctx, dog, cancel := c.watch(ctx)
+	defer cancel()
+	defer func() { err = stalled(ctx, err) }()
+	dog.wake()
+	stream, err := c.objects.PutObject(ctx)
+	if err != nil {
+		return nil, err
+	}
+	send := func(msg *gridloomv1.PutObjectRequest) error {
+		dog.wake()
+		defer dog.sleep()
+		err := stream.Send(msg)
+		if errors.Is(err, io.EOF) { // the node has answered already: why is in its answer
+			_, err = stream.CloseAndRecv()
+		}
+		return err
+	}
+	if err := send(&gridloomv1.PutObjectRequest{Part: &gridloomv1.PutObjectRequest_Header{Header: header}}); err != nil {
+		return nil, err
+	}
+	sums := newChecksums()
+	sent, err := sendChunks(send, io.TeeReader(from, sums), header.Size, m)
+	if err != nil {
+		m.add(-int(sent))
+		return nil, err
+	}
+	trailer := &gridloomv1.PutObjectTrailer{Checksums: sums.values()}
+	if err := send(&gridloomv1.PutObjectRequest{Part: &gridloomv1.PutObjectRequest_Trailer{Trailer: trailer}}); err != nil {
+		return nil, err
+	}
+	dog.wake()
+	reply, err := stream.CloseAndRecv()
+	return reply.GetObject(), err
+}
+
+// sendChunks sends from to its end, and fails where that is not want bytes.
+func sendChunks(send func(*gridloomv1.PutObjectRequest) error, from io.Reader, want *int64, m *meter) (sent int64, err error) {
+	size := int64(chunkBytes)
+	if want != nil {
+		size = min(size, *want+1) // the byte more finds a file that grows
+	}
+	// The buffer is used again for each message: gRPC has encoded a message when
+	// Send returns, and this connection has no tracer that would look at it later.
+	buf := make([]byte, size)
+	chunk := &gridloomv1.PutObjectRequest_Chunk{}
+	msg := &gridloomv1.PutObjectRequest{Part: chunk}
+	for {
+		n, err := from.Read(buf)
+		if n > 0 {
+			if sent += int64(n); want != nil && sent > *want {
+				return sent, errors.New("grew while it was read")
+			}
+			chunk.Chunk = buf[:n]
+			if err := send(msg); err != nil {
+				return sent, err
+			}
+			m.add(n)
+		}
+		switch {
+		case errors.Is(err, io.EOF) && want != nil && sent < *want:
+			return sent, errors.New("shrank while it was read")
+		case errors.Is(err, io.EOF):
+			return sent, nil
+		case err != nil:
+			return sent, err
+		}
+	}
+}

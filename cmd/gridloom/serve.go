@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/gridloom/gridloom/node"
+	"github.com/gridloom/gridloom/node/iam"
+)
+
+func (a *app) serveCommand() *cobra.Command {
+	s := newSettings(forServe)
+	cmd := &cobra.Command{
+		Use:     "serve",
+		GroupID: "server",
+		Short:   "Run one node, alone or of a mesh",
+		Long: `Run one node until it is told to stop.
+
+Without --peers it is alone. It makes a root key the first time, and keeps it
+in the file credentials in its data directory.
+
+With --peers it is one of the founding nodes of a mesh. --name says which, and
+all of them need the same --peers, root key and mesh secret. The first of the
+sorted names keeps the index.
+
+A listener is on loopback unless its --…-addr says otherwise, and then it needs
+a certificate, or --insecure with its name.
+
+Every flag is also a variable (--http-cert: GRIDLOOM_HTTP_CERT) and a path in
+the YAML file that --config names (http.cert). A flag overrides a variable, and
+a variable the file.`,
+		Example: `  gridloom serve --data /var/lib/gridloom
+  gridloom serve --config /etc/gridloom.yaml
+  gridloom serve --name a --peers a=http://10.0.0.1:7402,b=http://10.0.0.2:7402 \
+      --grpc-addr 10.0.0.1:7400 --http-addr 10.0.0.1:7401 --peer-addr 10.0.0.1:7402 \
+      --insecure grpc,http,peer --key-file root.key --mesh-secret-file mesh.secret`,
+		Args: arguments(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := s.load(a.env); err != nil {
+				return err
+			}
+			return a.serve(cmd.Context(), s)
+		},
+	}
+	cmd.Flags().AddFlagSet(s.flags.flags)
+	return cmd
+}
+
+// serve runs one node.
+func (a *app) serve(ctx context.Context, s *settings) (err error) {
+	cfg := s.nodeConfig()
+	keep, err := s.serveCredentials(&cfg)
+	if err != nil {
+		return err
+	}
+	if err := cfg.Validate(); err != nil {
+		return &usageError{s.aboutNode(s.hintInsecure(err))}
+	}
+	n, err := node.Open(ctx, cfg, a.logger(s))
+	if err != nil {
+		return s.aboutNode(err)
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	// Only now is the data directory ours to write to.
+	if keep != nil {
+		if err := keep.keep(cfg.DataDir); err != nil {
+			return s.about("data", err)
+		}
+	}
+	if err := a.printServing(s, cfg, n.Addrs()); err != nil {
+		return err
+	}
+	return s.aboutNode(n.Run(ctx))
+}
+
+// nodeConfig is what package node is told, all but the secrets.
+func (s *settings) nodeConfig() node.Config {
+	cfg := node.Config{
+		Name: s.Name, DataDir: s.Data, Drives: s.Drive, Peers: s.Peers,
+		GRPC: s.listener("grpc", s.GRPC), HTTP: s.listener("http", s.HTTP), Peer: s.listener("peer", s.Peer),
+		OTLPEndpoint: s.OTLP.Endpoint, OTLPInsecure: s.OTLP.Insecure,
+		ReserveBytes: int64(s.Reserve), Version: programVersion(),
+	}
+	if cfg.Name == "" && len(cfg.Peers) == 0 {
+		cfg.Name = "node1"
+	}
+	if len(cfg.Drives) == 0 {
+		cfg.Drives = []string{filepath.Join(cfg.DataDir, "drives", "1")}
+	}
+	return cfg
+}
+
+func (s *settings) listener(name string, l listenerConfig) node.ListenerConfig {
+	return node.ListenerConfig{
+		Addr: l.Addr, Insecure: slices.Contains(s.Insecure, name),
+		CertFile: l.Cert, KeyFile: l.CertKey, CAFile: l.CA,
+	}
+}
+
+// serveCredentials puts the key and the mesh secret into cfg: those given, and
+// for a node alone else those it keeps. What it returns is to be kept.
+func (s *settings) serveCredentials(cfg *node.Config) (keep *credentials, err error) {
+	key, haveKey, err := s.readKey()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.MeshSecrets, err = s.readMeshSecrets(); err != nil {
+		return nil, err
+	}
+	cfg.RootKey = key
+	if len(cfg.Peers) > 0 {
+		switch {
+		case !haveKey:
+			return nil, usageErrorf("a mesh needs one root key for all its nodes: give --key-file or GRIDLOOM_KEY (gridloom keygen makes one)")
+		case cfg.MeshSecrets == nil:
+			return nil, usageErrorf("a mesh needs one secret that its nodes share: give --mesh-secret-file or GRIDLOOM_MESH_SECRET (gridloom keygen --mesh-secret makes one)")
+		}
+		return nil, nil
+	}
+	if haveKey && cfg.MeshSecrets != nil {
+		return nil, nil
+	}
+	kept, err := readCredentials(cfg.DataDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		kept, err = generateCredentials(), nil
+		keep = &kept
+	}
+	if err != nil {
+		return nil, s.about("data", err)
+	}
+	if !haveKey {
+		cfg.RootKey = kept.key
+	}
+	if cfg.MeshSecrets == nil {
+		secret, err := iam.ParseMeshSecret(kept.secret)
+		if err != nil {
+			return nil, s.about("data", err)
+		}
+		cfg.MeshSecrets = [][]byte{secret}
+	}
+	return keep, nil
+}
+
+// hintInsecure adds to the refusal of an open listener how to have it after
+// all: package node knows no flags.
+func (s *settings) hintInsecure(err error) error {
+	var bad *node.ConfigError
+	if !errors.As(err, &bad) {
+		return err
+	}
+	field, ok := strings.CutSuffix(bad.Field, ".Addr")
+	if !ok {
+		return err
+	}
+	name := strings.ToLower(field)
+	addr := map[string]string{"grpc": s.GRPC.Addr, "http": s.HTTP.Addr, "peer": s.Peer.Addr}[name]
+	host, _, splitErr := net.SplitHostPort(addr)
+	if splitErr != nil || host == "localhost" {
+		return err
+	}
+	return &node.ConfigError{Field: bad.Field, Err: fmt.Errorf("%w (--%s-cert and --%s-cert-key, or --insecure=%s)", bad.Err, name, name, name)}
+}
+
+// logger logs to standard error. The table has checked level and format.
+func (a *app) logger(s *settings) *slog.Logger {
+	level := map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}[s.Log.Level]
+	o := &slog.HandlerOptions{Level: level}
+	if s.Log.Format == "json" {
+		return slog.New(slog.NewJSONHandler(a.stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(a.stderr, o))
+}
+
+// jsonServing is what serve prints when its listeners are open; dev has one
+// for each node.
+type jsonServing struct {
+	Name string `json:"name"`
+	GRPC string `json:"grpc"` // HOST:PORT
+	HTTP string `json:"http"` // base URL
+	Peer string `json:"peer"` // base URL
+	Data string `json:"data"`
+}
+
+func serving(cfg node.Config, addrs node.Addrs) jsonServing {
+	url := func(l node.ListenerConfig, addr string) string {
+		if l.TLS() {
+			return "https://" + addr
+		}
+		return "http://" + addr
+	}
+	return jsonServing{
+		Name: cfg.Name, GRPC: addrs.GRPC, HTTP: url(cfg.HTTP, addrs.HTTP), Peer: url(cfg.Peer, addrs.Peer), Data: cfg.DataDir,
+	}
+}
+
+func (a *app) printServing(s *settings, cfg node.Config, addrs node.Addrs) error {
+	j := serving(cfg, addrs)
+	return a.out.print(j, func() string {
+		key := "as given"
+		if s.given("key") == fromDefault && s.given("key-file") == fromDefault {
+			key = "in " + credentialsFile(cfg.DataDir)
+		}
+		return fmt.Sprintf("Gridloom %s, node %s\n  gRPC  %s\n  HTTP  %s\n  peer  %s\n  data  %s\n  key   %s\n",
+			programVersion(), j.Name, j.GRPC, j.HTTP, j.Peer, j.Data, key)
+	})
+}

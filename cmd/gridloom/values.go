@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/gridloom/gridloom/node"
+)
+
+// byteSize is a number of bytes, written with or without a binary unit.
+type byteSize int64
+
+var byteUnits = []struct {
+	suffix string
+	shift  uint
+}{{"TiB", 40}, {"GiB", 30}, {"MiB", 20}, {"KiB", 10}}
+
+// Set parses "1073741824", "1GiB" or "1.5 GiB".
+func (b *byteSize) Set(text string) error {
+	number, shift := text, uint(0)
+	for _, u := range byteUnits {
+		if n, ok := strings.CutSuffix(text, u.suffix); ok {
+			number, shift = strings.TrimSpace(n), u.shift
+			break
+		}
+	}
+	if n, err := strconv.ParseInt(number, 10, 64); err == nil {
+		if n < 0 || n > math.MaxInt64>>shift {
+			return errors.New("is out of range")
+		}
+		*b = byteSize(n << shift)
+		return nil
+	}
+	f, err := strconv.ParseFloat(number, 64)
+	if err != nil || shift == 0 {
+		return errors.New("is not a size: bytes, or a number with KiB, MiB, GiB or TiB")
+	}
+	if f *= float64(int64(1) << shift); !(f >= 0 && f < math.MaxInt64) {
+		return errors.New("is out of range")
+	}
+	*b = byteSize(f)
+	return nil
+}
+
+// String writes a size with at most one digit after the point.
+func (b byteSize) String() string {
+	for _, u := range byteUnits {
+		if b >= 1<<u.shift {
+			s := strconv.FormatFloat(float64(b)/float64(int64(1)<<u.shift), 'f', 1, 64)
+			return strings.TrimSuffix(s, ".0") + " " + u.suffix
+		}
+	}
+	return strconv.FormatInt(int64(b), 10)
+}
+
+// Type implements pflag.Value.
+func (*byteSize) Type() string { return "size" }
+
+// peerList is NAME=URL,NAME=URL,…
+type peerList []node.Peer
+
+// Set adds one or more peers.
+func (l *peerList) Set(text string) error {
+	for item := range strings.SplitSeq(text, ",") {
+		if err := l.Append(item); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Append adds one peer. Whether its parts make sense is node.Config's to say.
+func (l *peerList) Append(item string) error {
+	name, url, ok := strings.Cut(strings.TrimSpace(item), "=")
+	if !ok || name == "" || url == "" {
+		return fmt.Errorf("is not NAME=URL,NAME=URL,... with URLs like http://10.0.0.1:7402")
+	}
+	*l = append(*l, node.Peer{Name: name, URL: url})
+	return nil
+}
+
+// String implements pflag.Value.
+func (l *peerList) String() string {
+	parts := make([]string, len(*l))
+	for i, p := range *l {
+		parts[i] = p.Name + "=" + p.URL
+	}
+	return strings.Join(parts, ",")
+}
+
+// Type implements pflag.Value.
+func (*peerList) Type() string { return "peers" }
