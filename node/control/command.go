@@ -2,7 +2,7 @@ package control
 
 //go:generate go tool -modfile=../../internal/tools/go.mod msgp -file=command.go -o=command_gen.go -tests=false -io=false
 
-//msgp:limit arrays:4096 maps:1024
+//msgp:limit arrays:1024 maps:1024
 
 // CommandVersion is the version of commands that this program writes and
 // applies. A command of another version is refused before it enters the log.

@@ -8,7 +8,7 @@ import (
 
 // Size limits for msgp deserialization
 const (
-	z5439c54climitArrays = 4096
+	z5439c54climitArrays = 1024
 	z5439c54climitMaps   = 1024
 )
 

@@ -9,7 +9,7 @@ import (
 
 //go:generate go tool -modfile=../../internal/tools/go.mod msgp -unexported -file=outcome.go -o=outcome_gen.go -tests=false -io=false
 
-//msgp:limit arrays:65536 maps:1024
+//msgp:limit arrays:1024 maps:1024
 
 // outcome is what a command came to, in the form that is remembered for
 // retries and that crosses the wire. It holds nothing that the command holds

@@ -8,7 +8,7 @@ import (
 
 // Size limits for msgp deserialization
 const (
-	zd8bd641elimitArrays = 65536
+	zd8bd641elimitArrays = 1024
 	zd8bd641elimitMaps   = 1024
 )
 

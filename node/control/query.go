@@ -2,7 +2,7 @@ package control
 
 //go:generate go tool -modfile=../../internal/tools/go.mod msgp -file=query.go -o=query_gen.go -tests=false -io=false
 
-//msgp:limit arrays:65536 maps:1024
+//msgp:limit arrays:1024 maps:1024
 
 // QueryVersion is the version of queries that this program asks and answers.
 const QueryVersion = 1
@@ -44,14 +44,14 @@ type BucketsQuery struct {
 	Limit int    `msg:"l"` // 0 and more than MaxPage mean MaxPage
 }
 
-// RecordQuery asks for Answer.Record. BucketNotFound, ObjectNotFound.
+// RecordQuery asks for Answer.Record and Bucket. BucketNotFound, ObjectNotFound.
 type RecordQuery struct {
 	Bucket string `msg:"b"`
 	Key    string `msg:"k"`
 }
 
 // RecordsQuery asks for a page of a listing in the byte order of the keys:
-// Answer.Records, CommonPrefixes, Next and More. One page is one consistent
+// Answer.Records, CommonPrefixes, Next, More and Bucket. One page is one consistent
 // view of the index; the next page is a later one. BucketNotFound.
 //
 // With a delimiter, all keys that share what comes up to and with the first

@@ -8,7 +8,7 @@ import (
 
 // Size limits for msgp deserialization
 const (
-	z9eee6f6blimitArrays = 65536
+	z9eee6f6blimitArrays = 1024
 	z9eee6f6blimitMaps   = 1024
 )
 

@@ -96,29 +96,29 @@ func (v *view) record(a *Answer, q *RecordQuery) error {
 	return nil
 }
 
-// records lists. Every turn of the loop gives one entry and moves the
-// iterator once, over a whole common prefix too, so a page costs no more than
-// its limit in seeks.
 func (v *view) records(a *Answer, q *RecordsQuery) (err error) {
 	if err := v.bucket(a, q.Bucket); err != nil {
 		return err
 	}
-	bucket := a.Bucket.ID
-	it, err := v.rows.NewIter(&pebble.IterOptions{
-		LowerBound: recordPosition(bucket, q.Prefix),
-		UpperBound: after(recordPosition(bucket, q.Prefix)),
-	})
+	first := recordPosition(a.Bucket.ID, q.Prefix)
+	it, err := v.rows.NewIter(&pebble.IterOptions{LowerBound: first, UpperBound: after(first)})
 	if err != nil {
 		return err
 	}
 	defer closeInto(&err, it)
+	return list(it, a, q)
+}
 
-	limit, room := pageSize(q.Limit), maxPageBytes
+// list fills a page from the rows that begin with the prefix. Every turn of
+// the loop gives one entry and moves the iterator once, over a whole common
+// prefix too, so a page costs no more than its limit in seeks.
+func list(it *pebble.Iterator, a *Answer, q *RecordsQuery) error {
+	bucket, limit, room := a.Bucket.ID, pageSize(q.Limit), maxPageBytes
 	ok := it.SeekGE(recordsBehind(bucket, q.After))
 	for count := 0; ok; count++ {
 		if count == limit || room <= 0 {
 			a.More = true
-			break
+			return it.Error()
 		}
 		_, key, _, err := parseRecordKey(it.Key())
 		if err != nil {
@@ -129,13 +129,9 @@ func (v *view) records(a *Answer, q *RecordsQuery) (err error) {
 			a.Next = folded + "\xff"
 			room -= len(folded)
 		} else {
-			value, err := it.ValueAndErr()
+			rec, err := recordAt(it)
 			if err != nil {
 				return err
-			}
-			var rec Record
-			if err := decodeRow(RecordVersion, value, &rec); err != nil {
-				return fmt.Errorf("at %q: %w", it.Key(), err)
 			}
 			rec.Inline, rec.Segments = nil, nil
 			a.Records = append(a.Records, rec)
@@ -144,10 +140,20 @@ func (v *view) records(a *Answer, q *RecordsQuery) (err error) {
 		}
 		ok = it.SeekGE(recordsBehind(bucket, a.Next))
 	}
-	if !a.More {
-		a.Next = ""
-	}
+	a.Next = ""
 	return it.Error()
+}
+
+// recordAt reads the record that the iterator is at.
+func recordAt(it *pebble.Iterator) (rec Record, err error) {
+	value, err := it.ValueAndErr()
+	if err != nil {
+		return rec, err
+	}
+	if err := decodeRow(RecordVersion, value, &rec); err != nil {
+		return rec, fmt.Errorf("at %q: %w", it.Key(), err)
+	}
+	return rec, nil
 }
 
 // recordsBehind is where the rows of the keys behind a position begin. The

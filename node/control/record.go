@@ -2,7 +2,7 @@ package control
 
 //go:generate go tool -modfile=../../internal/tools/go.mod msgp -file=record.go -o=record_gen.go -tests=false -io=false
 
-//msgp:limit arrays:4096 maps:1024
+//msgp:limit arrays:1024 maps:1024
 
 // RecordVersion is the version of records that this program writes and reads.
 const RecordVersion = 1
@@ -41,9 +41,9 @@ type Record struct {
 
 	LogTime int64 `msg:"t"` // of the put, unix ns; set by the index
 
-	Layout   uint8     `msg:"l,omitempty"`  // 0: whole segments; others are reserved
-	Inline   []byte    `msg:"in,omitempty"` // the payload itself, where it is small
-	Segments []Segment `msg:"sg,omitempty"` // the payload in order, where it isn't
+	Layout   uint8     `msg:"l,omitempty"`              // 0: whole segments; others are reserved
+	Inline   []byte    `msg:"in,omitempty,limit=65536"` // the payload itself, where it is small
+	Segments []Segment `msg:"sg,omitempty"`             // the payload in order, where it isn't
 }
 
 // Segment is one payload file.

@@ -8,7 +8,7 @@ import (
 
 // Size limits for msgp deserialization
 const (
-	z89264a71limitArrays = 4096
+	z89264a71limitArrays = 1024
 	z89264a71limitMaps   = 1024
 )
 
@@ -328,7 +328,7 @@ func (z *Record) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Inline")
 				return
 			}
-			if zb0003 > z89264a71limitArrays {
+			if zb0003 > 65536 {
 				err = msgp.ErrLimitExceeded
 				return
 			}

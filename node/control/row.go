@@ -12,7 +12,7 @@ import (
 
 //go:generate go tool -modfile=../../internal/tools/go.mod msgp -unexported -file=row.go -o=row_gen.go -tests=false -io=false
 
-//msgp:limit arrays:65536 maps:1024
+//msgp:limit arrays:1024 maps:1024
 
 // A row's key is its kind, one byte, and then:
 //

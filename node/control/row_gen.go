@@ -8,7 +8,7 @@ import (
 
 // Size limits for msgp deserialization
 const (
-	zbb5cdfddlimitArrays = 65536
+	zbb5cdfddlimitArrays = 1024
 	zbb5cdfddlimitMaps   = 1024
 )
 

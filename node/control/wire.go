@@ -14,7 +14,7 @@ import (
 
 //go:generate go tool -modfile=../../internal/tools/go.mod msgp -unexported -file=wire.go -o=wire_gen.go -tests=false -io=false
 
-//msgp:limit arrays:65536 maps:1024
+//msgp:limit arrays:1024 maps:1024
 
 // The handlers of the index. Every node has them, so that one which is asked
 // by mistake can say so. An incompatible change is a new id.

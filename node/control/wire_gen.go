@@ -8,7 +8,7 @@ import (
 
 // Size limits for msgp deserialization
 const (
-	z5817a858limitArrays = 65536
+	z5817a858limitArrays = 1024
 	z5817a858limitMaps   = 1024
 )
 

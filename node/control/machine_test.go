@@ -1,0 +1,601 @@
+package control
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	gocmp "github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/gridloom/gridloom/node/fault"
+)
+
+// replica is a machine on its store, as one node has it.
+type replica struct {
+	fs    vfs.FS
+	store *store
+	m     *machine
+	batch *pebble.Batch // what is applied and not committed yet; nil: nothing
+}
+
+func newReplica(t require, fs vfs.FS) *replica {
+	r := &replica{fs: fs}
+	r.open(t)
+	return r
+}
+
+// require is what testing.T and rapid.T have in common here.
+type require interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
+func (r *replica) open(t require) {
+	t.Helper()
+	var err error
+	if r.store, err = openStore(r.fs, "state", slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	if r.m, err = loadMachine(r.store.db); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *replica) apply(t require, e *entry) *outcome {
+	t.Helper()
+	if r.batch == nil {
+		r.batch = r.store.db.NewIndexedBatch()
+	}
+	out, err := r.m.apply(r.batch, e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func (r *replica) commit(t require) {
+	t.Helper()
+	if r.batch == nil {
+		return
+	}
+	if err := errors.Join(r.m.seal(r.batch), r.batch.Commit(pebble.NoSync), r.batch.Close()); err != nil {
+		t.Fatal(err)
+	}
+	r.batch = nil
+}
+
+func (r *replica) close(t require) {
+	t.Helper()
+	r.commit(t)
+	if err := r.store.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *replica) view() *view {
+	return &view{rows: r.store.db, logTime: r.m.meta.LogTime, deployment: r.m.identity.Deployment, topology: r.m.topology}
+}
+
+func (r *replica) checksum(t require) uint64 {
+	t.Helper()
+	sum, err := checksum(r.store.db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sum
+}
+
+// model is the state machine as its users think of it, in plain maps.
+type model struct {
+	applied    uint64
+	logTime    int64
+	deployment string
+	epoch      uint64
+	nodes      map[string]Node
+	buckets    map[string]Bucket
+	records    map[[16]byte]map[string]Record // by bucket id and key
+	owners     map[[16]byte]bool              // segments a record refers to
+	garbage    []Garbage
+
+	outcomes map[[16]byte]*outcome
+	issued   [][16]byte // request id by index-1; zero for a repeated one
+	times    []int64
+	trimmed  int
+}
+
+func newModel() *model {
+	return &model{
+		nodes: map[string]Node{}, buckets: map[string]Bucket{}, records: map[[16]byte]map[string]Record{},
+		owners: map[[16]byte]bool{}, outcomes: map[[16]byte]*outcome{},
+	}
+}
+
+func (m *model) apply(e *entry) *outcome {
+	m.applied++
+	m.logTime = max(m.logTime, e.Stamp)
+	for range trimPerEntry {
+		if m.trimmed >= len(m.times) || m.times[m.trimmed] >= m.logTime-int64(10*time.Minute) {
+			break
+		}
+		delete(m.outcomes, m.issued[m.trimmed])
+		m.trimmed++
+	}
+	id := e.Command.RequestID
+	if known := m.outcomes[id]; known != nil {
+		// A repeated one has no time of its own: it is passed by when the
+		// one before it is.
+		m.issued, m.times = append(m.issued, [16]byte{}), append(m.times, 0)
+		return known
+	}
+	out := &outcome{}
+	kind := m.execute(e.Command, out)
+	if kind != 0 {
+		out = &outcome{Refused: true, Kind: uint16(kind)}
+	}
+	out.LogTime, out.Epoch = m.logTime, m.epoch
+	m.outcomes[id] = out
+	m.issued, m.times = append(m.issued, id), append(m.times, m.logTime)
+	return out
+}
+
+// execute returns the kind of the refusal, 0 for none.
+func (m *model) execute(c *Command, out *outcome) fault.Kind {
+	switch {
+	case c.Init != nil:
+		if m.deployment != "" {
+			return fault.Conflict
+		}
+		m.deployment = c.Init.Deployment
+	case c.CreateBucket != nil:
+		if _, ok := m.buckets[c.CreateBucket.Name]; ok {
+			return fault.AlreadyExists
+		}
+		b := Bucket{Name: c.CreateBucket.Name, ID: c.CreateBucket.ID, LogTime: m.logTime}
+		m.buckets[b.Name] = b
+		if m.records[b.ID] == nil {
+			m.records[b.ID] = map[string]Record{}
+		}
+		out.Bucket = &b
+	case c.DeleteBucket != nil:
+		b, ok := m.buckets[c.DeleteBucket.Name]
+		if !ok {
+			return fault.BucketNotFound
+		}
+		if len(m.records[b.ID]) > 0 {
+			return fault.BucketNotEmpty
+		}
+		delete(m.buckets, b.Name)
+	case c.PutRecord != nil:
+		return m.put(c.PutRecord)
+	case c.DeleteRecords != nil:
+		return m.delete(c.DeleteRecords, out)
+	case c.JoinNode != nil:
+		return m.join(c.JoinNode)
+	case c.Reclaim != nil:
+		for _, g := range c.Reclaim.Entries {
+			m.garbage = slices.DeleteFunc(m.garbage, func(o Garbage) bool {
+				return o.Drive == g.Drive && o.LogTime == g.LogTime && o.ID == g.ID
+			})
+		}
+	}
+	return 0
+}
+
+func (m *model) put(c *PutRecord) fault.Kind {
+	b, ok := m.buckets[c.BucketName]
+	if !ok || b.ID != c.BucketID {
+		return fault.BucketNotFound
+	}
+	if m.logTime-c.Birth > int64(time.Hour) || c.Birth-m.logTime > int64(time.Hour) {
+		return fault.Conflict
+	}
+	old, exists := m.records[b.ID][c.Record.Key]
+	if !m.holds(old, exists, c.IfMatch, c.IfNoneMatch, c.IfUnmodifiedSince) {
+		return fault.PreconditionFailed
+	}
+	for _, s := range c.Record.Segments {
+		own := slices.ContainsFunc(old.Segments, func(o Segment) bool { return o.ID == s.ID && slices.Equal(o.Drives, s.Drives) })
+		if !own && m.known(s.ID) {
+			return fault.Conflict
+		}
+	}
+	m.drop(old, c.Record.Segments)
+	m.records[b.ID][c.Record.Key] = stored(&c.Record, m.logTime)
+	for _, s := range c.Record.Segments {
+		m.owners[s.ID] = true
+	}
+	return 0
+}
+
+func (m *model) holds(old Record, exists bool, match, none []string, since int64) bool {
+	has := func(tags []string) bool {
+		return exists && (slices.Contains(tags, "*") || slices.Contains(tags, old.ETag))
+	}
+	if len(match) > 0 && !has(match) {
+		return false
+	}
+	if len(match) == 0 && since != 0 && exists && time.Unix(0, old.LogTime).Unix() > since {
+		return false
+	}
+	return len(none) == 0 || !has(none)
+}
+
+func (m *model) known(id [16]byte) bool {
+	return m.owners[id] || slices.ContainsFunc(m.garbage, func(g Garbage) bool { return g.ID == id })
+}
+
+func (m *model) drop(old Record, kept []Segment) {
+	for _, s := range old.Segments {
+		if slices.ContainsFunc(kept, func(k Segment) bool { return k.ID == s.ID }) {
+			continue
+		}
+		delete(m.owners, s.ID)
+		for _, d := range s.Drives {
+			m.garbage = append(m.garbage, Garbage{Drive: d, LogTime: m.logTime, ID: s.ID, SizeBytes: s.SizeBytes})
+		}
+	}
+}
+
+func (m *model) delete(c *DeleteRecords, out *outcome) fault.Kind {
+	b, ok := m.buckets[c.Bucket]
+	if !ok {
+		return fault.BucketNotFound
+	}
+	for _, k := range c.Keys {
+		old, exists := m.records[b.ID][k]
+		if !m.holds(old, exists, c.IfMatch, nil, c.IfUnmodifiedSince) {
+			return fault.PreconditionFailed
+		}
+		fate := byte(fateMissing)
+		if exists {
+			fate = fateDeleted
+			m.drop(old, nil)
+			delete(m.records[b.ID], k)
+		}
+		out.Fates = append(out.Fates, fate)
+	}
+	return 0
+}
+
+func (m *model) join(c *JoinNode) fault.Kind {
+	n := Node{Name: c.Node, URL: c.URL, Drives: slices.Sorted(slices.Values(c.Drives))}
+	for name, o := range m.nodes {
+		for _, d := range n.Drives {
+			if name != n.Name && slices.Contains(o.Drives, d) {
+				return fault.Conflict
+			}
+		}
+	}
+	if old, ok := m.nodes[n.Name]; ok && old.URL == n.URL && slices.Equal(old.Drives, n.Drives) {
+		return 0
+	}
+	m.nodes[n.Name] = n
+	m.epoch++
+	return 0
+}
+
+// commands draws commands over few names, so that they meet.
+type commands struct {
+	m     *model
+	clock int64
+	ids   int
+}
+
+func (g *commands) draw(t *rapid.T) *entry {
+	switch rapid.IntRange(0, 9).Draw(t, "time") {
+	case 0:
+		g.clock -= int64(rapid.IntRange(0, 300).Draw(t, "back")) * int64(time.Second)
+	case 1:
+		g.clock += int64(rapid.IntRange(0, 30).Draw(t, "ahead")) * int64(time.Minute)
+	default:
+		g.clock += int64(rapid.IntRange(0, 40).Draw(t, "on")) * int64(time.Second)
+	}
+	g.ids++
+	id := g.ids
+	if g.ids > 1 && rapid.IntRange(0, 5).Draw(t, "retry") == 0 {
+		id = rapid.IntRange(max(1, g.ids-20), g.ids-1).Draw(t, "of")
+	}
+	c := &Command{Version: CommandVersion, RequestID: [16]byte{byte(id >> 8), byte(id), 1}}
+	g.fill(t, c)
+	if err := c.validate(); err != nil {
+		t.Fatal(err)
+	}
+	return &entry{Index: g.m.applied + 1, Stamp: g.clock, Command: c}
+}
+
+func (g *commands) fill(t *rapid.T, c *Command) {
+	bucket := rapid.SampledFrom([]string{"one", "two"}).Draw(t, "bucket")
+	keys := rapid.SampledFrom([]string{"a", "a/b", "a/c", "ab", "b"})
+	drives := rapid.SampledFrom([]string{"d1", "d2", "d3"})
+	tags := rapid.SliceOfN(rapid.SampledFrom([]string{"*", "e1", "e2", "e3"}), 0, 2)
+	since := rapid.Custom(func(t *rapid.T) int64 {
+		return rapid.SampledFrom([]int64{0, 0, 0, g.m.logTime/1e9 - 60, g.m.logTime / 1e9}).Draw(t, "since")
+	})
+	switch kind := rapid.IntRange(0, 11).Draw(t, "kind"); kind {
+	case 0:
+		c.Init = &Init{Deployment: fmt.Sprint("mesh", rapid.IntRange(0, 1).Draw(t, "mesh"))}
+	case 1:
+		c.CreateBucket = &CreateBucket{Name: bucket, ID: [16]byte{1, byte(g.ids >> 8), byte(g.ids)}}
+	case 2:
+		c.DeleteBucket = &DeleteBucket{Name: bucket}
+	case 3, 4:
+		c.DeleteRecords = &DeleteRecords{Bucket: bucket, Keys: rapid.SliceOfNDistinct(keys, 1, 4, rapid.ID).Draw(t, "keys")}
+		if len(c.DeleteRecords.Keys) == 1 {
+			c.DeleteRecords.IfMatch, c.DeleteRecords.IfUnmodifiedSince = tags.Draw(t, "match"), since.Draw(t, "since")
+		}
+	case 5:
+		c.JoinNode = &JoinNode{
+			Node:   rapid.SampledFrom([]string{"n1", "n2"}).Draw(t, "node"),
+			URL:    rapid.SampledFrom([]string{"", "http://x"}).Draw(t, "url"),
+			Drives: rapid.SliceOfNDistinct(drives, 0, 2, rapid.ID).Draw(t, "drives"),
+		}
+	case 6, 7:
+		c.Reclaim = &Reclaim{Entries: []Garbage{{Drive: "d1", LogTime: 1, ID: [16]byte{9}}}}
+		for range rapid.IntRange(0, min(3, len(g.m.garbage))).Draw(t, "entries") {
+			c.Reclaim.Entries = append(c.Reclaim.Entries, rapid.SampledFrom(g.m.garbage).Draw(t, "entry"))
+		}
+	default:
+		c.PutRecord = g.put(t, bucket, keys, drives, tags, since)
+	}
+}
+
+func (g *commands) put(t *rapid.T, bucket string, keys, drives *rapid.Generator[string], tags *rapid.Generator[[]string], since *rapid.Generator[int64]) *PutRecord {
+	rec := Record{
+		Key:      keys.Draw(t, "key"),
+		ETag:     rapid.SampledFrom([]string{"e1", "e2"}).Draw(t, "etag"),
+		Metadata: rapid.MapOfN(rapid.StringMatching("[a-z]"), rapid.StringMatching("[a-z]?"), 0, 4).Draw(t, "metadata"),
+	}
+	if rapid.Bool().Draw(t, "inline") {
+		rec.Inline = rapid.SliceOfN(rapid.Byte(), 0, 4).Draw(t, "payload")
+		rec.SizeBytes = int64(len(rec.Inline))
+	} else {
+		for _, id := range rapid.SliceOfNDistinct(rapid.IntRange(0, 15), 1, 3, rapid.ID).Draw(t, "segments") {
+			rec.Segments = append(rec.Segments, Segment{ID: [16]byte{byte(id)}, SizeBytes: int64(id + 1), Drives: rapid.SliceOfNDistinct(drives, 1, 3, rapid.ID).Draw(t, "on")})
+			rec.SizeBytes += int64(id + 1)
+		}
+	}
+	id := g.m.buckets[bucket].ID
+	if rapid.IntRange(0, 9).Draw(t, "stale") == 0 {
+		id = [16]byte{1, 0, 1}
+	}
+	birth := g.m.logTime - int64(rapid.SampledFrom([]int{0, 0, 0, 1, 59, 61, -61}).Draw(t, "age"))*int64(time.Minute)
+	return &PutRecord{
+		BucketName: bucket, BucketID: id, Record: rec, Birth: max(birth, 1),
+		IfMatch: tags.Draw(t, "match"), IfNoneMatch: tags.Draw(t, "none"), IfUnmodifiedSince: since.Draw(t, "since"),
+	}
+}
+
+// Two replicas apply the same commands: one in its way, the other in batches
+// of other sizes, over restarts, and with every command as it comes out of
+// the log. They always agree with each other and with the model.
+func TestMachine(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := newReplica(t, vfs.NewMem()), newReplica(t, vfs.NewMem())
+		defer func() { a.close(t); b.close(t) }()
+		m := newModel()
+		g := &commands{m: m, clock: int64(100 * time.Hour)}
+		compare := func() {
+			a.commit(t)
+			b.commit(t)
+			if x, y := a.checksum(t), b.checksum(t); x != y {
+				t.Fatalf("at %d the states differ: %x and %x", m.applied, x, y)
+			}
+			m.compare(t, a.view())
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"apply": func(t *rapid.T) {
+				e := g.draw(t)
+				want := m.apply(e)
+				first, second := a.apply(t, e), b.apply(t, logged(t, e))
+				if diff := gocmp.Diff(first, second, allowUnexported); diff != "" {
+					t.Fatalf("the replicas' outcomes differ:\n%s", diff)
+				}
+				seen := *first
+				seen.Subject, seen.Detail = "", ""
+				if diff := gocmp.Diff(want, &seen, allowUnexported); diff != "" {
+					t.Fatalf("%+v: not what the model says:\n%s", e.Command, diff)
+				}
+			},
+			"commit one":   func(t *rapid.T) { a.commit(t) },
+			"commit other": func(t *rapid.T) { b.commit(t) },
+			"restart": func(t *rapid.T) {
+				b.close(t)
+				b.open(t)
+			},
+			"compare": func(t *rapid.T) { compare() },
+		})
+		compare()
+	})
+}
+
+var allowUnexported = gocmp.AllowUnexported(outcome{})
+
+// logged is an entry as it comes out of a log.
+func logged(t require, e *entry) *entry {
+	t.Helper()
+	b, err := e.Command.MarshalMsg(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := new(Command)
+	if _, err := c.UnmarshalMsg(b); err != nil {
+		t.Fatal(err)
+	}
+	return &entry{Index: e.Index, Stamp: e.Stamp, Command: c}
+}
+
+// compare reads everything through queries.
+func (m *model) compare(t *rapid.T, v *view) {
+	t.Helper()
+	ask := func(q Query) *Answer {
+		t.Helper()
+		q.Version = QueryVersion
+		if err := q.validate(); err != nil {
+			t.Fatal(err)
+		}
+		a, err := v.answer(&q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.LogTime != m.logTime || a.Epoch != m.epoch {
+			t.Fatalf("log time %d and epoch %d, want %d and %d", a.LogTime, a.Epoch, m.logTime, m.epoch)
+		}
+		return a
+	}
+	same := func(what string, got, want any) {
+		t.Helper()
+		if diff := gocmp.Diff(want, got); diff != "" {
+			t.Fatalf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+	same("deployment", ask(Query{Deployment: &DeploymentQuery{}}).Deployment, m.deployment)
+	var nodes []Node
+	for _, name := range slices.Sorted(maps.Keys(m.nodes)) {
+		nodes = append(nodes, m.nodes[name])
+	}
+	same("topology", ask(Query{Topology: &TopologyQuery{}}).Topology, &Topology{Epoch: m.epoch, Nodes: nodes})
+	var buckets []Bucket
+	for _, name := range slices.Sorted(maps.Keys(m.buckets)) {
+		b := m.buckets[name]
+		buckets = append(buckets, b)
+		var records []Record
+		for _, key := range slices.Sorted(maps.Keys(m.records[b.ID])) {
+			rec := m.records[b.ID][key]
+			same("record", ask(Query{Record: &RecordQuery{Bucket: name, Key: key}}).Record, &rec)
+			rec.Inline, rec.Segments = nil, nil
+			records = append(records, rec)
+		}
+		same("records", ask(Query{Records: &RecordsQuery{Bucket: name}}).Records, records)
+	}
+	same("buckets", ask(Query{Buckets: &BucketsQuery{}}).Buckets, buckets)
+	for _, drive := range []string{"d1", "d2", "d3"} {
+		var want []Garbage
+		for _, g := range m.garbage {
+			if g.Drive == drive && g.LogTime < m.logTime {
+				want = append(want, g)
+			}
+		}
+		slices.SortFunc(want, func(a, b Garbage) int {
+			return cmp.Or(cmp.Compare(a.LogTime, b.LogTime), bytes.Compare(a.ID[:], b.ID[:]))
+		})
+		same("garbage", ask(Query{Garbage: &GarbageQuery{Drive: drive, Before: m.logTime}}).Garbage, want)
+	}
+	var ids [][16]byte
+	var known []bool
+	for i := range 16 {
+		ids = append(ids, [16]byte{byte(i)})
+		known = append(known, m.known(ids[i]))
+	}
+	same("segments", ask(Query{Segments: &SegmentsQuery{IDs: ids}}).Known, known)
+}
+
+// What was refused once is refused again, for as long as anybody may retry:
+// otherwise a command could be carried out after its caller was told no.
+func TestRefusalsAreRemembered(t *testing.T) {
+	r := newReplica(t, vfs.NewMem())
+	defer r.close(t)
+	index, stamp := uint64(0), int64(1)
+	do := func(c Command, id byte) *outcome {
+		index++
+		c.Version, c.RequestID = CommandVersion, [16]byte{id}
+		return r.apply(t, &entry{Index: index, Stamp: stamp, Command: &c})
+	}
+	create := Command{CreateBucket: &CreateBucket{Name: "b", ID: [16]byte{1}}}
+	remove := Command{DeleteBucket: &DeleteBucket{Name: "b"}}
+	if out := do(remove, 1); fault.Kind(out.Kind) != fault.BucketNotFound {
+		t.Fatalf("%+v", out)
+	}
+	do(create, 2)
+	stamp += int64(replyWindow)
+	if out := do(remove, 1); fault.Kind(out.Kind) != fault.BucketNotFound {
+		t.Fatalf("the retry had an outcome of its own: %+v", out)
+	}
+	stamp++
+	if out := do(remove, 1); out.Refused {
+		t.Fatalf("remembered for longer than the window: %+v", out)
+	}
+	// Everything that is over the window is forgotten in the end.
+	stamp += int64(2 * replyWindow)
+	for id := byte(10); id < 20; id++ {
+		do(create, id)
+	}
+	r.commit(t)
+	rows := 0
+	for _, kind := range []byte{kindReply, kindIssued} {
+		if err := scan(r.store.db, []byte{kind}, func(_, _ []byte) error { rows++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rows != 2*10 {
+		t.Errorf("%d rows for 10 remembered commands", rows)
+	}
+}
+
+// A log from a newer program ends the index instead of being guessed at, and
+// so does an entry out of its order.
+func TestApplyRefusesWhatItCantKnow(t *testing.T) {
+	r := newReplica(t, vfs.NewMem())
+	defer r.close(t)
+	b := r.store.db.NewIndexedBatch()
+	defer b.Close()
+	cmd := complete(&Command{DeleteBucket: &DeleteBucket{Name: "b"}})
+	if _, err := r.m.apply(b, &entry{Index: 2, Command: cmd}); err == nil || !strings.Contains(err.Error(), "entry 2 after entry 0") {
+		t.Errorf("an entry out of order: %v", err)
+	}
+	cmd.Version = 9
+	_, err := r.m.apply(b, &entry{Index: 1, Command: cmd})
+	if err == nil || !strings.Contains(err.Error(), "command version 9 is not known here") {
+		t.Errorf("a newer command: %v", err)
+	}
+	if _, refused := refusal(err); refused {
+		t.Error("a newer command in the log is not the proposer's fault")
+	}
+}
+
+// A command of many keys is carried out in steps of a bounded size.
+func TestLargeDeletesAreLeft(t *testing.T) {
+	r := newReplica(t, vfs.NewMem())
+	defer r.close(t)
+	index := uint64(0)
+	do := func(c *Command) *outcome {
+		index++
+		c = complete(c)
+		if err := c.validate(); err != nil {
+			t.Fatal(err)
+		}
+		return r.apply(t, &entry{Index: index, Stamp: 1, Command: c})
+	}
+	bucket := do(&Command{CreateBucket: &CreateBucket{Name: "b"}}).Bucket.ID
+	var keys []string
+	for i := range 8 {
+		rec := Record{Key: fmt.Sprint("k", i), ETag: "e"}
+		for range MaxSegments {
+			rec.Segments = append(rec.Segments, Segment{ID: randomID(), SizeBytes: 1, Drives: []string{"d"}})
+		}
+		rec.SizeBytes = MaxSegments
+		if out := do(&Command{PutRecord: &PutRecord{BucketName: "b", BucketID: bucket, Record: rec, Birth: 1}}); out.Refused {
+			t.Fatalf("%+v", out)
+		}
+		keys = append(keys, rec.Key)
+	}
+	cmd := &Command{DeleteRecords: &DeleteRecords{Bucket: "b", Keys: append(keys, "missing")}}
+	out := do(cmd)
+	if want := []byte{1, 1, 1, 1, 1, 2, 2, 2, 2}; !bytes.Equal(out.Fates, want) {
+		t.Errorf("fates %v, want %v", out.Fates, want)
+	}
+	_, left, err := out.result(cmd)
+	if err != nil || !slices.Equal(left, []string{"k5", "k6", "k7", "missing"}) {
+		t.Errorf("left %q, %v", left, err)
+	}
+}
