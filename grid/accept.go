@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -116,19 +117,8 @@ func (m *Manager) shake(c *Connection, conn net.Conn, buffered []byte, secure bo
 		return nil, 0, fmt.Errorf("%w: %d bytes before the handshake", errProtocol, len(buffered))
 	}
 	timer := time.AfterFunc(m.o.HandshakeTimeout, func() { conn.Close() })
-	stop := make(chan struct{})
-	defer close(stop)
-	if !m.spawn(func() {
-		select {
-		case <-m.life.Done():
-			conn.Close()
-		case <-c.removed:
-			conn.Close()
-		case <-stop:
-		}
-	}) {
-		return nil, 0, ErrClosed
-	}
+	unwatch := context.AfterFunc(c.life, func() { conn.Close() })
+	defer unwatch()
 	h := newHandshaker(m, conn, false, buffered)
 	agreed, err := h.accept(c.host, secure, c.mayInstall)
 	if !timer.Stop() && err == nil {

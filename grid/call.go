@@ -139,9 +139,6 @@ func (s *session) reserve(ctx context.Context, op string, h HandlerID, n int64) 
 		}
 		select {
 		case <-freed:
-			if s.isDead() {
-				return fail(s.cause)
-			}
 		case <-ctx.Done():
 			return fail(ctx.Err())
 		case <-s.dead:

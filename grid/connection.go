@@ -22,10 +22,12 @@ type Connection struct {
 	count   counters
 	rtt     atomic.Int64
 
+	life context.Context // ends when the host is removed or the manager closes
+	end  context.CancelFunc
+
 	mu          sync.Mutex
 	state       State
 	changed     chan struct{} // closed at the next change of state; made by who waits
-	removed     chan struct{} // closed when the host is removed or the manager closes
 	current     *session      // published or about to be
 	connectedAt time.Time
 	sessions    uint64
@@ -59,7 +61,7 @@ func (s State) String() string {
 func newConnection(m *Manager, h host) *Connection {
 	return &Connection{
 		m: m, h: h, host: h.name, dials: dials(m.local, h.name),
-		state: StateConnecting, removed: make(chan struct{}),
+		state: StateConnecting, life: m.life, end: func() {},
 	}
 }
 
@@ -165,7 +167,7 @@ func (c *Connection) mayInstall(peer peerParams) error {
 }
 
 func (c *Connection) mayInstallLocked(peer peerParams) error {
-	if isClosed(c.removed) {
+	if c.life.Err() != nil || c.state == StateUnknown || c.state == StateClosed {
 		return errors.New("the host was removed, or this node is closing")
 	}
 	if old := c.current; old != nil && !old.isDead() &&
@@ -234,9 +236,6 @@ func (c *Connection) failed(attempt uint64, err error) {
 // remove ends the connection for good.
 func (c *Connection) remove(state State, cause error) {
 	c.mu.Lock()
-	if !isClosed(c.removed) {
-		close(c.removed)
-	}
 	s := c.current
 	c.session.Store(nil)
 	c.setStateLocked(state)
@@ -244,6 +243,7 @@ func (c *Connection) remove(state State, cause error) {
 	if s != nil {
 		s.fail(cause)
 	}
+	c.end()
 }
 
 // Stats gives a snapshot of counters and gauges.

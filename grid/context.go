@@ -199,7 +199,12 @@ func (t *inboundTable) add(ctx *callContext) {
 		t.grow(idIndex(ctx.id))
 		at = t.at(idIndex(ctx.id))
 	}
-	at.Store(ctx)
+	if old := at.Swap(ctx); old != nil { // an end that uses an id again gives up the old call
+		old.abandon()
+		if old.pipe != nil {
+			old.pipe.abort(errCancelledByPeer)
+		}
+	}
 }
 
 func (t *inboundTable) grow(index uint32) {

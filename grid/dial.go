@@ -24,17 +24,7 @@ const (
 // dialLoop keeps the connection up until the host is removed. The session
 // runs in this goroutine.
 func (c *Connection) dialLoop() {
-	ctx, cancel := context.WithCancel(c.m.life)
-	defer cancel()
-	stop := make(chan struct{})
-	defer close(stop)
-	c.m.wg.Go(func() {
-		select {
-		case <-c.removed:
-			cancel()
-		case <-stop:
-		}
-	})
+	ctx := c.life
 	bound := c.m.o.BackoffMin
 	for ctx.Err() == nil {
 		up := time.Now()

@@ -24,7 +24,7 @@ type keepalive struct {
 	asked   bool // a ping is out for this silence
 	write   uint64
 	stuck   time.Duration
-	realm   string
+	realm   string // last told to the peer on this session; "" after the handshake
 	epoch   time.Time
 }
 
@@ -33,7 +33,6 @@ func (k *keepalive) start(s *session) {
 	defer k.mu.Unlock()
 	k.s, k.epoch = s, time.Now()
 	k.every = max(min(s.m.o.PingInterval/2, s.m.o.DeadAfter/4, s.m.o.WriteTimeout/2), time.Millisecond)
-	k.realm = s.m.realm()
 	k.timer = time.AfterFunc(k.every, k.tick)
 	k.ping() // the first round trip time
 }

@@ -114,6 +114,7 @@ func (m *Manager) AddHost(name string) error {
 		return nil
 	}
 	c := newConnection(m, h)
+	c.life, c.end = context.WithCancel(m.life)
 	conns = maps.Clone(conns)
 	conns[h.name] = c
 	m.conns.Store(&conns)

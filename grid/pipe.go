@@ -168,6 +168,9 @@ func (p *Pipe) waitToSend(ctx context.Context) error {
 	if p.sendErr != nil {
 		return p.sendErr
 	}
+	if ctx.Value(noWaitKey{}) != nil {
+		return p.failed("send", ErrOverloaded)
+	}
 	p.mu.Unlock()
 	defer p.mu.Lock()
 	select {
@@ -366,7 +369,7 @@ func (p *Pipe) deliver(msg []byte) error {
 		p.mu.Unlock()
 		return nil
 	}
-	if p.unread > p.window || p.messages > 0 && p.unreadMsg >= p.messages+p.messages/4+1 {
+	if p.unread > p.window || p.unreadMsg >= p.messages {
 		p.mu.Unlock()
 		return violation("a stream exceeds its window")
 	}

@@ -13,15 +13,16 @@ const (
 )
 
 // The states of a kindCall item, whose payload belongs to a caller who may
-// leave at any time. Only the holder of the writer role moves it from queued
-// to busy, and it is busy only while a chunk is being copied, so that whoever
+// leave at any time. Only the holder of the writer role moves it on to
+// busy, and it is busy only while a chunk is being copied, so that whoever
 // cancels waits for a memory copy at most.
 const (
 	itemIdle      uint32 = iota
-	itemQueued           // linked; nothing, or not everything, was taken
+	itemQueued           // linked; nothing was taken
+	itemPartial          // linked; some chunks were taken
 	itemBusy             // a chunk is being copied
 	itemSent             // everything was taken
-	itemCancelled        // dropped while queued; the writer unlinks it
+	itemCancelled        // dropped while linked: the writer's, who releases the slot
 )
 
 // item is the link by which something waits to be written. It is embedded in

@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -121,6 +122,8 @@ func (s *session) run() error {
 	var writer sync.WaitGroup
 	writer.Go(s.writeLoop)
 	s.keep.start(s)
+	unwatch := context.AfterFunc(s.c.life, func() { s.fail(ErrClosed) })
+	defer unwatch()
 	err := s.readLoop()
 	s.fail(err)
 	s.keep.stop()
@@ -158,7 +161,6 @@ func (s *session) isDead() bool {
 // teardown ends every call of both ends. New calls see dead after they have
 // taken a slot, so that none is forgotten.
 func (s *session) teardown() {
-	s.room.close()
 	s.slots.each(func(sl *slot) {
 		word := sl.word.Load()
 		switch word & 0xff {
@@ -185,8 +187,10 @@ func (s *session) teardown() {
 // deathOf is the error of a call that dies with its session.
 func (s *session) deathOf(sl *slot) error {
 	gone := s.goneAt.Load()
-	linked := sl.item.state.Load() == itemQueued
-	return s.deathError("request", sl.out.handler, linked || gone != 0 && sl.seq >= gone)
+	state := sl.item.state.Load()
+	unwritten := state == itemQueued || state == itemPartial // or not to its end: it can't have been executed
+	refused := state == itemSent && gone != 0 && sl.seq >= gone
+	return s.deathError("request", sl.out.handler, unwritten || refused)
 }
 
 func (s *session) deathError(op string, h HandlerID, notExecuted bool) error {
@@ -216,10 +220,9 @@ type counters struct {
 type queueRoom struct {
 	limit   int64
 	used    atomic.Int64
-	waiters atomic.Int32
+	waiters atomic.Int32 // 1 while freed exists
 	mu      sync.Mutex
 	freed   chan struct{} // closed at the next release; made by who waits
-	closed  bool
 }
 
 // tryTake takes n bytes if there is room; an empty queue takes anything.
@@ -237,10 +240,7 @@ func (r *queueRoom) wait() <-chan struct{} {
 	defer r.mu.Unlock()
 	if r.freed == nil {
 		r.freed = make(chan struct{})
-		if r.closed {
-			close(r.freed)
-		}
-		r.waiters.Add(1)
+		r.waiters.Store(1)
 	}
 	return r.freed
 }
@@ -248,28 +248,12 @@ func (r *queueRoom) wait() <-chan struct{} {
 func (r *queueRoom) release(n int64) {
 	r.used.Add(-n)
 	if r.waiters.Load() != 0 {
-		r.broadcast(false)
-	}
-}
-
-func (r *queueRoom) close() { r.broadcast(true) }
-
-func (r *queueRoom) broadcast(closed bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.closed = r.closed || closed
-	if r.freed != nil && !(closed && r.closed && isClosed(r.freed)) {
-		close(r.freed)
-		r.freed = nil
-		r.waiters.Add(-1)
-	}
-}
-
-func isClosed(ch <-chan struct{}) bool {
-	select {
-	case <-ch:
-		return true
-	default:
-		return false
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.freed != nil {
+			close(r.freed)
+			r.freed = nil
+			r.waiters.Store(0)
+		}
 	}
 }

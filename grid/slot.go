@@ -174,12 +174,12 @@ func (s *slot) deliver() {
 // the message had been taken.
 func (s *slot) detach() (linked, started, complete bool) {
 	for {
-		switch s.item.state.Load() {
+		switch state := s.item.state.Load(); state {
 		case itemSent:
 			return false, true, true
-		case itemQueued:
-			if s.item.state.CompareAndSwap(itemQueued, itemCancelled) {
-				return true, s.out.started, false
+		case itemQueued, itemPartial:
+			if s.item.state.CompareAndSwap(state, itemCancelled) {
+				return true, state == itemPartial, false
 			}
 		case itemBusy:
 			yield()

@@ -334,8 +334,14 @@ func (s *session) takeFlow(it *item, room int, alone bool) (again, full bool) {
 	limit = min(limit, room)
 	switch it.kind {
 	case kindCall:
+		if it.slot.out.waitsFor(room) {
+			return true, true
+		}
 		return s.takeCall(it.slot, limit), false
 	case kindReply:
+		if it.call.out.waitsFor(room) {
+			return true, true
+		}
 		return s.takeReply(it.call, limit), false
 	case kindPipe:
 		return s.takePipe(it.pipe, room, room < flowShare)
@@ -348,7 +354,8 @@ func (s *session) takeFlow(it *item, room int, alone bool) (again, full bool) {
 // takeCall encodes the next chunk of a call; true when more is to come.
 func (s *session) takeCall(sl *slot, limit int) bool {
 	m := &sl.out
-	if !sl.item.state.CompareAndSwap(itemQueued, itemBusy) {
+	state := &sl.item.state
+	if !state.CompareAndSwap(itemQueued, itemBusy) && !state.CompareAndSwap(itemPartial, itemBusy) {
 		// Cancelled while queued: this is where the slot becomes free again.
 		if m.started && len(m.payload) > chunkLen {
 			s.partialOut -= len(m.payload)
@@ -359,18 +366,18 @@ func (s *session) takeCall(sl *slot, limit int) bool {
 	}
 	if !m.started {
 		if !s.mayBegin(m) {
-			sl.item.state.Store(itemQueued)
+			state.Store(itemQueued)
 			return true
 		}
 		s.openedOut++
 		sl.seq = s.openedOut
 	}
 	if !s.batch.appendMessage(m, limit) {
-		sl.item.state.Store(itemQueued)
+		state.Store(itemPartial)
 		return true
 	}
 	s.ended(m)
-	sl.item.state.Store(itemSent)
+	state.Store(itemSent)
 	return false
 }
 
@@ -393,6 +400,12 @@ func (s *session) ended(m *outMessage) {
 	}
 	s.batch.freed += int64(m.cost())
 	s.batch.messages++
+}
+
+// waitsFor says that the message is not worth cutting: it is small, and fits
+// the next batch.
+func (m *outMessage) waitsFor(room int) bool {
+	return len(m.payload) <= chunkLen && len(m.payload) > room
 }
 
 // itemCost is what an item weighs in the queue beside its payload.
