@@ -259,6 +259,11 @@ func (b *bulkClient) close() {
 // closed by the peer while idle, most likely: that is tried again, once, on a
 // new one. No body has been sent by then.
 func (b *bulkClient) exchange(ctx context.Context, n control.Node, method, path string, h http.Header, length int64) (*bulkConn, *http.Response, error) {
+	// Where a node listens is for this node's own configuration to say, as it
+	// does for the grid: the index may still have its address of before a move.
+	if host := b.s.o.Conn(n.Name).Host(); host != "" {
+		n.URL = host
+	}
 	b.s.sign(h, method, path, length, n.Name)
 	head := requestHead(n, method, path, h)
 	for fresh := false; ; fresh = true {

@@ -22,8 +22,9 @@ const (
 	// putMax is less than the hour after its birth at which the index refuses
 	// a put, and far less than the two at which its files count as left behind.
 	putMax = 55 * time.Minute
-	// commitTimeout bounds the commit, which goes on when the client is gone.
-	commitTimeout = 30 * time.Second
+	// commitWaits times WaitTimeout bounds the commit, which goes on when the
+	// client is gone.
+	commitWaits = 3
 	// discardTimeout bounds the removal of what a failed put has written.
 	discardTimeout = 5 * time.Second
 	// commitsAtOnce is how many full segments are synced while the next one is
@@ -79,7 +80,7 @@ func (s *Service) Put(ctx context.Context, req PutRequest, body io.Reader, trail
 		body:   &bodyReader{r: body, declared: req.SizeBytes, limit: limit},
 		sums:   newSums(),
 	}
-	err = p.store(ctx)
+	err = because(ctx, p.store(ctx))
 	if err == nil && trailer != nil {
 		err = p.verify(trailer)
 	}
@@ -95,6 +96,16 @@ func (s *Service) Put(ctx context.Context, req PutRequest, body io.Reader, trail
 		return nil, err
 	}
 	return info, nil
+}
+
+// because is err, or why ctx was ended if err is just that it was.
+func because(ctx context.Context, err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+	}
+	return err
 }
 
 // put is one Put. Its methods run in the caller's goroutine.
@@ -171,6 +182,7 @@ func (p *put) stream(ctx context.Context, read ...*chunk) error {
 		p.end(ctx)
 	}
 	if err != nil {
+		err = because(ctx, err)
 		cancel()
 		if p.cur != nil {
 			p.cur.sink.Abort()
@@ -390,8 +402,9 @@ func (s *Service) commitRecord(ctx context.Context, bucket *control.Bucket, birt
 	}
 	rand.Read(cmd.RequestID[:]) // never fails
 	cmd.PutRecord.IfMatch, cmd.PutRecord.IfNoneMatch, cmd.PutRecord.IfUnmodifiedSince = c.forIndex()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitWaits*s.o.WaitTimeout)
 	defer cancel()
+	defer context.AfterFunc(s.closing, cancel)()
 	for {
 		result, err := s.o.Index.Propose(ctx, cmd)
 		switch {

@@ -104,6 +104,9 @@ type Service struct {
 
 	chunks sync.Pool // *chunk
 
+	closing context.Context // ends with Close, and with it what outlives its caller
+	close   context.CancelFunc
+
 	// mu guards the fields below it. No I/O under it.
 	mu        sync.Mutex
 	drives    map[string]*dataio.Drive // this node's, by id
@@ -155,6 +158,7 @@ func New(o Options) (*Service, error) {
 		drivesNew:   make(chan struct{}),
 		incoming:    make(map[payloadRef]*incoming),
 	}
+	s.closing, s.close = context.WithCancel(context.Background())
 	s.chunks.New = func() any { return new(chunk) }
 	s.waits.log = o.Log
 	s.bulk = newBulkClient(s)
@@ -215,9 +219,11 @@ func (s *Service) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Close closes the idle bulk connections; those in use are closed by who uses
-// them. It is called when requests have ended, and may be called again.
+// Close ends commits that are still being repeated, and closes the idle bulk
+// connections; those in use are closed by who uses them. It may be called
+// again.
 func (s *Service) Close() error {
+	s.close()
 	s.bulk.close()
 	return nil
 }
