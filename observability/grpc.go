@@ -87,13 +87,13 @@ func (h *statsHandler) HandleRPC(ctx context.Context, event stats.RPCStats) {
 // stamp notes the first byte, unless it was.
 func (q *request) stamp() {
 	if q.first.Load() == 0 {
-		q.first.CompareAndSwap(0, max(1, int64(time.Since(q.start))))
+		q.first.CompareAndSwap(0, 1+int64(time.Since(q.start)))
 	}
 }
 
 func (q *request) endGRPC(ctx context.Context, code codes.Code) {
 	c := classOfCode(code)
-	q.firstByte(ctx, time.Duration(q.first.Load()), c)
+	q.firstByte(ctx, time.Duration(q.first.Load()-1), c)
 	q.end(ctx, c)
 	q.endSpan(c,
 		attribute.String("rpc.method", strings.TrimPrefix(q.method, "/")),

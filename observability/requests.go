@@ -174,7 +174,7 @@ type request struct {
 	received, sent atomic.Int64
 
 	// For gRPC, whose class is known only at the end: nanoseconds from
-	// start to the first byte, 0 for none yet.
+	// start to the first byte, and one; 0 for none yet.
 	first atomic.Int64
 	// For gRPC: the method is one of the server's (see statsHandler).
 	known atomic.Bool

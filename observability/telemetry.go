@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -265,7 +266,10 @@ func endpoint(o Options) (hostPort string, plaintext bool, err error) {
 		hostPort, plaintext = o.OTLPEndpoint, o.OTLPInsecure
 	}
 	host, port, err := net.SplitHostPort(hostPort)
-	if err != nil || host == "" || port == "" {
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil || host == "" || strings.ContainsAny(host, " \t\r\n/@?#") {
 		return bad("want host:port or http(s)://host:port")
 	}
 	return hostPort, plaintext, nil

@@ -1,0 +1,451 @@
+package observability
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+	colmetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
+	coltraces "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/test/bufconn"
+)
+
+func newTelemetry(t testing.TB, o Options) *Telemetry {
+	t.Helper()
+	tel, err := New(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tel.Shutdown(context.Background()) })
+	return tel
+}
+
+func scrape(t testing.TB, tel *Telemetry, accept string) string {
+	t.Helper()
+	r := httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil)
+	r.Header.Set("Accept", accept)
+	w := httptest.NewRecorder()
+	tel.MetricsHandler().ServeHTTP(w, r)
+	if w.Code != 200 {
+		t.Fatalf("%d: %s", w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
+// publish returns a collector that has published r without running.
+func publish(r *Resources) *Collector {
+	c := NewCollector(CollectorOptions{Node: r.Node, Host: newHost(&scripted{})})
+	c.published.Store(r)
+	return c
+}
+
+// TestSameNames: /metrics has every series that /v2/metrics/resource has,
+// with the same name, type, help, labels and value.
+func TestSameNames(t *testing.T) {
+	r := exampleResources("n1")
+	tel := newTelemetry(t, Options{Node: "n1", Version: "1.2.3"})
+	if err := publish(r).Register(tel.Meter()); err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := WriteResources(&b, nil, []*Resources{r}); err != nil {
+		t.Fatal(err)
+	}
+	want := parseText(t, []byte(b.String()))
+	got := parseText(t, []byte(scrape(t, tel, "")))
+	for name, family := range want {
+		if got[name] == nil {
+			t.Errorf("%s is missing", name)
+			continue
+		}
+		if got[name].GetType() != family.GetType() || got[name].GetHelp() != family.GetHelp() {
+			t.Errorf("%s: %v %q, want %v %q", name, got[name].GetType(), got[name].GetHelp(), family.GetType(), family.GetHelp())
+		}
+		have := values(got[name])
+		for labels, value := range values(family) {
+			if v, ok := have[labels]; !ok || v != value {
+				t.Errorf("%s{%s} = %g (there: %v), want %g", name, labels, v, ok, value)
+			}
+			delete(have, labels)
+		}
+		if len(have) > 0 {
+			t.Errorf("%s has %v besides", name, have)
+		}
+	}
+	for name := range got {
+		if strings.HasPrefix(name, "gridloom_") && want[name] == nil {
+			for _, prefix := range []string{"gridloom_drive_", "gridloom_network_", "gridloom_cpu_", "gridloom_memory_", "gridloom_node_"} {
+				if strings.HasPrefix(name, prefix) {
+					t.Errorf("%s is in /metrics alone", name)
+				}
+			}
+		}
+	}
+}
+
+func TestMetricsHandler(t *testing.T) {
+	var failed []string
+	tel := newTelemetry(t, Options{Node: "n1", Version: "1.2.3", Failed: func(signal string, err error) { failed = append(failed, signal+": "+err.Error()) }})
+	handler := tel.Requests().HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		SetAPI(r.Context(), "GetObject")
+		_, _ = io.WriteString(w, "hello")
+	}))
+	handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", "/", nil))
+
+	text := scrape(t, tel, "")
+	for _, line := range []string{
+		`gridloom_request_ttfb_seconds_bucket{api="GetObject",class="2xx",node="n1",proto="http",le="10"} 1`,
+		`gridloom_request_ttfb_seconds_count{api="GetObject",class="2xx",node="n1",proto="http"} 1`,
+		`gridloom_request_duration_seconds_count{api="GetObject",class="2xx",node="n1",proto="http"} 1`,
+		`gridloom_request_in_flight{node="n1",proto="http"} 0`,
+		`gridloom_response_bytes_total{api="GetObject",node="n1",proto="http"} 5`,
+		`gridloom_request_bytes_total{api="GetObject",node="n1",proto="http"} 0`,
+	} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("missing: %s", line)
+		}
+	}
+	families := parseText(t, []byte(text))
+	buckets := families["gridloom_request_ttfb_seconds"].GetMetric()[0].GetHistogram().GetBucket()
+	if n := len(buckets); n != 15 || buckets[0].GetUpperBound() != 0.0005 || buckets[n-2].GetUpperBound() != 10 {
+		t.Errorf("buckets %v, want 0.5 ms to 10 s and one above", buckets)
+	}
+	for _, name := range []string{"go_goroutine_count", "go_memory_used_bytes", "go_memory_allocated_bytes_total", "go_processor_limit", "target_info"} {
+		if families[name] == nil {
+			t.Errorf("missing: %s", name)
+		}
+	}
+	info := ""
+	for labels := range values(families["target_info"]) {
+		info = labels
+	}
+	for _, label := range []string{"service_name=gridloom", "service_instance_id=n1", "service_version=1.2.3", "node=n1"} {
+		if !strings.Contains(info, label) {
+			t.Errorf("target_info{%s} lacks %s", info, label)
+		}
+	}
+
+	// An instrument that takes the label node costs itself alone.
+	counter, err := tel.Meter().Int64Counter("gridloom.bad")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counter.Add(t.Context(), 1, metric.WithAttributes(attribute.String("node", "n2")))
+	text = scrape(t, tel, "")
+	if !strings.Contains(text, "gridloom_request_ttfb_seconds_count") || strings.Contains(text, "gridloom_bad_total{") {
+		t.Errorf("scrape with a bad instrument:\n%s", text)
+	}
+	if len(failed) != 1 || !strings.HasPrefix(failed[0], "scrape: ") {
+		t.Errorf("failed %q", failed)
+	}
+}
+
+// TestTwoNodes in one process have nothing in common.
+func TestTwoNodes(t *testing.T) {
+	a, b := newTelemetry(t, Options{Node: "a"}), newTelemetry(t, Options{Node: "b"})
+	a.Requests().HTTP(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", "/", nil))
+	if text := scrape(t, a, ""); !strings.Contains(text, `{api="other",class="4xx",node="a",proto="http"} 1`) {
+		t.Errorf("a:\n%s", text)
+	}
+	if text := scrape(t, b, ""); strings.Contains(text, `api="other"`) || strings.Contains(text, `node="a"`) {
+		t.Errorf("b:\n%s", text)
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test,service.instance.id=somebody")
+	t.Setenv("OTEL_SERVICE_NAME", "renamed")
+	text := scrape(t, newTelemetry(t, Options{Node: "n1"}), "")
+	for _, label := range []string{`deployment_environment_name="test"`, `service_instance_id="n1"`, `service_name="renamed"`} {
+		if !strings.Contains(text, label) {
+			t.Errorf("missing: %s", label)
+		}
+	}
+	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "no-equals-sign")
+	if _, err := New(t.Context(), Options{Node: "n1"}); err == nil || !strings.Contains(err.Error(), "OTEL_RESOURCE_ATTRIBUTES") {
+		t.Errorf("bad variable: %v", err)
+	}
+}
+
+func TestBadOptions(t *testing.T) {
+	if _, err := New(t.Context(), Options{}); err == nil || !strings.Contains(err.Error(), "Node") {
+		t.Errorf("no node: %v", err)
+	}
+	for _, bad := range []string{"collector", ":4317", "host:", "ftp://host:1", "https://host", "http://user@host:1", "http://host:1/path", "http://host:1?x", "a b:c d", "::1:4317"} {
+		if tel, err := New(t.Context(), Options{Node: "n1", OTLPEndpoint: bad}); err == nil || tel != nil || !strings.Contains(err.Error(), bad) {
+			t.Errorf("endpoint %q: %v", bad, err)
+		}
+	}
+	if _, err := New(t.Context(), Options{Node: "n1", OTLPEndpoint: "https://host:1", OTLPInsecure: true}); err == nil {
+		t.Error("insecure https is no error")
+	}
+}
+
+func FuzzEndpoint(f *testing.F) {
+	for _, seed := range []string{"host:4317", "https://host:4317", "http://[::1]:4317/", "[::1]:4317", "://", "http://:1", ""} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		hostPort, plaintext, err := endpoint(Options{OTLPEndpoint: s})
+		if err != nil {
+			return
+		}
+		host, port, err := net.SplitHostPort(hostPort)
+		if err != nil || host == "" || port == "" {
+			t.Errorf("%q is taken for %q: %v", s, hostPort, err)
+		}
+		if plaintext && !strings.HasPrefix(strings.ToLower(s), "http://") {
+			t.Errorf("%q is plaintext", s)
+		}
+	})
+}
+
+// collector is a real OTLP receiver.
+type collector struct {
+	mu      sync.Mutex
+	metrics []*metricspb.ResourceMetrics
+	spans   []*tracepb.ResourceSpans
+}
+
+type metricsReceiver struct {
+	colmetrics.UnimplementedMetricsServiceServer
+	*collector
+}
+
+func (r metricsReceiver) Export(_ context.Context, e *colmetrics.ExportMetricsServiceRequest) (*colmetrics.ExportMetricsServiceResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.metrics = append(r.metrics, e.ResourceMetrics...)
+	return &colmetrics.ExportMetricsServiceResponse{}, nil
+}
+
+type traceReceiver struct {
+	coltraces.UnimplementedTraceServiceServer
+	*collector
+}
+
+func (r traceReceiver) Export(_ context.Context, e *coltraces.ExportTraceServiceRequest) (*coltraces.ExportTraceServiceResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.spans = append(r.spans, e.ResourceSpans...)
+	return &coltraces.ExportTraceServiceResponse{}, nil
+}
+
+func attributes(kvs []*commonpb.KeyValue) map[string]string {
+	m := make(map[string]string)
+	for _, kv := range kvs {
+		m[kv.Key] = kv.Value.GetStringValue()
+	}
+	return m
+}
+
+// TestPush sends metrics and spans to a real receiver and looks at what came.
+func TestPush(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &collector{}
+	server := grpc.NewServer()
+	colmetrics.RegisterMetricsServiceServer(server, metricsReceiver{collector: c})
+	coltraces.RegisterTraceServiceServer(server, traceReceiver{collector: c})
+	served := make(chan error)
+	go func() { served <- server.Serve(l) }()
+	defer func() {
+		server.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	}()
+
+	tel := newTelemetry(t, Options{Node: "n1", Version: "1.2.3", OTLPEndpoint: "http://" + l.Addr().String(),
+		Failed: func(signal string, err error) { t.Errorf("%s: %v", signal, err) }})
+	if err := publish(exampleResources("n1")).Register(tel.Meter()); err != nil {
+		t.Fatal(err)
+	}
+
+	const parent = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
+	handler := tel.Requests().HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !trace.SpanContextFromContext(r.Context()).IsSampled() {
+			t.Error("no span in the handler's context")
+		}
+		SetAPI(r.Context(), "GetObject")
+		w.WriteHeader(503)
+	}))
+	hr := httptest.NewRequestWithContext(t.Context(), "GET", "/data/secret-bucket/secret-key", nil)
+	hr.Header.Set("Traceparent", parent)
+	handler.ServeHTTP(httptest.NewRecorder(), hr)
+	callHealth(t, tel, parent)
+
+	// The exemplar is in the pull side too, for scrapers that ask.
+	openMetrics := scrape(t, tel, "application/openmetrics-text; version=1.0.0")
+	if !strings.Contains(openMetrics, `trace_id="0123456789abcdef0123456789abcdef"`) {
+		t.Error("no exemplar in OpenMetrics")
+	}
+	if err := tel.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.metrics) == 0 || len(c.spans) == 0 {
+		t.Fatalf("%d metrics and %d spans came", len(c.metrics), len(c.spans))
+	}
+	want := map[string]string{"service.name": "gridloom", "service.instance.id": "n1", "service.version": "1.2.3"}
+	for _, resource := range []map[string]string{attributes(c.metrics[0].Resource.Attributes), attributes(c.spans[0].Resource.Attributes)} {
+		for key, value := range want {
+			if resource[key] != value {
+				t.Errorf("resource %v, want %s=%s", resource, key, value)
+			}
+		}
+	}
+	checkPushedMetrics(t, c.metrics)
+
+	spans := make(map[string]*tracepb.Span)
+	for _, r := range c.spans {
+		for _, s := range r.ScopeSpans {
+			for _, span := range s.Spans {
+				spans[span.Name] = span
+				if strings.Contains(span.String(), "secret") {
+					t.Errorf("a key is in the span: %v", span)
+				}
+			}
+		}
+	}
+	for _, name := range []string{"GetObject", "Check"} {
+		span := spans[name]
+		if span == nil {
+			t.Errorf("no span %s in %v", name, spans)
+			continue
+		}
+		if id := string(span.TraceId); id != "\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef" || span.Kind != tracepb.Span_SPAN_KIND_SERVER {
+			t.Errorf("span %v", span)
+		}
+	}
+	if span := spans["GetObject"]; span != nil && span.Status.GetCode() != tracepb.Status_STATUS_CODE_ERROR {
+		t.Errorf("status of a 503: %v", span.Status)
+	}
+	if span := spans["Check"]; span != nil && attributes(span.Attributes)["rpc.method"] != "grpc.health.v1.Health/Check" {
+		t.Errorf("attributes %v", span.Attributes)
+	}
+}
+
+func checkPushedMetrics(t *testing.T, all []*metricspb.ResourceMetrics) {
+	t.Helper()
+	units := make(map[string]string)
+	exemplar := false
+	for _, s := range all[len(all)-1].ScopeMetrics {
+		for _, m := range s.Metrics {
+			units[m.Name] = m.Unit
+			for _, d := range m.GetHistogram().GetDataPoints() {
+				for _, e := range d.Exemplars {
+					exemplar = exemplar || len(e.TraceId) == 16
+				}
+			}
+			for _, d := range m.GetGauge().GetDataPoints() {
+				if node := attributes(d.Attributes)["node"]; node != "" {
+					t.Errorf("%s says the node again: %s", m.Name, node)
+				}
+			}
+		}
+	}
+	for name, unit := range map[string]string{
+		"gridloom.request.ttfb": "s", "gridloom.request.in_flight": "{request}", "gridloom.response.bytes": "By",
+		"gridloom.memory.used.bytes.avg": "By", "gridloom.drive.errors": "{error}", "gridloom.node.up": "",
+		"go.memory.used": "By", "gridloom.telemetry.dropped": "{export}",
+	} {
+		if got, ok := units[name]; !ok || got != unit {
+			t.Errorf("%s: unit %q (there: %v), want %q", name, got, ok, unit)
+		}
+	}
+	if !exemplar {
+		t.Error("no exemplar with a trace id came")
+	}
+}
+
+// callHealth makes one measured gRPC call as a child of parent.
+func callHealth(t *testing.T, tel *Telemetry, parent string) {
+	t.Helper()
+	l := bufconn.Listen(64 << 10)
+	server := grpc.NewServer(grpc.StatsHandler(tel.Requests().StatsHandler()))
+	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
+	served := make(chan error)
+	go func() { served <- server.Serve(socketListener{l}) }()
+	conn, err := grpc.NewClient("passthrough:///node", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent)
+	if _, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{}); err != nil {
+		t.Error(err)
+	}
+	_ = conn.Close()
+	server.GracefulStop()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPushToNobody: a collector that is down costs a counted drop; Shutdown
+// is bounded and leaves no goroutine (see TestMain).
+func TestPushToNobody(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() // takes connections and says nothing
+	failed := make(chan string, 10)
+	tel := newTelemetry(t, Options{Node: "n1", OTLPEndpoint: l.Addr().String(), OTLPInsecure: true,
+		Failed: func(signal string, err error) { failed <- signal + ": " + err.Error() }})
+	tel.Requests().HTTP(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", "/", nil))
+
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	before := time.Now()
+	if err := tel.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Shutdown: %v", err)
+	}
+	if took := time.Since(before); took > 2*time.Second {
+		t.Errorf("Shutdown took %v", took)
+	}
+	got := (<-failed)[:7] + " " + (<-failed)[:7]
+	if got != "metrics traces:" && got != "traces: metrics" {
+		t.Errorf("failed %q", got)
+	}
+	if tel.push.droppedMetrics.Load() != 1 || tel.push.droppedTraces.Load() != 1 {
+		t.Errorf("dropped %d and %d", tel.push.droppedMetrics.Load(), tel.push.droppedTraces.Load())
+	}
+	if again := tel.Shutdown(t.Context()); !errors.Is(again, context.DeadlineExceeded) {
+		t.Errorf("Shutdown again: %v", again)
+	}
+}
+
+// BenchmarkScrape is the cost of /metrics of one node.
+func BenchmarkScrape(b *testing.B) {
+	tel := newTelemetry(b, Options{Node: "n1"})
+	if err := publish(exampleResources("n1")).Register(tel.Meter()); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		scrape(b, tel, "")
+	}
+}

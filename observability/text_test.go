@@ -1,0 +1,229 @@
+package observability
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"pgregory.net/rapid"
+)
+
+// parseText parses Prometheus text, strictly: families once, types known.
+func parseText(t testing.TB, text []byte) map[string]*dto.MetricFamily {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
+	if err != nil {
+		t.Fatalf("%v in:\n%s", err, text)
+	}
+	return families
+}
+
+// values returns a family's values by their labels, "a=1,b=2".
+func values(f *dto.MetricFamily) map[string]float64 {
+	values := make(map[string]float64)
+	for _, m := range f.GetMetric() {
+		var labels []string
+		for _, l := range m.GetLabel() {
+			labels = append(labels, l.GetName()+"="+l.GetValue())
+		}
+		slices.Sort(labels)
+		v := m.GetGauge().GetValue()
+		if f.GetType() == dto.MetricType_COUNTER {
+			v = m.GetCounter().GetValue()
+		}
+		values[strings.Join(labels, ",")] = v
+	}
+	return values
+}
+
+// exampleResources fills in every field, each with a value of its own.
+func exampleResources(node string) *Resources {
+	n := 0.0
+	next := func() float64 { n++; return n }
+	gauge := func() Gauge { return Gauge{Current: next(), Average: next() / 10, Maximum: next() * 10} }
+	network := func(name string) Network {
+		return Network{name, gauge(), gauge(), gauge(), gauge(), gauge(), gauge()}
+	}
+	return &Resources{
+		Node: node, Up: true, SampledAtUnixNano: 1_800_000_000_000_000_000,
+		Drives: []Drive{
+			{ID: "d1", Path: "/mnt/1", State: "online", TotalBytes: 1 << 50, UsedBytes: 3, FreeBytes: 4, TotalInodes: 5, UsedInodes: 6, FreeInodes: 7,
+				Device: "sda1", ReadsPerSecond: 8, WritesPerSecond: 9, ReadBytesPerSecond: 10, WrittenBytesPerSecond: 11, AwaitSeconds: 0.0125, UtilizationRatio: 0.5, Errors: 12},
+			{ID: "d2", Path: "/mnt/2", State: "offline", Errors: 1},
+		},
+		Networks: []Network{network("eth0"), network("lo")},
+		CPU:      CPU{4, gauge(), gauge(), gauge(), gauge(), gauge(), gauge(), gauge(), gauge(), gauge()},
+		Memory:   Memory{gauge(), gauge(), gauge(), gauge(), gauge(), gauge(), gauge(), gauge(), gauge(), gauge()},
+	}
+}
+
+func TestWriteResources(t *testing.T) {
+	var b bytes.Buffer
+	a, c := exampleResources("a"), exampleResources("c")
+	down := Down("b", errors.New("connection refused"))
+	if err := WriteResources(&b, nil, []*Resources{a, down, c}); err != nil {
+		t.Fatal(err)
+	}
+	got := parseText(t, b.Bytes())
+
+	check := func(family, labels string, want float64) {
+		t.Helper()
+		value, ok := values(got[family])[labels]
+		if !ok || value != want {
+			t.Errorf("%s{%s} = %g (there: %v), want %g", family, labels, value, ok, want)
+		}
+	}
+	check("gridloom_node_up", "node=a", 1)
+	check("gridloom_node_up", "node=b", 0)
+	check("gridloom_node_up", "node=c", 1)
+	check("gridloom_drive_total_bytes", "drive=d1,node=a,path=/mnt/1", 1<<50)
+	check("gridloom_drive_state", "drive=d2,node=c,path=/mnt/2,state=offline", 1)
+	check("gridloom_drive_errors_total", "drive=d2,node=a,path=/mnt/2", 1)
+	check("gridloom_drive_await_seconds", "device=sda1,drive=d1,node=a,path=/mnt/1", 0.0125)
+	if _, ok := values(got["gridloom_drive_reads_per_second"])["drive=d2,node=a,path=/mnt/2"]; ok {
+		t.Error("a drive without a device has rates")
+	}
+	check("gridloom_network_received_bytes_per_second", "interface=eth0,node=a", a.Networks[0].ReceivedBytes.Current)
+	check("gridloom_network_received_bytes_per_second_avg", "interface=eth0,node=c", c.Networks[0].ReceivedBytes.Average)
+	check("gridloom_network_drops_per_second_max", "interface=lo,node=c", c.Networks[1].Drops.Maximum)
+	check("gridloom_cpu_cores", "node=a", 4)
+	check("gridloom_cpu_steal_ratio_max", "node=a", a.CPU.StealRatio.Maximum)
+	check("gridloom_cpu_load15_avg", "node=a", a.CPU.Load15.Average)
+	check("gridloom_memory_process_heap_bytes", "node=c", c.Memory.ProcessHeap.Current)
+
+	for name, f := range got {
+		if f.GetHelp() == "" {
+			t.Errorf("%s has no help", name)
+		}
+		for labels := range values(f) {
+			if strings.Contains(labels, "node=b") && name != "gridloom_node_up" {
+				t.Errorf("%s{%s} of a node that is down", name, labels)
+			}
+		}
+		// Average and maximum beside every value but the drives'.
+		base := strings.TrimSuffix(strings.TrimSuffix(name, "_avg"), "_max")
+		folded := !strings.HasPrefix(name, "gridloom_drive_") && !strings.HasPrefix(name, "gridloom_node_")
+		for _, suffix := range []string{"_avg", "_max"} {
+			if (got[base+suffix] != nil) != folded {
+				t.Errorf("%s%s: there %v, want %v", base, suffix, !folded, folded)
+			}
+		}
+		if n := strings.Count(b.String(), "# TYPE "+name+" "); n != 1 {
+			t.Errorf("%d times TYPE of %s", n, name)
+		}
+	}
+	if len(got) < 70 {
+		t.Errorf("%d metrics", len(got))
+	}
+}
+
+// TestEveryFieldIsExported changes each number of a Resources in turn and
+// expects the text to change: no field is left out of the table.
+func TestEveryFieldIsExported(t *testing.T) {
+	text := func(r *Resources) string {
+		var b bytes.Buffer
+		if err := WriteResources(&b, nil, []*Resources{r}); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	r := exampleResources("a")
+	before := text(r)
+	d, n, c, m := &r.Drives[0], &r.Networks[0], &r.CPU, &r.Memory
+	gauges := []*Gauge{
+		&n.ReceivedBytes, &n.SentBytes, &n.ReceivedPackets, &n.SentPackets, &n.Errors, &n.Drops,
+		&c.BusyRatio, &c.UserRatio, &c.SystemRatio, &c.IdleRatio, &c.IowaitRatio, &c.StealRatio, &c.Load1, &c.Load5, &c.Load15,
+		&m.Total, &m.Used, &m.Free, &m.Available, &m.Buffers, &m.Cache, &m.SwapTotal, &m.SwapUsed, &m.ProcessResident, &m.ProcessHeap,
+	}
+	floats := []*float64{&d.ReadsPerSecond, &d.WritesPerSecond, &d.ReadBytesPerSecond, &d.WrittenBytesPerSecond, &d.AwaitSeconds, &d.UtilizationRatio}
+	for _, g := range gauges {
+		floats = append(floats, &g.Current, &g.Average, &g.Maximum)
+	}
+	for i, f := range floats {
+		old := *f
+		*f += 0.25
+		if text(r) == before {
+			t.Errorf("number %d is not in the text", i)
+		}
+		*f = old
+	}
+	for i, f := range []*int64{&d.TotalBytes, &d.UsedBytes, &d.FreeBytes, &d.TotalInodes, &d.UsedInodes, &d.FreeInodes, &d.Errors} {
+		*f++
+		if text(r) == before {
+			t.Errorf("integer %d of the drive is not in the text", i)
+		}
+		*f--
+	}
+}
+
+func TestSubsystems(t *testing.T) {
+	prefixes := map[string]string{"drive": "gridloom_drive_", "network": "gridloom_network_", "cpu": "gridloom_cpu_", "memory": "gridloom_memory_"}
+	for _, selected := range [][]string{{"drive"}, {"network"}, {"cpu"}, {"memory"}, {"memory", "drive"}} {
+		var b bytes.Buffer
+		if err := WriteResources(&b, selected, []*Resources{exampleResources("a")}); err != nil {
+			t.Fatal(err)
+		}
+		got := parseText(t, b.Bytes())
+		if got["gridloom_node_up"] == nil {
+			t.Errorf("%v: gridloom_node_up is missing", selected)
+		}
+		for subsystem, prefix := range prefixes {
+			there := false
+			for name := range got {
+				there = there || strings.HasPrefix(name, prefix)
+			}
+			if want := slices.Contains(selected, subsystem); there != want {
+				t.Errorf("%v: %s there: %v", selected, subsystem, there)
+			}
+		}
+	}
+	var b bytes.Buffer
+	err := WriteResources(&b, []string{"cpu", "gpu"}, []*Resources{exampleResources("a")})
+	if err == nil || !strings.Contains(err.Error(), `"gpu"`) || b.Len() != 0 {
+		t.Errorf("unknown subsystem: %v, %d bytes written", err, b.Len())
+	}
+}
+
+func TestNoNodes(t *testing.T) {
+	var b bytes.Buffer
+	if err := WriteResources(&b, nil, nil); err != nil || b.Len() != 0 {
+		t.Errorf("%v, %q", err, b.String())
+	}
+}
+
+// TestLabelsSurvive writes names with anything in them and reads them back.
+func TestLabelsSurvive(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		node, path := rapid.String().Draw(rt, "node"), string(rapid.SliceOf(rapid.Byte()).Draw(rt, "path"))
+		value := rapid.Float64().Draw(rt, "value")
+		r := &Resources{Node: node, Up: true, Drives: []Drive{{Path: path, Device: "x", AwaitSeconds: value}}}
+		var b bytes.Buffer
+		if err := WriteResources(&b, []string{"drive"}, []*Resources{r}); err != nil {
+			rt.Fatal(err)
+		}
+		want := fmt.Sprintf("device=x,drive=,node=%s,path=%s", node, strings.ToValidUTF8(path, "\uFFFD"))
+		got, ok := values(parseText(t, b.Bytes())["gridloom_drive_await_seconds"])[want]
+		if !ok || got != value && !(math.IsNaN(got) && math.IsNaN(value)) {
+			rt.Fatalf("%q = %g is missing in:\n%s", want, value, b.String())
+		}
+	})
+}
+
+func BenchmarkWriteResources(b *testing.B) {
+	rs := []*Resources{exampleResources("a"), exampleResources("b"), exampleResources("c")}
+	var out bytes.Buffer
+	for b.Loop() {
+		out.Reset()
+		if err := WriteResources(&out, nil, rs); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
