@@ -1,0 +1,215 @@
+package node
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/observability"
+)
+
+// ListenerConfig says where to listen and with what certificate.
+type ListenerConfig struct {
+	// Addr is "host:port"; port 0 takes a free one.
+	Addr string
+	// Listener is used instead of Addr where it is set: a caller that must
+	// know its port before the node exists opens it itself. The node closes it.
+	Listener net.Listener
+	// Insecure allows a listener off loopback without a certificate.
+	Insecure bool
+	// CertFile and KeyFile are PEM. Both or neither.
+	CertFile, KeyFile string
+	// CAFile is PEM. Clients (on the peer listener: peers, in both directions)
+	// must present a certificate that one of these authorities signed.
+	CAFile string
+}
+
+// TLS reports whether the listener has a certificate.
+func (l ListenerConfig) TLS() bool { return l.CertFile != "" }
+
+// Peer is a founding node.
+type Peer struct {
+	Name string
+	URL  string // base URL of its peer listener: http://host:port or https://host:port
+}
+
+// Config is all that a node is told. There is no other input: no environment,
+// no globals.
+type Config struct {
+	Name    string   // identity of the node: [a-z0-9]([a-z0-9-]*[a-z0-9])?, at most 63 bytes
+	DataDir string   // control state and identity
+	Drives  []string // directories for payload, at least one
+
+	GRPC, HTTP, Peer ListenerConfig
+
+	// Peers are the founding nodes, this one among them. Empty: it is alone.
+	Peers []Peer
+
+	RootKey     iam.Credential
+	MeshSecrets [][]byte // the first proves, all verify; 32 bytes each
+
+	OTLPEndpoint string // host:port of a collector's gRPC receiver; empty for none
+	OTLPInsecure bool   // to the collector without TLS
+	ReserveBytes int64  // space kept free on each drive; 0 is dataio's default
+
+	// Host samples the machine. Nodes in one process share one; nil makes one.
+	Host *observability.Host
+
+	Version string // of the program, for the cluster's description and telemetry
+}
+
+// ConfigError names the field of Config that is wrong: "HTTP.CertFile".
+type ConfigError struct {
+	Field string
+	Err   error
+}
+
+// Error implements error.
+func (e *ConfigError) Error() string { return e.Field + ": " + e.Err.Error() }
+
+// Unwrap returns what is wrong.
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+func badConfig(field, format string, args ...any) error {
+	return &ConfigError{Field: field, Err: fmt.Errorf(format, args...)}
+}
+
+var nodeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// Validate reports the first field that is wrong, as a *ConfigError. It reads
+// nothing but the struct.
+func (c *Config) Validate() error {
+	if !nodeName.MatchString(c.Name) {
+		return badConfig("Name", "%q is not a node name: 1 to 63 of a-z, 0-9 and hyphens, with no hyphen at either end", c.Name)
+	}
+	if c.DataDir == "" {
+		return badConfig("DataDir", "is empty")
+	}
+	if len(c.Drives) == 0 {
+		return badConfig("Drives", "a node needs at least one drive")
+	}
+	for i, d := range c.Drives {
+		if d == "" {
+			return badConfig("Drives", "the path of drive %d is empty", i+1)
+		}
+		if slices.Contains(c.Drives[:i], d) {
+			return badConfig("Drives", "%s is named twice", d)
+		}
+	}
+	for _, l := range []struct {
+		field string
+		cfg   *ListenerConfig
+	}{{"GRPC", &c.GRPC}, {"HTTP", &c.HTTP}, {"Peer", &c.Peer}} {
+		if err := l.cfg.validate(l.field); err != nil {
+			return err
+		}
+	}
+	if c.RootKey.IsZero() {
+		return badConfig("RootKey", "is missing: a node is closed by default")
+	}
+	if len(c.MeshSecrets) == 0 {
+		return badConfig("MeshSecrets", "is missing: peers prove that they belong to the mesh with it")
+	}
+	if c.ReserveBytes < 0 {
+		return badConfig("ReserveBytes", "%d is negative", c.ReserveBytes)
+	}
+	return c.validatePeers()
+}
+
+func (l *ListenerConfig) validate(field string) error {
+	if (l.CertFile == "") != (l.KeyFile == "") {
+		return badConfig(field+".CertFile", "a certificate and its key are given together or not at all")
+	}
+	if l.CAFile != "" && l.CertFile == "" {
+		return badConfig(field+".CAFile", "client certificates need TLS: give a certificate and its key too")
+	}
+	if l.Listener != nil {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(l.Addr)
+	if err != nil {
+		return badConfig(field+".Addr", "%q is not host:port: %w", l.Addr, err)
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return badConfig(field+".Addr", "%q: %w", l.Addr, err)
+	}
+	if !l.TLS() && !l.Insecure && !loopback(host) {
+		return badConfig(field+".Addr", "%s is not a loopback address, and there is no certificate: whoever can see the traffic can read it, keys included; give a certificate, or say that this is meant", l.Addr)
+	}
+	return nil
+}
+
+// loopback reports whether only this machine can reach host. A name other than
+// localhost may resolve to anything.
+func loopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+func (c *Config) validatePeers() error {
+	if len(c.Peers) == 0 {
+		return nil
+	}
+	self := false
+	names, urls := map[string]bool{}, map[string]string{}
+	for _, p := range c.Peers {
+		if !nodeName.MatchString(p.Name) {
+			return badConfig("Peers", "%q is not a node name", p.Name)
+		}
+		if names[p.Name] {
+			return badConfig("Peers", "%s is named twice", p.Name)
+		}
+		names[p.Name] = true
+		u, err := url.Parse(p.URL)
+		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") || strings.Trim(u.Path, "/") != "" {
+			return badConfig("Peers", "%s: %q is not a base URL like http://10.0.0.1:7402", p.Name, p.URL)
+		}
+		if other, ok := urls[u.Host]; ok {
+			return badConfig("Peers", "%s and %s have the same address %s", other, p.Name, u.Host)
+		}
+		urls[u.Host] = p.Name
+		if p.Name == c.Name {
+			self = true
+		}
+		if tlsURL := u.Scheme == "https"; tlsURL != c.Peer.TLS() {
+			return badConfig("Peers", "%s: %s: a mesh is plaintext or TLS as a whole, and this node's peer listener %s", p.Name, p.URL, map[bool]string{true: "has a certificate", false: "has none"}[c.Peer.TLS()])
+		}
+	}
+	if !self {
+		return badConfig("Name", "%s is not among the peers: %s", c.Name, strings.Join(sortedKeys(names), ", "))
+	}
+	return nil
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// owner is the first of the sorted names: the node that keeps the index.
+func (c *Config) owner() string {
+	first := c.Name
+	for _, p := range c.Peers {
+		first = min(first, p.Name)
+	}
+	return first
+}
+
+// errNoCertificates is what a CA file without a certificate gives.
+var errNoCertificates = errors.New("holds no PEM certificate")
+
+// minTLS is the oldest version that any listener or dialler speaks.
+const minTLS = tls.VersionTLS13

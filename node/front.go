@@ -1,0 +1,142 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"strings"
+
+	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/observability"
+)
+
+// credentialHeaders are where a credential is looked for, in this order: the
+// first is ours alone, so that a proxy which uses Authorization for itself
+// does not take ours away.
+var credentialHeaders = [...]string{"Gridloom-Authorization", "Authorization"}
+
+// metaPrefix begins the headers of user metadata, the only ones with our
+// prefix that may come from outside.
+const metaPrefix = "Gridloom-Meta-"
+
+// front is the HTTP listener's first handler: it strips what only a trusted hop
+// may say, authenticates once, and routes on the escaped path. It is not a
+// ServeMux, which would redirect "//", "." and ".." inside keys.
+type front struct {
+	auth  *iam.Authenticator
+	ready func(ctx context.Context) error // waits a while; nil is ready
+	state func() error                    // as of now; nil is ready
+
+	door      http.Handler // /data/…
+	gateway   http.Handler // /v1/…
+	openAPI   http.Handler // /openapi.json
+	metrics   http.Handler // /metrics
+	resources http.Handler // /v2/metrics/resource
+}
+
+// ServeHTTP implements http.Handler.
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := r.URL.EscapedPath()
+	if api, ok := healthAPI(path); ok {
+		observability.SetAPI(r.Context(), api)
+		f.serveHealth(w, r, path)
+		return
+	}
+	credential := takeCredential(r.Header)
+	stripHop(r.Header)
+	p, err := f.auth.Authenticate(credential, r.RemoteAddr, "http")
+	if err != nil {
+		observability.SetAPI(r.Context(), "Unauthenticated")
+		fault.WriteProblem(w, fault.Wrap(fault.Unauthenticated, "", err))
+		return
+	}
+	r = r.WithContext(iam.WithPrincipal(r.Context(), p))
+	h, wait := f.route(path)
+	if h == nil {
+		fault.WriteProblem(w, fault.New(fault.NotFound, path, "there is nothing here; the API is below /v1/ (see /openapi.json), bytes are below /data/"))
+		return
+	}
+	if wait {
+		if err := f.ready(r.Context()); err != nil {
+			fault.WriteProblem(w, err)
+			return
+		}
+	}
+	h.ServeHTTP(w, r)
+}
+
+// route finds the handler of a path, and whether it needs a node that is up.
+func (f *front) route(path string) (h http.Handler, wait bool) {
+	switch {
+	case strings.HasPrefix(path, "/data/"):
+		return f.door, true
+	case strings.HasPrefix(path, "/v1/"):
+		return f.gateway, true
+	case path == "/v2/metrics/resource":
+		return f.resources, false
+	case path == "/metrics":
+		return f.metrics, false
+	case path == "/openapi.json":
+		return f.openAPI, false
+	}
+	return nil, false
+}
+
+func healthAPI(path string) (string, bool) {
+	switch path {
+	case "/livez":
+		return "Live", true
+	case "/readyz":
+		return "Ready", true
+	}
+	return "", false
+}
+
+// serveHealth answers without a credential: /livez while the process serves,
+// /readyz once the node can do its work, and till then with the reason.
+func (f *front) serveHealth(w http.ResponseWriter, r *http.Request, path string) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "health is read", http.StatusMethodNotAllowed)
+		return
+	}
+	if path == "/readyz" {
+		if err := f.state(); err != nil {
+			fault.WriteProblem(w, err)
+			return
+		}
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = fmt.Fprintln(w, "ok")
+}
+
+// takeCredential removes every credential from the header and returns the one
+// that counts.
+func takeCredential(h http.Header) string {
+	credential := ""
+	for _, name := range credentialHeaders {
+		if credential == "" {
+			credential = h.Get(name)
+		}
+		h.Del(name)
+	}
+	return credential
+}
+
+// stripHop removes the headers by which a trusted hop would speak for a client:
+// from outside they are lies.
+func stripHop(h http.Header) {
+	for name := range h {
+		canonical := textproto.CanonicalMIMEHeaderKey(name)
+		switch {
+		case strings.HasPrefix(canonical, metaPrefix):
+		case canonical == "Forwarded",
+			strings.HasPrefix(canonical, "X-Forwarded-"),
+			strings.HasPrefix(canonical, "Gridloom-"),
+			strings.HasPrefix(canonical, "Grpc-Metadata-"):
+			delete(h, name)
+		}
+	}
+}

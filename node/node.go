@@ -1,0 +1,350 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/gridloom/gridloom/dataio"
+	"github.com/gridloom/gridloom/grid"
+	"github.com/gridloom/gridloom/node/api"
+	"github.com/gridloom/gridloom/node/control"
+	"github.com/gridloom/gridloom/node/door"
+	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/object"
+	"github.com/gridloom/gridloom/observability"
+)
+
+// Times that bound a connection and a stop. Bodies have no time limit of their
+// own: the doors renew a deadline with every piece that moves.
+const (
+	headerTimeout  = 10 * time.Second
+	idleTimeout    = 2 * time.Minute
+	maxHeaderBytes = 64 << 10
+	drainTimeout   = 10 * time.Second
+)
+
+// Addrs are the addresses that a node's listeners have, "host:port".
+type Addrs struct{ GRPC, HTTP, Peer string }
+
+// Node is one node. Open makes it, Run serves, Close gives everything back.
+type Node struct {
+	cfg   Config
+	log   *slog.Logger
+	peers map[string]string // name to base URL, this node included
+
+	grpcListener, httpListener, peerListener *listener
+
+	dir         *dataio.Dir
+	telemetry   *observability.Telemetry
+	instruments *instruments
+	collector   *observability.Collector
+	grid        *grid.Manager
+	control     *control.Control
+	objects     *object.Service
+	mesh        *mesh
+	api         *api.API
+
+	grpcServer             *grpc.Server
+	httpServer, peerServer *http.Server
+
+	drives  atomic.Pointer[[]*dataio.Drive] // set once, by form
+	ready   chan struct{}                   // closed when formed
+	waiting atomic.Pointer[error]           // why it is not ready; nil once it is
+
+	closeOnce sync.Once
+	closers   []func() error // in the order of opening
+	closeErr  error
+}
+
+// Open takes everything the node needs for itself: its data directory, its
+// listeners, the grid and the index. It waits for no other node. Wrong
+// configuration is a *ConfigError; on any error everything is given back.
+func Open(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err error) {
+	n := &Node{cfg: cfg, log: log.With("node", cfg.Name), ready: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			_ = n.Close()
+		}
+	}()
+	// A listener that the caller opened is ours from here on, whatever happens.
+	for _, l := range []net.Listener{cfg.GRPC.Listener, cfg.HTTP.Listener, cfg.Peer.Listener} {
+		if l != nil {
+			n.onClose(func() error { return ignoreClosed(l.Close()) })
+		}
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	n.waitFor(errors.New("the node is starting"))
+	for _, open := range []func(context.Context) error{
+		n.openDir, n.openListeners, n.openTelemetry, n.openGrid, n.openControl, n.openServices,
+	} {
+		if err := open(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// onClose remembers what to undo. Close runs these in reverse.
+func (n *Node) onClose(f func() error) { n.closers = append(n.closers, f) }
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+func (n *Node) openDir(context.Context) error {
+	dir, err := dataio.OpenDir(n.cfg.DataDir)
+	if err != nil {
+		return &ConfigError{Field: "DataDir", Err: err}
+	}
+	n.dir = dir
+	n.onClose(dir.Close)
+	return nil
+}
+
+func (n *Node) openListeners(context.Context) error {
+	for _, l := range []struct {
+		field string
+		cfg   ListenerConfig
+		into  **listener
+	}{
+		{"GRPC", n.cfg.GRPC, &n.grpcListener},
+		{"HTTP", n.cfg.HTTP, &n.httpListener},
+		{"Peer", n.cfg.Peer, &n.peerListener},
+	} {
+		opened, err := listen(l.field, l.cfg)
+		if err != nil {
+			return err
+		}
+		*l.into = opened
+		n.onClose(func() error { return ignoreClosed(opened.Close()) })
+	}
+	n.peers = map[string]string{}
+	for _, p := range n.cfg.Peers {
+		n.peers[p.Name] = p.URL
+	}
+	if len(n.peers) == 0 {
+		n.peers[n.cfg.Name] = n.peerListener.scheme() + "://" + n.peerListener.Addr().String()
+	}
+	return nil
+}
+
+func (n *Node) openTelemetry(ctx context.Context) error {
+	t, err := observability.New(ctx, observability.Options{
+		Node: n.cfg.Name, Version: n.cfg.Version,
+		OTLPEndpoint: n.cfg.OTLPEndpoint, OTLPInsecure: n.cfg.OTLPInsecure,
+	})
+	if err != nil {
+		return &ConfigError{Field: "OTLPEndpoint", Err: err}
+	}
+	n.telemetry = t
+	n.onClose(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+		defer cancel()
+		return t.Shutdown(ctx)
+	})
+	host := n.cfg.Host
+	if host == nil {
+		host = observability.NewHost()
+	}
+	n.collector = observability.NewCollector(observability.CollectorOptions{
+		Node: n.cfg.Name, Host: host, Drives: n.sampleDrives,
+	})
+	if n.instruments, err = newInstruments(t.Meter()); err != nil {
+		return err
+	}
+	return n.collector.Register(t.Meter())
+}
+
+func (n *Node) openGrid(ctx context.Context) error {
+	tlsConf, err := dialTLS(n.cfg.Peer)
+	if err != nil {
+		return err
+	}
+	hosts := make([]string, 0, len(n.peers))
+	for _, name := range sortedKeys(n.peers) {
+		hosts = append(hosts, n.peers[name])
+	}
+	secrets := n.cfg.MeshSecrets
+	n.grid, err = grid.NewManager(context.WithoutCancel(ctx), grid.ManagerOptions{
+		Local:   n.peers[n.cfg.Name],
+		Hosts:   hosts,
+		Secrets: func() [][]byte { return secrets },
+		TLS:     tlsConf,
+		Realm:   n.deployment,
+		Hooks:   grid.Hooks{Logger: n.log},
+	})
+	if err != nil {
+		return &ConfigError{Field: "Peers", Err: err}
+	}
+	n.onClose(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
+		defer cancel()
+		return n.grid.Close(ctx)
+	})
+	return observeGrid(n.telemetry.Meter(), n.grid.Stats, n.nodeName)
+}
+
+// nodeName gives the name of the node at a base URL.
+func (n *Node) nodeName(host string) string {
+	for name, url := range n.peers {
+		if strings.EqualFold(strings.TrimSuffix(url, "/"), host) {
+			return name
+		}
+	}
+	return host
+}
+
+// deployment is the mesh's id, "" until it is agreed.
+func (n *Node) deployment() string {
+	if n.control == nil { // the grid may ask before the index is open
+		return ""
+	}
+	return n.control.Deployment()
+}
+
+// conn gives the connection with a node by its name.
+func (n *Node) conn(name string) *grid.Connection { return n.grid.Connection(n.peers[name]) }
+
+func (n *Node) openControl(ctx context.Context) (err error) {
+	n.control, err = control.Open(ctx, control.Options{
+		Dir: n.cfg.DataDir, Self: n.cfg.Name, Peers: sortedKeys(n.peers), Owner: n.cfg.owner(),
+		Grid: n.grid, Conn: n.conn, Logger: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.onClose(n.control.Close)
+	return nil
+}
+
+// Addrs are the addresses the listeners have.
+func (n *Node) Addrs() Addrs {
+	return Addrs{
+		GRPC: n.grpcListener.Addr().String(),
+		HTTP: n.httpListener.Addr().String(),
+		Peer: n.peerListener.Addr().String(),
+	}
+}
+
+// Ready is closed when the node can do its work.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// Run serves until ctx ends, which is no error, or a part fails. On its way
+// out it lets calls in flight finish, for at most ten seconds. Run is called
+// once; Close comes after it.
+func (n *Node) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return serveHTTP(ctx, n.peerServer, n.peerListener) })
+	g.Go(func() error { return serveHTTP(ctx, n.httpServer, n.httpListener) })
+	g.Go(func() error { return n.serveGRPC(ctx) })
+	g.Go(func() error { return ended(ctx, n.collector.Run(ctx)) })
+	g.Go(func() error { return n.form(ctx) })
+	g.Go(func() error {
+		select {
+		case <-ctx.Done():
+			n.api.SetServing(false)
+			return nil
+		case <-n.control.Done():
+			return fmt.Errorf("the index stopped: %w", n.control.Err())
+		}
+	})
+	return g.Wait()
+}
+
+// ended makes what a part says when its context has ended no error.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// Close gives back everything that Open took, in reverse. It may be called
+// again, and then returns the same.
+func (n *Node) Close() error {
+	n.closeOnce.Do(func() {
+		var errs []error
+		for i := len(n.closers) - 1; i >= 0; i-- {
+			errs = append(errs, n.closers[i]())
+		}
+		n.closeErr = errors.Join(errs...)
+	})
+	return n.closeErr
+}
+
+// openServices makes what the listeners serve. Nothing is served before Run.
+func (n *Node) openServices(context.Context) error {
+	n.onClose(n.closeDrives)
+	secrets := n.cfg.MeshSecrets
+	tlsConf, err := dialTLS(n.cfg.Peer)
+	if err != nil {
+		return err
+	}
+	objects, err := object.New(object.Options{
+		Self: n.cfg.Name, Deployment: n.deployment, Index: n.control, Topology: n.control.Topology,
+		Grid: n.grid, Conn: n.conn, Secrets: func() [][]byte { return secrets }, TLS: tlsConf,
+		Log: n.log, Hooks: n.instruments.objectHooks(),
+	})
+	if err != nil {
+		return err
+	}
+	n.objects = objects
+	n.onClose(objects.Close)
+	n.mesh = &mesh{
+		self: n.cfg.Name, version: n.cfg.Version, owner: n.cfg.owner(), peers: n.peers,
+		grid: n.grid, control: n.control, collector: n.collector, drives: n.openDrives,
+	}
+	if err := n.mesh.register(); err != nil {
+		return err
+	}
+	auth := iam.NewAuthenticator(n.cfg.RootKey)
+	n.api, err = api.New(api.Options{
+		Objects: objects, Cluster: n.mesh, Resources: n.mesh, Auth: auth,
+		Requests: n.telemetry.Requests(), Ready: n.waitReady, TLS: n.grpcListener.tls,
+		Logger: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	n.grpcServer = n.api.GRPCServer()
+	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(&front{
+		auth: auth, ready: n.waitReady, state: n.state,
+		door:      door.New(door.Options{Objects: objects}),
+		gateway:   n.api.Gateway(),
+		openAPI:   api.OpenAPI(),
+		metrics:   n.telemetry.MetricsHandler(),
+		resources: http.HandlerFunc(n.mesh.serveResources),
+	}))
+	peer := http.NewServeMux()
+	peer.Handle(grid.RoutePath, n.grid.Handler())
+	peer.Handle(object.BulkPath, objects.BulkHandler())
+	n.peerServer = n.newHTTPServer(peer)
+	return nil
+}
+
+// newHTTPServer bounds what a connection may cost before a handler sees it.
+func (n *Node) newHTTPServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+	}
+}
