@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 )
 
 const (
@@ -67,7 +68,7 @@ func (d *Dir) WriteFile(name string, content []byte, perm fs.FileMode) error {
 	return nil
 }
 
-// Close gives the directory free.
+// Close gives the directory free. A second Close does nothing.
 func (d *Dir) Close() error { return d.held.release() }
 
 // checkFormat decides whether a directory may be used as a data directory.
@@ -98,6 +99,8 @@ type held struct {
 	lock  *os.File
 	blank bool // nothing of ours or anybody's was in it
 	made  bool // hold made the directory itself
+
+	once sync.Once // for release
 }
 
 // hold opens and locks a directory, after check has said that it may be used:
@@ -143,6 +146,10 @@ func hold(op, path string, check func(*held) (blank bool, err error)) (_ *held, 
 	}
 	if h.blank, err = check(h); err != nil {
 		h.keep()
+		return nil, err
+	}
+	// A process that was killed may have made entries and not synced them.
+	if err := syncDir(h.dir); err != nil {
 		return nil, err
 	}
 	return h, nil
@@ -201,21 +208,19 @@ func (h *held) discard() {
 	}
 }
 
-// release unlocks and closes the directory.
+// release unlocks and closes the directory. Again, it does nothing.
 func (h *held) release() error {
 	var errs []error
-	for _, c := range []io.Closer{h.lock, h.dir, h.root} {
-		switch f := c.(type) {
-		case *os.File:
-			if f != nil {
-				errs = append(errs, f.Close())
-			}
-		case *os.Root:
+	h.once.Do(func() {
+		for _, f := range []*os.File{h.lock, h.dir} {
 			if f != nil {
 				errs = append(errs, f.Close())
 			}
 		}
-	}
+		if h.root != nil {
+			errs = append(errs, h.root.Close())
+		}
+	})
 	return errors.Join(errs...)
 }
 

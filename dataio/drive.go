@@ -43,8 +43,9 @@ type Options struct {
 	Interceptor Interceptor
 }
 
-// Events are called by the goroutine to which it happened, with no lock of the
-// drive held; calls may overlap. Any of them may be nil.
+// Events are called by the goroutine to which it happened; calls may overlap.
+// They must not call Drive.Close nor a Writer, which may be what calls them.
+// Any of them may be nil.
 type Events struct {
 	// StateChanged tells of a drive's new state and its cause; nil if it is
 	// well again.
@@ -90,7 +91,7 @@ type Drive struct {
 	reserve int64
 	held    *held    // the drive's directory and its lock
 	payload *os.Root // payload/, for everything below it
-	sync    *os.File // payload/ again, to sync its entries
+	entries *os.File // payload/ again, to sync its entries
 
 	errors atomic.Int64
 	// durable tells which directories below payload/ have a synced entry.
@@ -166,10 +167,10 @@ func (d *Drive) start(id identity) error {
 	if d.payload, err = d.held.root.OpenRoot(payloadName); err != nil {
 		return fail(nil, err)
 	}
-	if d.sync, err = d.payload.Open("."); err != nil {
+	if d.entries, err = d.payload.Open("."); err != nil {
 		return fail(nil, err)
 	}
-	if same, err := sameDevice(d.held.dir, d.sync); err != nil {
+	if same, err := sameDevice(d.held.dir, d.entries); err != nil {
 		return fail(nil, err)
 	} else if !same {
 		return fail(ErrForeign, fmt.Errorf("%s is on another device than %s", payloadName, identityName))
@@ -262,8 +263,8 @@ func (d *Drive) closeFiles() error {
 	if d.payload != nil {
 		errs = append(errs, d.payload.Close())
 	}
-	if d.sync != nil {
-		errs = append(errs, d.sync.Close())
+	if d.entries != nil {
+		errs = append(errs, d.entries.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -276,8 +277,9 @@ func (d *Drive) do(op Op, call func() error) error {
 	} else {
 		err = call()
 	}
-	if err == nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) || isNoSpace(err) {
-		return err
+	if err == nil || isNoSpace(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) ||
+		errors.Is(err, fs.ErrClosed) {
+		return err // the caller's business
 	}
 	d.errors.Add(1)
 	if d.options.Events.Failed != nil {
@@ -317,6 +319,16 @@ func (d *Drive) present(op string, id ID) error {
 	defer d.mu.Unlock()
 	if d.closed {
 		return &Error{Op: op, Path: d.path, ID: id, Kind: ErrOffline, Err: fs.ErrClosed}
+	}
+	return nil
+}
+
+// trusted fails if the drive has become suspect.
+func (d *Drive) trusted(op string, id ID) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.suspect {
+		return &Error{Op: op, Path: d.path, ID: id, Kind: ErrSuspect}
 	}
 	return nil
 }

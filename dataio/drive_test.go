@@ -172,7 +172,7 @@ func TestDir(t *testing.T) {
 	if got := slices.Sorted(maps.Keys(tree(t, dir))); !slices.Equal(got, []string{".", "FORMAT", "key", "lock"}) {
 		t.Errorf("the directory holds %q", got)
 	}
-	if err := d.Close(); err != nil {
+	if err := errors.Join(d.Close(), d.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if d, err = dataio.OpenDir(dir); err != nil {

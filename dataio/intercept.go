@@ -49,11 +49,11 @@ type Op struct {
 // to make a drive slower, to record what was asked in which order, and to
 // return the errors that a disk returns on a bad day (datatest.Faults).
 //
-// Not intercepted is what a File's Section reads: those bytes go from the
-// *os.File to the kernel directly.
+// Not intercepted are opening and formatting the drive, and what a File's
+// Section reads: those bytes go from the *os.File to the kernel directly.
 //
-// Intercept is called from every goroutine that uses the drive, with no lock
-// held but the Writer's own, and must not call the drive.
+// Intercept is called by every goroutine that uses the drive, and must not use
+// the drive itself.
 type Interceptor interface {
 	Intercept(op Op, do func() error) error
 }

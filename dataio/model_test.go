@@ -22,6 +22,7 @@ type model struct {
 	t       *testing.T
 	options dataio.Options
 	faults  *datatest.Faults
+	noise   []byte // content to write
 	drive   *dataio.Drive
 
 	payloads map[dataio.ID][]byte
@@ -43,13 +44,14 @@ type modelWriter struct {
 // they were committed, whatever happens to others, across Close and Open; what
 // wasn't committed is never seen; and nothing else is left on the disk.
 func TestRandomOperations(t *testing.T) {
+	noise := random(3<<20, 8)
 	rapid.Check(t, func(rt *rapid.T) {
 		dir, err := os.MkdirTemp(t.TempDir(), "drive")
 		if err != nil {
 			rt.Fatal(err)
 		}
 		m := &model{
-			t: t, options: options(), faults: new(datatest.Faults),
+			t: t, options: options(), faults: new(datatest.Faults), noise: noise,
 			payloads: map[dataio.ID][]byte{}, writers: map[dataio.ID]*modelWriter{},
 		}
 		m.options.Interceptor = m.faults
@@ -135,7 +137,7 @@ func (m *model) write(rt *rapid.T) {
 	if rapid.Bool().Draw(rt, "all") {
 		n = limit
 	}
-	part := random(int(n), byte(n))
+	part := m.noise[n%4096:][:n]
 	_, err := w.Write(part)
 	tooMuch := w.announced >= 0 && int64(len(w.content))+n > w.announced
 	switch {
@@ -165,8 +167,8 @@ func (m *model) commit(rt *rapid.T) {
 	wrongSize := w.announced >= 0 && int64(len(w.content)) != w.announced
 	got, err := w.Commit(ctx)
 	switch {
-	case err == nil && (wrongSize || w.ended || gone || got.SizeBytes != int64(len(w.content))):
-		rt.Fatalf("%s was committed with %+v (wrong size %t, ended %t, gone %t)", id, got, wrongSize, w.ended, gone)
+	case err == nil && (wrongSize || w.ended || gone || m.suspect || got.SizeBytes != int64(len(w.content))):
+		rt.Fatalf("%s was committed with %+v (wrong size %t, ended %t, gone %t, suspect %t)", id, got, wrongSize, w.ended, gone, m.suspect)
 	case err == nil:
 		m.payloads[id] = w.content
 	case w.ended, gone && errors.Is(err, context.Canceled), wrongSize && errors.Is(err, dataio.ErrSize):

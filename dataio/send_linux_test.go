@@ -29,8 +29,6 @@ const headBytes, sniffedBytes = 512, 512
 func TestSendUsesSendfile(t *testing.T) {
 	const size = 64 << 20
 	ranges := []struct{ off, n int64 }{{0, size}, {1<<20 + 7, 30<<20 + 1}, {size - 1000, 1000}}
-	content := random(size, 1)
-
 	var dir string
 	var id dataio.ID
 	trace := datatest.Traced(t, func(t *testing.T, l *datatest.Link) {
@@ -52,6 +50,7 @@ func TestSendUsesSendfile(t *testing.T) {
 			t.Error(err)
 		}
 	}, func(t *testing.T, l *datatest.Link) {
+		content := random(size, 1)
 		dir = t.TempDir()
 		d, err := dataio.Open(t.Context(), dir, options())
 		if err != nil {
@@ -98,6 +97,9 @@ func TestSendUsesSendfile(t *testing.T) {
 	if most := int64(len(ranges)) * (sniffedBytes + 4096); read > most {
 		t.Errorf("the process read %d bytes of the payload, want at most %d", read, most)
 	}
+	if n := len(trace.Select(nil, "fadvise64")); n < 20 {
+		t.Errorf("the kernel was told of %d windows to come, want 22", n)
+	}
 	for _, c := range trace.Select(fromPayload, "sendfile") {
 		if int64(c.Args[3]) > dataio.NextWindowBytes {
 			t.Errorf("sendfile was asked for %d bytes at once, more than a window", c.Args[3])
@@ -108,7 +110,6 @@ func TestSendUsesSendfile(t *testing.T) {
 // TestSendUsesSplice shows the same for bytes that come from a connection.
 func TestSendUsesSplice(t *testing.T) {
 	const size = 16 << 20
-	content := random(size, 2)
 	trace := datatest.Traced(t, func(t *testing.T, l *datatest.Link) {
 		listener := listen(t)
 		l.Say(listener.Addr().String())
@@ -119,6 +120,7 @@ func TestSendUsesSplice(t *testing.T) {
 		}
 		l.Wait()
 	}, func(t *testing.T, l *datatest.Link) {
+		content := random(size, 2)
 		address := l.Hear()
 		to, from := dial(t, address), dial(t, address)
 		written := make(chan error, 1)

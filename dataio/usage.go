@@ -44,7 +44,7 @@ func (d *Drive) Usage() (Usage, error) {
 		return Usage{}, e
 	}
 	if err != nil {
-		return Usage{}, &Error{Op: "usage", Path: d.path, Err: err}
+		return Usage{}, d.readError("usage", ID{}, err)
 	}
 	d.update(ErrNoSpace, func() {
 		d.astray = false

@@ -77,9 +77,7 @@ func (d *Drive) Create(ctx context.Context, id ID, sizeBytes int64) (*Writer, er
 		return nil, err
 	}
 	if kind, err := w.create(sub, need); err != nil {
-		w.discardLocked()
-		w.end = d.fail("create", id, kind, err)
-		return nil, w.end
+		return nil, w.abandonLocked(d.fail("create", id, kind, err))
 	}
 	if w.allocated {
 		d.settle(w, need)
@@ -135,6 +133,9 @@ func (w *Writer) Write(p []byte) (int, error) {
 	if int64(len(p)) > limit-w.size {
 		err := fmt.Errorf("more than %d bytes were written", limit)
 		return 0, w.abandonLocked(&Error{Op: "write", Path: w.d.path, ID: w.id, Kind: ErrSize, Err: err})
+	}
+	if err := w.d.trusted("write", w.id); err != nil {
+		return 0, w.abandonLocked(err)
 	}
 	n, err := w.writeLocked(p, w.size)
 	w.sumLocked(p[:n])
@@ -196,8 +197,9 @@ func (w *Writer) sumLocked(p []byte) {
 // synced, then its directory. From its return on the payload is there, also
 // after a loss of power; before, and after an error, there is none. A context
 // that has ended is such an error; it doesn't interrupt the syncs. Fewer bytes
-// than Create was told are ErrSize. An error of a sync is ErrSuspect: the copy
-// is lost, and it must be written elsewhere.
+// than Create was told are ErrSize. An error of a sync, of this or meanwhile of
+// another payload, is ErrSuspect: the copy is lost, and it must be written
+// elsewhere. If the file can't even be removed, the error says so.
 func (w *Writer) Commit(ctx context.Context) (Written, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -220,6 +222,11 @@ func (w *Writer) Commit(ctx context.Context) (Written, error) {
 	}
 	if kind, err := w.syncLocked(); err != nil {
 		return Written{}, w.abandonLocked(w.d.fail("commit", w.id, kind, err))
+	}
+	// Of several syncs that wait for the same lost write, the kernel may fail
+	// only the first: success counts while no other has failed.
+	if err := w.d.trusted("commit", w.id); err != nil {
+		return Written{}, w.abandonLocked(err)
 	}
 	w.end = &Error{Op: "write", Path: w.d.path, ID: w.id, Err: errors.New("it was committed")}
 	w.dir.Close()
@@ -254,7 +261,7 @@ func (w *Writer) syncLocked() (OpKind, error) {
 	// The directory's own name: once for every drive opened, as neither this
 	// writer nor this process need be the one that made it.
 	if durable := &d.durable[w.id[0]]; !durable.Load() {
-		err := d.do(Op{Kind: OpSyncDir, Name: payloadName}, func() error { return syncDir(d.sync) })
+		err := d.do(Op{Kind: OpSyncDir, Name: payloadName}, func() error { return syncDir(d.entries) })
 		if err != nil {
 			return OpSyncDir, err
 		}
@@ -265,7 +272,7 @@ func (w *Writer) syncLocked() (OpKind, error) {
 
 // Abort removes what was written, if it wasn't committed. It may be called
 // again, and after Commit, and then does nothing. An error means that a file
-// without a valid footer may remain, which no one will read.
+// without a valid footer may remain, which can't be opened.
 func (w *Writer) Abort() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -232,6 +232,37 @@ func TestSuspectDriveReadsAndRemoves(t *testing.T) {
 	}
 }
 
+// TestSuspectSpreads has one sync fail while another writer waits for its own,
+// which succeeds.
+func TestSuspectSpreads(t *testing.T) {
+	d, faults := faulty(t)
+	idle, err := d.Create(t.Context(), dataio.NewID(), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Abort()
+	slow, release := make(chan struct{}), make(chan struct{})
+	faults.Add(datatest.Fault{Op: dataio.OpSyncDir, Wait: notify(slow), Done: true})
+	faults.Add(datatest.Fault{Op: dataio.OpSyncDir, Name: "payload", Wait: release, Done: true})
+	faults.Add(datatest.Fault{Op: dataio.OpSync, Skip: 1, Err: syscall.EIO})
+	committed := make(chan error, 1)
+	go func() { committed <- write(t.Context(), d, dataio.NewID(), nil, 0) }()
+	<-slow
+	if err := write(t.Context(), d, dataio.NewID(), nil, 0); !errors.Is(err, dataio.ErrSuspect) {
+		t.Errorf("a failed sync is %v", err)
+	}
+	close(release)
+	if err := <-committed; !errors.Is(err, dataio.ErrSuspect) {
+		t.Errorf("a commit beside a failed sync is %v", err)
+	}
+	if _, err := idle.Write([]byte("x")); !errors.Is(err, dataio.ErrSuspect) {
+		t.Errorf("a write after a failed sync is %v", err)
+	}
+	if left := files(t, d); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
 func TestWrongSize(t *testing.T) {
 	d := open(t, t.TempDir(), options())
 	for _, n := range []int{0, 9, 11} {

@@ -24,7 +24,7 @@ const (
 	// skipVariable allows to go without ptrace where it is forbidden.
 	skipVariable = "GRIDLOOM_NO_PTRACE"
 	// patience is how long a child may take.
-	patience = time.Minute
+	patience = 2 * time.Minute
 )
 
 // Traced runs child in a process of its own and parent in this one, side by
@@ -43,8 +43,10 @@ const (
 //
 // The child is this test's binary, started again with -test.run for this test
 // alone: what the test does before Traced is done in the child too, and what
-// comes after it is not. Therefore call it first. The child is killed if it
-// doesn't end within a minute, or when the test does.
+// comes after it is not. Therefore call it first. The child ends by os.Exit when
+// its function returns, without its t.Cleanup: a directory for it comes from
+// the parent. It is killed if it hasn't ended after two minutes, or when the
+// test does.
 //
 // Without permission to trace, the test fails, unless GRIDLOOM_NO_PTRACE=1
 // says that this is known: then it is skipped. It takes Linux 5.3.
@@ -78,16 +80,9 @@ func Traced(t *testing.T, child, parent func(t *testing.T, l *Link)) *Trace {
 	down.Close()
 	up.Close()
 	// Whichever way the test ends, the child and the goroutine end before it.
-	var once sync.Once
-	join := func() (err error) {
-		once.Do(func() {
-			timer := time.AfterFunc(patience, func() { tr.process.Kill() })
-			err = <-ended
-			timer.Stop()
-		})
-		return err
-	}
-	t.Cleanup(func() { tr.process.Kill(); join(); tr.process.Release() })
+	timer := time.AfterFunc(patience, func() { tr.process.Kill() })
+	join := sync.OnceValue(func() error { return <-ended })
+	t.Cleanup(func() { timer.Stop(); tr.process.Kill(); join(); tr.process.Release() })
 
 	link := &Link{t: t, in: bufio.NewReader(fromChild), out: toChild}
 	if err := fromChild.SetReadDeadline(time.Now().Add(patience)); err != nil {
