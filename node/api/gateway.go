@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -13,6 +14,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
 	"github.com/gridloom/gridloom/node/fault"
@@ -143,7 +145,11 @@ func (j *strictJSON) NewDecoder(r io.Reader) runtime.Decoder {
 		if len(bytes.TrimSpace(body)) == 0 {
 			return io.EOF // an empty message, for grpc-gateway
 		}
-		return j.Unmarshal(body, v)
+		m, ok := v.(proto.Message)
+		if !ok {
+			return fmt.Errorf("%T is no message", v) // no route has a field for its body
+		}
+		return j.UnmarshalOptions.Unmarshal(body, m) // JSONPb's own stops behind the first value
 	})
 }
 
