@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -69,7 +70,11 @@ func (n *Node) driveEvents() dataio.Events {
 	ctx := context.Background()
 	return dataio.Events{
 		StateChanged: func(d *dataio.Drive, from, to dataio.State, cause error) {
-			n.log.Warn("a drive changed its state", "drive", d.ID(), "path", d.Path(), "from", from, "to", to, "cause", cause)
+			level := slog.LevelWarn
+			if cause == nil { // well again, or closed by us
+				level = slog.LevelInfo
+			}
+			n.log.Log(ctx, level, "a drive changed its state", "drive", d.ID(), "path", d.Path(), "from", from, "to", to, "cause", cause)
 		},
 		Failed: func(d *dataio.Drive, op dataio.Op, err error) {
 			n.instruments.driveFail.Add(ctx, 1, metric.WithAttributes(

@@ -213,13 +213,13 @@ func (d cliDoor) put(t *testing.T, node int, c *corpus, names []string) {
 			t.Fatal(err)
 		}
 	}
-	mustRun(t, d.m.env(node), "put", "-r", folder, "real/")
+	mustRun(t, d.m.env(node), "put", "-r", folder+"/.", "real")
 }
 
 func (d cliDoor) get(t *testing.T, node int, c *corpus, names []string) {
 	t.Helper()
 	folder := t.TempDir()
-	mustRun(t, d.m.env(node), "get", "-r", "real/", folder)
+	mustRun(t, d.m.env(node), "get", "-r", "real", folder)
 	for _, name := range names {
 		f, err := os.Open(filepath.Join(folder, filepath.FromSlash(name)))
 		if err != nil {
