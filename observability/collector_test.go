@@ -3,6 +3,8 @@ package observability
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -228,6 +230,61 @@ func TestPartThatFails(t *testing.T) {
 		advance(5)
 		if len(told) != 2 || told[0] != "load: not today" || told[1] != "well" {
 			t.Errorf("told %q", told)
+		}
+	})
+}
+
+// TestEveryValueArrives follows each value from the reading to its field.
+func TestEveryValueArrives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := runCollector(t, CollectorOptions{Node: "n1", Host: newHost(&scripted{script: func(n int, r *reading) {
+			s := float64(n)
+			r.cpu = &cpuTimes{user: 6 * s, system: 4 * s, idle: 3 * s, iowait: 2 * s, steal: 1 * s}
+			r.load = &loads{1, 2, 3}
+			r.memory = &memoryBytes{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
+			u := uint64(1 + n)
+			r.networks = map[string]networkCounters{"eth0": {1 * u, 2 * u, 3 * u, 4 * u, 5 * u, 6 * u}, "lo": {u, u, u, u, u, u}}
+		}})})
+		time.Sleep(time.Millisecond)
+		advance(2)
+		g := func(v float64) Gauge { return Gauge{v, v, v} }
+		r := c.Resources()
+		if want := (CPU{2, g(11. / 16), g(6. / 16), g(4. / 16), g(3. / 16), g(2. / 16), g(1. / 16), g(1), g(2), g(3)}); r.CPU != want {
+			t.Errorf("cpu %+v, want %+v", r.CPU, want)
+		}
+		if want := (Memory{g(1), g(2), g(3), g(4), g(5), g(6), g(7), g(8), g(9), g(10)}); r.Memory != want {
+			t.Errorf("memory %+v, want %+v", r.Memory, want)
+		}
+		want := []Network{{"eth0", g(1), g(2), g(3), g(4), g(5), g(6)}, {"lo", g(1), g(1), g(1), g(1), g(1), g(1)}}
+		if !slices.Equal(r.Networks, want) {
+			t.Errorf("networks %+v, want %+v", r.Networks, want)
+		}
+		if r.Node != "n1" || !r.Up || r.SampledAtUnixNano != time.Now().Add(-time.Millisecond).UnixNano() {
+			t.Errorf("node %q, up %v, sampled at %d", r.Node, r.Up, r.SampledAtUnixNano)
+		}
+	})
+}
+
+// TestInterfacesThatComeAndGo, as on a container host, leave nothing behind.
+func TestInterfacesThatComeAndGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := runCollector(t, CollectorOptions{Node: "n1", Host: newHost(&scripted{script: func(n int, r *reading) {
+			r.networks = map[string]networkCounters{"eth0": {receivedBytes: uint64(1 + 10*n)}}
+			for i := range 20 {
+				r.networks[fmt.Sprintf("veth%d-%d", n, i)] = networkCounters{receivedBytes: 1}
+			}
+		}})})
+		time.Sleep(time.Millisecond)
+		advance(200)
+		c.mu.Lock()
+		kept := len(c.networks)
+		c.mu.Unlock()
+		networks := c.Resources().Networks
+		if kept > 2*maxInterfaces || len(networks) != 21 {
+			t.Errorf("%d kept, %d published", kept, len(networks))
+		}
+		if want := (Gauge{10, 10, 10}); networks[0].Interface != "eth0" || networks[0].ReceivedBytes != want {
+			t.Errorf("eth0 %+v, want %+v", networks[0], want)
 		}
 	})
 }

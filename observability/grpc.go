@@ -7,7 +7,6 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 )
@@ -22,9 +21,6 @@ import (
 // the HTTP status they stand for: OK 2xx; Unknown, DeadlineExceeded,
 // Unimplemented, Internal, Unavailable and DataLoss 5xx; the rest 4xx. The
 // class is known only at the end of a call, and so a stream is recorded then.
-//
-// Calls over an in-process connection (bufconn, net.Pipe) are a gateway's:
-// their HTTP request was counted already, so they are not.
 func (r *Requests) StatsHandler() stats.Handler { return &statsHandler{requests: r} }
 
 type statsHandler struct{ requests *Requests }
@@ -35,22 +31,10 @@ func (*statsHandler) HandleConn(context.Context, stats.ConnStats)               
 // TagRPC is called when the request's head has come.
 func (h *statsHandler) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
 	ctx = remoteParent(ctx, incomingMetadata{ctx})
-	if inProcess(ctx) {
-		return ctx
-	}
 	q := h.requests.begin(protoGRPC)
 	q.method = info.FullMethodName
 	ctx = h.requests.startSpan(ctx, q, attribute.String("rpc.system.name", "grpc"))
 	return context.WithValue(ctx, requestKey{}, q)
-}
-
-func inProcess(ctx context.Context) bool {
-	p, ok := peer.FromContext(ctx)
-	if !ok || p.Addr == nil {
-		return false
-	}
-	network := p.Addr.Network()
-	return network == "bufconn" || network == "pipe"
 }
 
 // HandleRPC may be called by a stream's sender and receiver at once. A method

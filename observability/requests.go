@@ -16,9 +16,8 @@ const (
 	// otherAPI labels requests whose handler named no API.
 	otherAPI = "other"
 
-	// maxAPIs bounds the values of the label api; names beyond it are
-	// counted as otherAPI. With two protocols and five classes the request
-	// histograms have at most 10 times as many series.
+	// maxAPIs bounds the pairs of api and proto; names beyond it are counted
+	// as otherAPI. Each has at most five classes.
 	maxAPIs = 128
 
 	// bytesStep is how many bytes of a request are added to the counters at
@@ -68,7 +67,7 @@ type Requests struct {
 	tracer trace.Tracer // nil: no spans
 
 	mu   sync.RWMutex
-	apis map[apiKey]*api // under mu; at most maxAPIs and otherAPI, a protocol
+	apis map[apiKey]*api // under mu; at most maxAPIs, and otherAPI for each protocol
 }
 
 type apiKey struct{ proto, name string }

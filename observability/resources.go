@@ -29,7 +29,8 @@ type Resources struct {
 
 // Gauge is a value over time, since the collector's start. Average and
 // Maximum are those of the samples folded in so far, minute by minute; before
-// the first minute is over, of the samples so far.
+// the first minute is over, of the samples so far. All are 0 before the first
+// sample; a rate or ratio has that with the second reading.
 type Gauge struct {
 	Current float64 `msg:"c"`
 	Average float64 `msg:"a"`

@@ -178,10 +178,7 @@ func deviceOfMount(mounts []disk.PartitionStat, path string) string {
 			device, longest = m.Device, len(m.Mountpoint)
 		}
 	}
-	switch runtime.GOOS {
-	case "windows":
-		return device // "C:"
-	case "linux":
+	if runtime.GOOS == "linux" {
 		if !strings.HasPrefix(device, "/dev/") {
 			return "" // a pool of ZFS, a network share
 		}
@@ -189,9 +186,8 @@ func deviceOfMount(mounts []disk.PartitionStat, path string) string {
 			device = real // /dev/mapper/x is dm-0
 		}
 		return filepath.Base(device)
-	default:
-		return wholeDisk(strings.TrimPrefix(device, "/dev/"))
 	}
+	return wholeDisk(strings.TrimPrefix(device, "/dev/"))
 }
 
 // below says whether path is dir or below it.

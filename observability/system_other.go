@@ -1,6 +1,6 @@
-//go:build !linux
+//go:build !linux && !windows
 
 package observability
 
-// blockDevice is known on Linux alone; elsewhere the mounts are asked.
+// blockDevice is known on Linux and Windows; elsewhere the mounts are asked.
 func blockDevice(string) string { return "" }

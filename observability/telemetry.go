@@ -103,7 +103,7 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 	t = &Telemetry{registry: prometheus.NewRegistry(), failed: o.Failed}
 	defer func() {
 		if err != nil {
-			_ = t.Shutdown(ctx) // what was started so far; err says why
+			_ = t.Shutdown(ctx) // of what was started so far
 			t = nil
 		}
 	}()
@@ -116,7 +116,7 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 		otelprom.WithoutScopeInfo(),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("observability: Prometheus exporter: %w", err)
+		return t, fmt.Errorf("observability: Prometheus exporter: %w", err)
 	}
 	options := []sdkmetric.Option{
 		sdkmetric.WithResource(res),

@@ -2,6 +2,8 @@ package observability
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -21,6 +23,7 @@ import (
 	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
@@ -348,6 +351,62 @@ func TestPush(t *testing.T) {
 	}
 }
 
+// TestPushByTLS trusts the receiver's certificate, and drops what a receiver
+// would get whose certificate it doesn't trust.
+func TestPushByTLS(t *testing.T) {
+	https := httptest.NewTLSServer(nil) // for its certificate
+	defer https.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &collector{}
+	server := grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(&https.TLS.Certificates[0])))
+	colmetrics.RegisterMetricsServiceServer(server, metricsReceiver{collector: c})
+	served := make(chan error)
+	go func() { served <- server.Serve(l) }()
+
+	roots := x509.NewCertPool()
+	roots.AddCert(https.Certificate())
+	for _, trusted := range []bool{true, false} {
+		o := Options{Node: "n1", OTLPEndpoint: l.Addr().String(), OTLPTLS: &tls.Config{}}
+		if trusted {
+			o.OTLPTLS.RootCAs = roots
+		}
+		tel := newTelemetry(t, o)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		if err := tel.Shutdown(ctx); (err == nil) != trusted {
+			t.Errorf("trusted %v: %v", trusted, err)
+		}
+		cancel()
+		c.mu.Lock()
+		if came := len(c.metrics) > 0; came != trusted {
+			t.Errorf("trusted %v: came %v", trusted, came)
+		}
+		c.metrics = nil
+		c.mu.Unlock()
+	}
+	server.Stop()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWithoutEndpoint: no spans are made, a remote parent is passed on.
+func TestWithoutEndpoint(t *testing.T) {
+	tel := newTelemetry(t, Options{Node: "n1"})
+	tel.Requests().HTTP(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, span := tel.TracerProvider().Tracer("test").Start(r.Context(), "inner")
+		if id := span.SpanContext().TraceID().String(); id != "0123456789abcdef0123456789abcdef" || span.IsRecording() {
+			t.Errorf("trace %s, recording %v", id, span.IsRecording())
+		}
+	})).ServeHTTP(httptest.NewRecorder(), func() *http.Request {
+		r := httptest.NewRequestWithContext(t.Context(), "GET", "/", nil)
+		r.Header.Set("Traceparent", "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01")
+		return r
+	}())
+}
+
 func checkPushedMetrics(t *testing.T, all []*metricspb.ResourceMetrics) {
 	t.Helper()
 	units := make(map[string]string)
@@ -388,7 +447,7 @@ func callHealth(t *testing.T, tel *Telemetry, parent string) {
 	server := grpc.NewServer(grpc.StatsHandler(tel.Requests().StatsHandler()))
 	grpc_health_v1.RegisterHealthServer(server, health.NewServer())
 	served := make(chan error)
-	go func() { served <- server.Serve(socketListener{l}) }()
+	go func() { served <- server.Serve(l) }()
 	conn, err := grpc.NewClient("passthrough:///node", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
 	if err != nil {
