@@ -38,7 +38,8 @@ soak: ## the longer runs
 fuzz: ## every fuzz target for FUZZTIME
 	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' $(TOOLS)/test.sh fuzz
 
-# CGO_ENABLED=0 in the checks lets them share compiled packages with cross.
+# CGO_ENABLED=0 wherever it does not matter, so that all of it shares compiled
+# packages with cross.
 .PHONY: lint
 lint: fmt-check vet staticcheck buf-lint ## all the static checks
 
@@ -65,8 +66,8 @@ buf-breaking: $(BUF) ## the API against the last release, or against BASE=<git r
 
 .PHONY: generate
 generate: $(BUF) ## everything that is generated: gen/, *_gen.go, documents
-	$(BUF) generate --template proto/buf.gen.yaml
-	$(GO) generate ./...
+	CGO_ENABLED=0 $(BUF) generate --template proto/buf.gen.yaml
+	CGO_ENABLED=0 $(GO) generate ./...
 
 .PHONY: check-generate
 check-generate: $(BUF) ## fails when generate would change, add or leave behind a file
