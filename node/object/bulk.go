@@ -225,6 +225,9 @@ func (s *Service) receiveBody(ctx context.Context, w http.ResponseWriter, r *htt
 			return err
 		}
 		n, err := body.fill(c.buf[:])
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
 			return err
 		}
@@ -257,10 +260,7 @@ func bulkError(resp *http.Response, subject string) error {
 	about, err1 := url.QueryUnescape(resp.Header.Get(headerSubject))
 	detail, err2 := url.QueryUnescape(resp.Header.Get(headerDetail))
 	if errors.Join(err1, err2) != nil {
-		return fault.New(kind, subject, "answered with status %d", resp.StatusCode)
+		return fault.New(fault.Unavailable, subject, "answered with status %d", resp.StatusCode)
 	}
-	if about == "" {
-		about = subject
-	}
-	return fault.New(kind, about, "%s", detail)
+	return peerFault(kind, about, subject, detail, nil)
 }

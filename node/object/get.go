@@ -167,7 +167,7 @@ func (s *Service) sendParts(ctx context.Context, w io.Writer, parts []part, win 
 
 // sendSource sends one part, and has the next one opened near its end.
 func (s *Service) sendSource(ctx context.Context, w io.Writer, src *source, win dataio.Windows, next *prefetch) (int64, error) {
-	if next != nil && src.N <= prefetchBytes {
+	if next != nil && (src.data != nil || src.N <= prefetchBytes) {
 		next.start()
 	}
 	if src.data != nil {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -417,3 +418,27 @@ func (u unread) Read([]byte) (int, error) {
 
 // spell makes a key of a test's name.
 func spell(name string) string { return strings.NewReplacer(" ", "-", "#", "").Replace(name) }
+
+// Index is the index as the service sees it.
+func (n *testNode) Index() control.Index { return n.o.Index }
+
+// countLines counts log lines.
+type countLines struct {
+	mu sync.Mutex
+	n  int
+}
+
+func (c *countLines) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n++
+	return len(p), nil
+}
+
+func (c *countLines) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n
+}
+
+func (c *countLines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(c, nil)) }

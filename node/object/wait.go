@@ -73,15 +73,31 @@ func ask[Req, Resp any](ctx context.Context, s *Service, node, subject string, r
 	}
 }
 
-// remoteFault gives the error of a call to another node a kind, and the thing
-// it was about where the other end didn't name it.
+// remoteFault gives the error of a grid call to another node a kind, and the
+// thing it was about where the other end didn't name it.
 func remoteFault(err error, subject string) error {
 	err = control.FromWire(err)
 	var fe *fault.Error
-	if errors.As(err, &fe) && fe.Subject == "" {
-		return &fault.Error{Kind: fe.Kind, Subject: subject, Detail: fe.Detail, Retry: fe.Retry, Err: err}
+	if !errors.As(err, &fe) {
+		return err
 	}
-	return err
+	return peerFault(fe.Kind, fe.Subject, subject, fe.Detail, err)
+}
+
+// peerFault is what a peer's error is to this node's caller. Of most kinds
+// (the peer didn't trust this node, found a request malformed, was cut off) the
+// caller is not to blame, nor could it do anything about them: to it, the thing
+// is unavailable.
+func peerFault(kind fault.Kind, about, subject, detail string, cause error) error {
+	switch kind {
+	case fault.NoSpace, fault.Corrupted, fault.Waiting, fault.Overloaded, fault.Deadline, fault.Internal:
+	default:
+		kind = fault.Unavailable
+	}
+	if about == "" {
+		about = subject
+	}
+	return &fault.Error{Kind: kind, Subject: about, Detail: detail, Err: cause}
 }
 
 // pause waits a little, or for the end of ctx, whose error it returns.

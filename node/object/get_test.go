@@ -1,0 +1,467 @@
+package object
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/gridloom/gridloom/dataio"
+	"github.com/gridloom/gridloom/node/control"
+	"github.com/gridloom/gridloom/node/fault"
+)
+
+// plainWriter hides ReadFrom.
+type plainWriter struct{ io.Writer }
+
+// TestRanges: every range that begins or ends near a boundary, through every
+// node.
+func TestRanges(t *testing.T) {
+	m := newMesh(t, meshConfig{})
+	m.bucket("ranges")
+	for _, size := range []int{1, InlineMaxBytes, GridMaxBytes + 9, 3*testSegment + GridMaxBytes + 5} {
+		data := randomBytes(size)
+		key := fmt.Sprint(size)
+		m.nodes[0].put(t, "ranges", key, data, true)
+		var edges []int64
+		for _, at := range []int{0, 1, GridMaxBytes, testSegment - 1, testSegment, testSegment + 1, 2 * testSegment, size - 1, size} {
+			if at <= size {
+				edges = append(edges, int64(at))
+			}
+		}
+		for i, off := range edges {
+			for j, end := range edges {
+				if end < off {
+					continue
+				}
+				n := m.nodes[(i+j)%3]
+				if got := n.get(t, "ranges", key, off, end-off); !bytes.Equal(got, data[off:end]) {
+					t.Fatalf("%d bytes, %d-%d through %s: other bytes", size, off, end, n.name)
+				}
+			}
+		}
+		r, err := m.nodes[1].Open(testContext(t), "ranges", key, Conditions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var buf bytes.Buffer
+		for _, bad := range [][2]int64{{-1, 1}, {0, int64(size) + 1}, {int64(size) + 1, 0}, {int64(size), 1}, {1, 1<<63 - 1}, {int64(size) + 1, -1}} {
+			sent, err := r.Send(testContext(t), &buf, bad[0], bad[1], dataio.Windows{})
+			if fault.KindOf(err) != fault.RangeInvalid || sent != 0 || buf.Len() != 0 {
+				t.Errorf("%d bytes, range %v: %d sent, %v", size, bad, sent, err)
+			}
+		}
+		// The same reader again, into something without ReadFrom.
+		for range 2 {
+			buf.Reset()
+			if _, err := r.Send(testContext(t), plainWriter{&buf}, 0, -1, dataio.Windows{}); err != nil || !bytes.Equal(buf.Bytes(), data) {
+				t.Errorf("%d bytes, plain: %v", size, err)
+			}
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestConcurrentRanges: 64 readers of one object don't disturb each other.
+func TestConcurrentRanges(t *testing.T) {
+	m := newMesh(t, meshConfig{})
+	m.bucket("many")
+	data := randomBytes(2*testSegment + 77)
+	m.nodes[0].put(t, "many", "k", data, true)
+	var wg sync.WaitGroup
+	for i := range 64 {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(i), 1))
+			for range 5 {
+				off := r.IntN(len(data))
+				end := off + r.IntN(len(data)-off+1)
+				got, err := m.nodes[i%3].read(testContext(t), "many", "k", int64(off), int64(end-off))
+				if err != nil || !bytes.Equal(got, data[off:end]) {
+					t.Errorf("%d-%d: %v", off, end, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// onlyOn makes a mesh whose payload is all on one node.
+func onlyOn(t *testing.T, node int, c meshConfig) *testMesh {
+	c.drives = []int{0, 0, 0}
+	c.drives[node] = 1
+	return newMesh(t, c)
+}
+
+// TestPaths: what is handed to the kernel, what goes over the grid, and what
+// the windows' callbacks see.
+func TestPaths(t *testing.T) {
+	m := onlyOn(t, 1, meshConfig{})
+	m.bucket("paths")
+	inline, small, large := randomBytes(100), randomBytes(GridMaxBytes), randomBytes(2*testSegment)
+	m.nodes[0].put(t, "paths", "inline", inline, true)
+	m.nodes[0].put(t, "paths", "small", small, true)
+	m.nodes[0].put(t, "paths", "large", large, true)
+	for _, c := range []struct {
+		node int
+		key  string
+		data []byte
+		path Path
+	}{
+		{0, "inline", inline, PathInline}, {1, "inline", inline, PathInline},
+		{0, "small", small, PathGrid}, {1, "small", small, PathSendfile},
+		{0, "large", large, PathSplice}, {1, "large", large, PathSendfile},
+	} {
+		t.Run(fmt.Sprintf("%s from n%d", c.key, c.node), func(t *testing.T) {
+			n := m.nodes[c.node]
+			r, err := n.Open(testContext(t), "paths", c.key, Conditions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, plain := range []bool{false, true} {
+				local, remote := pair(t)
+				n.recorded.take()
+				got := make(chan []byte)
+				go func() {
+					b, _ := io.ReadAll(remote)
+					got <- b
+				}()
+				var w io.Writer = local
+				want := c.path
+				if plain {
+					w = plainWriter{local}
+					if want == PathSendfile || want == PathSplice {
+						want = PathCopy
+					}
+				}
+				var before, after int
+				var first, sum int64
+				sent, err := r.Send(testContext(t), w, 0, -1, dataio.Windows{
+					Before: func() error { before++; return nil },
+					After: func(n int64) {
+						if after == 0 {
+							first = n
+						}
+						after++
+						sum += n
+					},
+				})
+				local.Close()
+				if b := <-got; err != nil || sent != int64(len(c.data)) || !bytes.Equal(b, c.data) {
+					t.Fatalf("%d of %d bytes, %v", sent, len(c.data), err)
+				}
+				paths := n.recorded.take()
+				if len(paths) != 1 || paths[want] != int64(len(c.data)) {
+					t.Errorf("plain %v: sent %v, want all by %v", plain, paths, want)
+				}
+				if before != after || sum != sent || first != min(sent, dataio.FirstWindowBytes) {
+					t.Errorf("%d before, %d after, the first of %d bytes", before, after, first)
+				}
+			}
+		})
+	}
+	stop := errors.New("enough")
+	for _, key := range []string{"inline", "small", "large"} {
+		r, err := m.nodes[0].Open(testContext(t), "paths", key, Conditions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent, err := r.Send(testContext(t), io.Discard, 0, -1, dataio.Windows{Before: func() error { return stop }})
+		if sent != 0 || !errors.Is(err, stop) {
+			t.Errorf("%s: %d, %v", key, sent, err)
+		}
+	}
+}
+
+// TestConditionsOnRead: they reach the record.
+func TestConditionsOnRead(t *testing.T) {
+	m := newMesh(t, meshConfig{drives: []int{1, 0}})
+	m.bucket("conditions")
+	info := m.nodes[0].put(t, "conditions", "k", []byte("abc"), true)
+	for _, n := range m.nodes {
+		_, err := n.Open(testContext(t), "conditions", "k", Conditions{IfNoneMatch: []string{info.ETag}})
+		wantFault(t, err, fault.NotModified, "object")
+		if about := InfoOf(err); about == nil || about.ETag != info.ETag {
+			t.Errorf("a 304 about %+v", about)
+		}
+		_, err = n.Stat(testContext(t), "conditions", "k", Conditions{IfMatch: []string{"x"}})
+		wantFault(t, err, fault.PreconditionFailed, "if_match")
+		// What isn't there isn't there, whatever the conditions are.
+		_, err = n.Open(testContext(t), "conditions", "none", Conditions{IfMatch: []string{"x"}})
+		if fault.KindOf(err) != fault.ObjectNotFound {
+			t.Error(err)
+		}
+		_, err = n.Open(testContext(t), "nowhere", "k", Conditions{})
+		if fault.KindOf(err) != fault.BucketNotFound {
+			t.Error(err)
+		}
+	}
+}
+
+// TestNodeDown: what is on a node that is away can't be read, and says so;
+// what is elsewhere can; new payload goes elsewhere.
+func TestNodeDown(t *testing.T) {
+	m := newMesh(t, meshConfig{drives: []int{1, 1, 1}, options: func(_ int, o *Options) { o.WaitTimeout = 100 * time.Millisecond }})
+	m.bucket("down")
+	where := map[string]string{}
+	for i := range 12 {
+		key := fmt.Sprint(i)
+		m.nodes[0].put(t, "down", key, randomBytes(InlineMaxBytes+1+i*50000), true)
+		where[key] = m.drivesOf(t, "down", key)[0]
+	}
+	gone := m.nodes[2]
+	m.nodes[0].put(t, "down", "first", randomBytes(3*testSegment), true)
+	gone.stop(t)
+	lost := 0
+	for key, drive := range where {
+		for _, n := range m.nodes[:2] {
+			got, err := n.read(testContext(t), "down", key, -1, 0)
+			if drive != gone.drives[0].ID() {
+				if err != nil {
+					t.Errorf("%s: %v", key, err)
+				}
+				continue
+			}
+			lost++
+			kind := fault.KindOf(err)
+			if kind != fault.Waiting && kind != fault.Unavailable || len(got) != 0 ||
+				!strings.Contains(err.Error(), gone.name) || !strings.Contains(err.Error(), drive) {
+				t.Errorf("%s: %v, want a word on %s and %s", key, err, gone.name, drive)
+			}
+		}
+	}
+	if lost == 0 {
+		t.Error("nothing was on the node that went away")
+	}
+	for i, size := range boundaries {
+		data := randomBytes(size)
+		key := fmt.Sprint("after", i)
+		m.nodes[i%2].put(t, "down", key, data, i%3 == 0)
+		if got := m.nodes[(i+1)%2].get(t, "down", key, -1, 0); !bytes.Equal(got, data) {
+			t.Errorf("%s: other bytes", key)
+		}
+	}
+}
+
+// drivesOf returns the drives of an object's segments.
+func (m *testMesh) drivesOf(t *testing.T, bucket, key string) []string {
+	t.Helper()
+	a, err := m.nodes[0].ctl.Read(testContext(t), &control.Query{Record: &control.RecordQuery{Bucket: bucket, Key: key}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var drives []string
+	for _, s := range a.Record.Segments {
+		drives = append(drives, s.Drives...)
+	}
+	return drives
+}
+
+// TestLateDrive: a request waits for a drive that comes up while it does.
+func TestLateDrive(t *testing.T) {
+	m := onlyOn(t, 1, meshConfig{})
+	m.bucket("late")
+	data := randomBytes(GridMaxBytes + 1)
+	m.nodes[0].put(t, "late", "large", data, true)
+	m.nodes[0].put(t, "late", "small", data[:GridMaxBytes], true)
+	owner := m.nodes[1]
+	d := owner.drives[0]
+	owner.mu.Lock()
+	delete(owner.Service.drives, d.ID())
+	owner.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, n := range m.nodes {
+		for _, key := range []string{"small", "large"} {
+			wg.Go(func() {
+				got, err := n.read(testContext(t), "late", key, -1, 0)
+				if err != nil || !bytes.Equal(got, data[:len(got)]) || len(got) < GridMaxBytes {
+					t.Errorf("%s of %s: %v", key, n.name, err)
+				}
+			})
+		}
+	}
+	// All six wait at the owner before the drive comes.
+	ctx := testContext(t)
+	for waiting := 0; waiting < 6; {
+		owner.waits.mu.Lock()
+		waiting = owner.waits.waiting["drive "+d.ID()]
+		owner.waits.mu.Unlock()
+		if pause(ctx) != nil {
+			t.Fatalf("%d requests wait, want 6", waiting)
+		}
+	}
+	owner.AddDrive(d)
+	wg.Wait()
+}
+
+// TestDamagedFiles: a payload that is gone, cut short or another one is an
+// error before the first byte.
+func TestDamagedFiles(t *testing.T) {
+	m := onlyOn(t, 1, meshConfig{})
+	m.bucket("damaged")
+	for name, damage := range map[string]func(t *testing.T, path string){
+		"gone":      func(t *testing.T, path string) { must(t, os.Remove(path)) },
+		"truncated": func(t *testing.T, path string) { must(t, os.Truncate(path, GridMaxBytes)) },
+		"empty":     func(t *testing.T, path string) { must(t, os.Truncate(path, 0)) },
+	} {
+		for _, size := range []int{GridMaxBytes, GridMaxBytes + 100} {
+			t.Run(fmt.Sprint(name, size), func(t *testing.T) {
+				key := spell(t.Name())
+				before := m.files()
+				m.nodes[0].put(t, "damaged", key, randomBytes(size), true)
+				for _, path := range m.files() {
+					if !contains(before, path) {
+						damage(t, path)
+					}
+				}
+				for _, n := range m.nodes {
+					got, err := n.read(testContext(t), "damaged", key, -1, 0)
+					if fault.KindOf(err) != fault.Corrupted || len(got) != 0 || !strings.Contains(err.Error(), "n1") {
+						t.Errorf("%s: %d bytes, %v", n.name, len(got), err)
+					}
+				}
+			})
+		}
+	}
+	// A record that is wrong about a size is found out as well.
+	data := randomBytes(2 * GridMaxBytes)
+	m.nodes[0].put(t, "damaged", "size", data, true)
+	for _, n := range m.nodes {
+		r, err := n.Open(testContext(t), "damaged", "size", Conditions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.record.SizeBytes--
+		r.record.Segments[0].SizeBytes--
+		for _, length := range []int64{10, GridMaxBytes + 1} {
+			var buf bytes.Buffer
+			if _, err := r.Send(testContext(t), &buf, 0, length, dataio.Windows{}); fault.KindOf(err) != fault.Corrupted || buf.Len() != 0 {
+				t.Errorf("%s: %d bytes, %v", n.name, buf.Len(), err)
+			}
+		}
+	}
+	// One flipped bit is found where the segment comes whole over the grid.
+	key := "flipped"
+	before := m.files()
+	m.nodes[0].put(t, "damaged", key, data[:GridMaxBytes], true)
+	for _, path := range m.files() {
+		if !contains(before, path) {
+			f, err := os.OpenFile(path, os.O_RDWR, 0)
+			must(t, err)
+			_, err = f.WriteAt([]byte{data[1000] ^ 1}, 1000)
+			must(t, err)
+			must(t, f.Close())
+		}
+	}
+	if _, err := m.nodes[2].read(testContext(t), "damaged", key, -1, 0); fault.KindOf(err) != fault.Corrupted {
+		t.Errorf("flipped bit: %v", err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func contains(all []string, s string) bool {
+	for _, have := range all {
+		if filepath.Clean(have) == filepath.Clean(s) {
+			return true
+		}
+	}
+	return false
+}
+
+// cutConn breaks off after so many bytes were read.
+type cutConn struct {
+	net.Conn
+	left *int
+}
+
+func (c cutConn) Read(p []byte) (int, error) {
+	if *c.left <= 0 {
+		c.Close()
+		return 0, io.EOF
+	}
+	n, err := c.Conn.Read(p[:min(len(p), *c.left)])
+	*c.left -= n
+	return n, err
+}
+
+// TestBrokenSource: a peer that breaks off in the middle is an error, with the
+// bytes so far, never a short success.
+func TestBrokenSource(t *testing.T) {
+	var left int
+	m := onlyOn(t, 1, meshConfig{options: func(_ int, o *Options) {
+		o.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+			c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+			if err != nil {
+				return nil, err
+			}
+			mine := left
+			return cutConn{c, &mine}, nil
+		}
+	}})
+	m.bucket("broken")
+	data := randomBytes(3 * testSegment)
+	left = 1 << 40
+	m.nodes[1].put(t, "broken", "k", data, true)
+	for _, cut := range []int{0, 20, 1000, testSegment / 2, testSegment + 200, 3 * testSegment / 2} {
+		left = cut
+		for _, plain := range []bool{false, true} {
+			r, err := m.nodes[0].Open(testContext(t), "broken", "k", Conditions{})
+			must(t, err)
+			var buf bytes.Buffer
+			var w io.Writer = &buf
+			if plain {
+				w = plainWriter{&buf}
+			}
+			sent, err := r.Send(testContext(t), w, 0, -1, dataio.Windows{})
+			if fault.KindOf(err) != fault.Unavailable || !strings.Contains(err.Error(), "n1") {
+				t.Errorf("cut at %d: %v", cut, err)
+			}
+			if sent != int64(buf.Len()) || !bytes.Equal(buf.Bytes(), data[:sent]) || sent == int64(len(data)) {
+				t.Errorf("cut at %d: %d bytes said, %d written", cut, sent, buf.Len())
+			}
+		}
+	}
+}
+
+// TestSendCanceled: the end of the context ends a send that waits for a peer,
+// and one whose reader has gone ends with what it was.
+func TestSendCanceled(t *testing.T) {
+	m := onlyOn(t, 1, meshConfig{})
+	m.bucket("gone")
+	m.nodes[0].put(t, "gone", "k", randomBytes(8*testSegment), true)
+	for _, n := range m.nodes[:2] {
+		ctx, cancel := context.WithCancel(testContext(t))
+		r, err := n.Open(ctx, "gone", "k", Conditions{})
+		must(t, err)
+		var windows int
+		sent, err := r.Send(ctx, io.Discard, 0, -1, dataio.Windows{NextBytes: 1 << 18, After: func(int64) {
+			if windows++; windows == 3 {
+				cancel()
+			}
+		}})
+		if !errors.Is(err, context.Canceled) || sent == 0 || sent >= 8*testSegment {
+			t.Errorf("%s: %d bytes, %v", n.name, sent, err)
+		}
+		local, remote := pair(t)
+		remote.Close()
+		if _, err := r.Send(testContext(t), local, 0, -1, dataio.Windows{}); err == nil {
+			t.Errorf("%s: sent to nobody", n.name)
+		}
+	}
+}
