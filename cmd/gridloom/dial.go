@@ -64,7 +64,11 @@ func (a *app) clientCommand(cmd *cobra.Command, run func(ctx context.Context, c 
 			return err
 		}
 		defer c.conn.Close()
-		return c.explain(run(cmd.Context(), c, cmd, args))
+		err = c.explain(run(cmd.Context(), c, cmd, args))
+		if err != nil && cmd.Context().Err() != nil {
+			return errInterrupted // whatever that broke
+		}
+		return err
 	}
 	cmd.ValidArgsFunction = a.completeArgs(s)
 	return cmd
@@ -190,7 +194,13 @@ func (c *client) dialNode(ctx context.Context, addr string) (net.Conn, error) {
 // words. Others are left as they are.
 func (c *client) explain(err error) error {
 	st, ok := rpcStatus(err)
-	if !ok || st.Code() != codes.Unavailable || nodeReason(st) != "" {
+	if !ok || nodeReason(st) != "" {
+		return err
+	}
+	if st.Code() == codes.DeadlineExceeded {
+		return fmt.Errorf("the node at %s has not answered within %s (--timeout)", c.endpoint, c.timeout)
+	}
+	if st.Code() != codes.Unavailable {
 		return err
 	}
 	c.mu.Lock()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +35,9 @@ func (e *usageError) Unwrap() error { return e.err }
 type notFoundError struct{ what string }
 
 func (e *notFoundError) Error() string { return e.what }
+
+// errInterrupted is what a signal has ended.
+var errInterrupted = errors.New("interrupted")
 
 // skippedError is something left out that nobody asked to have by name.
 type skippedError struct{ what string }
@@ -121,7 +123,7 @@ func reason(err error) string {
 		return "checksum_mismatch"
 	case errors.As(err, &notFound):
 		return "not_found"
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, errInterrupted):
 		return "canceled"
 	case errors.Is(err, fs.ErrNotExist):
 		return "file_not_found"
@@ -133,9 +135,6 @@ func reason(err error) string {
 func message(err error) string {
 	st, ok := rpcStatus(err)
 	if !ok {
-		if errors.Is(err, context.Canceled) {
-			return "interrupted"
-		}
 		return err.Error()
 	}
 	// grpc-go's own text is "rpc error: code = X desc = Y": Y is enough.
