@@ -31,13 +31,9 @@ func (s *objectService) StatObject(ctx context.Context, r *pb.StatObjectRequest)
 }
 
 func (s *objectService) ListObjects(ctx context.Context, r *pb.ListObjectsRequest) (*pb.ListObjectsResponse, error) {
-	limit, err := pageSize(r.GetPageSize())
-	if err != nil {
-		return nil, err
-	}
 	page, err := s.objects.List(ctx, object.ListRequest{
 		Bucket: r.GetBucket(), Prefix: r.GetPrefix(), Delimiter: r.GetDelimiter(),
-		StartAfter: r.GetStartAfter(), Token: r.GetPageToken(), Limit: limit,
+		StartAfter: r.GetStartAfter(), Token: r.GetPageToken(), Limit: int(r.GetPageSize()),
 	})
 	if err != nil {
 		return nil, err
@@ -65,9 +61,6 @@ func (s *objectService) DeleteObject(ctx context.Context, r *pb.DeleteObjectRequ
 }
 
 func (s *objectService) DeleteObjects(ctx context.Context, r *pb.DeleteObjectsRequest) (*pb.DeleteObjectsResponse, error) {
-	if n := len(r.GetKeys()); n == 0 || n > object.ListMax {
-		return nil, fault.New(fault.InvalidArgument, "keys", "has %d keys; 1 to %d are allowed", n, object.ListMax)
-	}
 	deleted, missing, err := s.objects.DeleteMany(ctx, r.GetBucket(), r.GetKeys())
 	if err != nil {
 		return nil, err
@@ -76,6 +69,14 @@ func (s *objectService) DeleteObjects(ctx context.Context, r *pb.DeleteObjectsRe
 }
 
 func (s *objectService) CopyObject(ctx context.Context, r *pb.CopyObjectRequest) (*pb.CopyObjectResponse, error) {
+	if r.GetSourceBucket() != "" {
+		if err := object.ValidateBucket(r.GetSourceBucket()); err != nil {
+			return nil, about("source_bucket", err)
+		}
+	}
+	if err := object.ValidateKey(r.GetSourceKey()); err != nil {
+		return nil, about("source_key", err)
+	}
 	conditions, err := conditionsOf("conditions", r.GetConditions())
 	if err != nil {
 		return nil, err
@@ -100,6 +101,13 @@ func sourceBucket(r *pb.CopyObjectRequest) string {
 		return r.GetBucket()
 	}
 	return r.GetSourceBucket()
+}
+
+// about gives an error the subject that the caller knows.
+func about(field string, err error) error {
+	fe := *fault.From(err)
+	fe.Subject = field
+	return &fe
 }
 
 // conditionsOf reads conditions; field names them in errors.

@@ -84,7 +84,9 @@ func (u *upload) next() (chunk []byte, err error) {
 	case err == io.EOF:
 		return nil, io.EOF
 	case err != nil:
-		return nil, streamFault(err)
+		// The client is gone, or has been told already: grpc answers what it
+		// refuses by itself, a message that is too large for one.
+		return nil, fault.Wrap(fault.IncompleteBody, "stream", err)
 	case u.trailer != nil:
 		return nil, fault.New(fault.InvalidArgument, "trailer", "must be the last message")
 	}

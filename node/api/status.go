@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -49,22 +48,4 @@ func isStatus(err error) bool {
 	}
 	_, ok := err.(interface{ GRPCStatus() *status.Status })
 	return ok
-}
-
-// streamFault gives an error of a stream's Recv a kind.
-func streamFault(err error) error {
-	kind := fault.Internal
-	switch status.Code(err) {
-	case codes.Canceled:
-		kind = fault.Canceled
-	case codes.DeadlineExceeded:
-		kind = fault.Deadline
-	case codes.ResourceExhausted:
-		kind = fault.TooLarge
-	case codes.InvalidArgument:
-		kind = fault.InvalidArgument
-	case codes.Internal, codes.Unavailable:
-		kind = fault.IncompleteBody
-	}
-	return &fault.Error{Kind: kind, Subject: "stream", Detail: status.Convert(err).Message(), Err: err}
 }

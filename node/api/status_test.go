@@ -67,3 +67,14 @@ func TestStatusOf(t *testing.T) {
 		t.Errorf("a status of grpc's became %v", err)
 	}
 }
+
+// errorOf reads a client's error back into one of ours.
+func errorOf(err error) error {
+	for _, d := range status.Convert(err).Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
+			kind, _ := fault.Parse(info.GetReason())
+			return &fault.Error{Kind: kind, Subject: info.GetMetadata()["subject"]}
+		}
+	}
+	return errors.New("no ErrorInfo")
+}
