@@ -5,12 +5,12 @@ package deploy_test
 //real:needs systemd-analyze strace
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -138,22 +138,31 @@ func work(t *testing.T, program, dir, trace string) {
 		t.Fatalf("gridloom keygen: %v", err)
 	}
 	secret := strings.TrimSpace(string(key))
-	addr := freeAddr(t)
 	// With -D the tracer is the child, so that the signal reaches the node.
 	node := exec.CommandContext(ctx, "strace", "-D", "-f", "-o", trace, program, "serve",
-		"--http-addr", addr, "--grpc-addr", "127.0.0.1:0", "--peer-addr", "127.0.0.1:0")
+		"--http-addr", "127.0.0.1:0", "--grpc-addr", "127.0.0.1:0", "--peer-addr", "127.0.0.1:0")
 	node.Env = append(os.Environ(), "GRIDLOOM_DATA="+filepath.Join(dir, "data"), "GRIDLOOM_KEY="+secret)
 	var log bytes.Buffer
-	node.Stdout, node.Stderr = &log, &log
+	node.Stderr = &log
+	banner, err := node.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	node.Cancel = func() error { return node.Process.Signal(syscall.SIGTERM) }
 	node.WaitDelay = 20 * time.Second
 	if err := node.Start(); err != nil {
 		t.Fatal(err)
 	}
+	address := ""
+	for lines := bufio.NewScanner(banner); address == "" && lines.Scan(); {
+		if word := strings.Fields(lines.Text()); len(word) == 2 && word[0] == "HTTP" {
+			address = word[1]
+		}
+	}
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	do := func(method, path, body string) (int, string, error) {
-		req, err := http.NewRequestWithContext(ctx, method, "http://"+addr+path, strings.NewReader(body))
+		req, err := http.NewRequestWithContext(ctx, method, address+path, strings.NewReader(body))
 		if err != nil {
 			return 0, "", err
 		}
@@ -176,13 +185,13 @@ func work(t *testing.T, program, dir, trace string) {
 			status             int
 			want               string
 		}{
-			{"POST", "/v1/buckets", `{"bucket":"b"}`, 200, ""},
-			{"PUT", "/data/b/small", "small", 201, ""},
-			{"PUT", "/data/b/k", payload, 201, ""},
-			{"GET", "/data/b/k", "", 200, payload},
+			{"POST", "/v1/buckets", `{"bucket":"bucket"}`, 200, ""},
+			{"PUT", "/data/bucket/small", "small", 201, ""},
+			{"PUT", "/data/bucket/k", payload, 201, ""},
+			{"GET", "/data/bucket/k", "", 200, payload},
 			{"GET", "/metrics", "", 200, ""},
 			{"GET", "/v2/metrics/resource", "", 200, ""},
-			{"DELETE", "/data/b/k", "", 204, ""},
+			{"DELETE", "/data/bucket/k", "", 204, ""},
 		} {
 			status, text, err := do(step.method, step.path, step.body)
 			if err != nil {
@@ -218,17 +227,6 @@ func ready(ctx context.Context, do func(method, path, body string) (int, string,
 		case <-tick.C:
 		}
 	}
-}
-
-// freeAddr is an address on loopback with a port that is free now.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // allowedCalls evaluates the unit's SystemCallFilter= lines.
