@@ -77,13 +77,13 @@ func TestRanges(t *testing.T) {
 func TestConcurrentRanges(t *testing.T) {
 	m := newMesh(t, meshConfig{})
 	m.bucket("many")
-	data := randomBytes(2*testSegment + 77)
+	data := randomBytes(testSegment + 77)
 	m.nodes[0].put(t, "many", "k", data, true)
 	var wg sync.WaitGroup
 	for i := range 64 {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(i), 1))
-			for range 5 {
+			for range 2 {
 				off := r.IntN(len(data))
 				end := off + r.IntN(len(data)-off+1)
 				got, err := m.nodes[i%3].read(testContext(t), "many", "k", int64(off), int64(end-off))

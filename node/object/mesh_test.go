@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -113,7 +114,20 @@ type meshConfig struct {
 	options func(node int, o *Options)        // of the service
 	drive   func(node int) dataio.Options     // ReserveBytes, Interceptor
 	index   func(control.Index) control.Index // wraps node 0's
+	dir     string                            // for everything on disk; "" is the test's own
 	tls     *tls.Config                       // of both ends; nil: plaintext and secrets
+}
+
+func (c *meshConfig) directory(t testing.TB, name string) string {
+	parent := c.dir
+	if parent == "" {
+		parent = t.TempDir()
+	}
+	dir := filepath.Join(parent, name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 const testSegment = 1 << 20
@@ -189,7 +203,7 @@ func (m *testMesh) start(ctx context.Context, c meshConfig, i int, n *testNode, 
 	}
 	conn := func(node string) *grid.Connection { return n.grid.Connection(urls[node]) }
 	n.ctl, err = control.Open(ctx, control.Options{
-		Dir: t.TempDir(), Self: n.name, Peers: names, Grid: n.grid, Conn: conn,
+		Dir: c.directory(t, n.name), Self: n.name, Peers: names, Grid: n.grid, Conn: conn,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -211,7 +225,7 @@ func (m *testMesh) start(ctx context.Context, c meshConfig, i int, n *testNode, 
 	mux := http.NewServeMux()
 	mux.Handle(grid.RoutePath, n.grid.Handler())
 	mux.Handle(BulkPath, n.BulkHandler())
-	n.server = &http.Server{Handler: mux, TLSConfig: c.tls}
+	n.server = &http.Server{Handler: mux, TLSConfig: c.tls.Clone()}
 	n.served = make(chan struct{})
 	go func() {
 		defer close(n.served)
@@ -237,7 +251,7 @@ func (m *testMesh) form(ctx context.Context, c meshConfig, i int, n *testNode) {
 			o = c.drive(i)
 		}
 		o.Deployment, o.Node = n.ctl.Deployment(), n.name
-		d, err := dataio.Open(ctx, filepath.Join(t.TempDir(), fmt.Sprintf("%s-%d", n.name, j)), o)
+		d, err := dataio.Open(ctx, c.directory(t, fmt.Sprintf("%s-drive-%d", n.name, j)), o)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -64,13 +64,19 @@ func ask[Req, Resp any](ctx context.Context, s *Service, node, subject string, r
 		if err == nil {
 			return resp, nil
 		}
-		if !errors.Is(err, grid.ErrDisconnected) || time.Now().After(until) {
+		if !comingUp(err) || time.Now().After(until) {
 			return nil, remoteFault(err, subject)
 		}
 		if err := pause(ctx); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// comingUp tells whether a call failed as one does to a node that starts: it
+// isn't connected, or is, and its handlers aren't registered yet.
+func comingUp(err error) bool {
+	return errors.Is(err, grid.ErrDisconnected) || errors.Is(err, grid.ErrUnknownHandler)
 }
 
 // remoteFault gives the error of a grid call to another node a kind, and the
