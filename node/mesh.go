@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"sync"
@@ -36,6 +38,7 @@ type mesh struct {
 	control   *control.Control
 	collector *observability.Collector
 	drives    func() []*dataio.Drive
+	log       *slog.Logger
 }
 
 // register serves the other nodes' questions.
@@ -63,6 +66,8 @@ func (m *mesh) status() *statusReply {
 	}
 	return reply
 }
+
+var errNoSample = errors.New("no sample was taken yet")
 
 // names lists every node, sorted.
 func (m *mesh) names() []string { return sortedKeys(m.peers) }
@@ -100,9 +105,9 @@ func (m *mesh) Resources(ctx context.Context, node string) ([]*observability.Res
 		reply, err := resourcesCall.Call(ctx, m.grid.Connection(m.peers[name]), &resourcesRequest{})
 		switch {
 		case err != nil:
-			all[i] = &observability.Resources{Node: name, Error: err.Error()}
+			all[i] = observability.Down(name, err)
 		case reply.Resources == nil:
-			all[i] = &observability.Resources{Node: name, Error: "no sample was taken yet"}
+			all[i] = observability.Down(name, errNoSample)
 		default:
 			all[i] = reply.Resources
 		}
@@ -125,14 +130,19 @@ func (m *mesh) serveResources(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	subsystems := query["subsystem"]
+	if err := observability.CheckSubsystems(subsystems); err != nil {
+		fault.WriteProblem(w, fault.Wrap(fault.InvalidArgument, "subsystem", err))
+		return
+	}
 	all, err := m.Resources(r.Context(), query.Get("node"))
 	if err != nil {
 		fault.WriteProblem(w, err)
 		return
 	}
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	if err := observability.WriteResources(w, query["subsystem"], all); err != nil {
-		fault.WriteProblem(w, fault.Wrap(fault.InvalidArgument, "subsystem", err))
+	w.Header().Set("Content-Type", observability.ContentType)
+	if err := observability.WriteResources(w, subsystems, all); err != nil {
+		m.log.Debug("a scraper left", "error", err)
 	}
 }
 

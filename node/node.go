@@ -58,7 +58,8 @@ type Node struct {
 	grpcServer             *grpc.Server
 	httpServer, peerServer *http.Server
 
-	drives  atomic.Pointer[[]*dataio.Drive] // set once, by form
+	agreed  atomic.Pointer[control.Control] // control, for the grid, which asks for the deployment before the index is open
+	drives  atomic.Pointer[[]*dataio.Drive] // set by form
 	ready   chan struct{}                   // closed when formed
 	waiting atomic.Pointer[error]           // why it is not ready; nil once it is
 
@@ -148,6 +149,7 @@ func (n *Node) openTelemetry(ctx context.Context) error {
 	t, err := observability.New(ctx, observability.Options{
 		Node: n.cfg.Name, Version: n.cfg.Version,
 		OTLPEndpoint: n.cfg.OTLPEndpoint, OTLPInsecure: n.cfg.OTLPInsecure,
+		Failed: func(signal string, err error) { n.log.Warn("telemetry was dropped", "signal", signal, "error", err) },
 	})
 	if err != nil {
 		return &ConfigError{Field: "OTLPEndpoint", Err: err}
@@ -164,6 +166,7 @@ func (n *Node) openTelemetry(ctx context.Context) error {
 	}
 	n.collector = observability.NewCollector(observability.CollectorOptions{
 		Node: n.cfg.Name, Host: host, Drives: n.sampleDrives,
+		Failed: func(err error) { n.log.Warn("a part of the host can't be sampled", "error", err) },
 	})
 	if n.instruments, err = newInstruments(t.Meter()); err != nil {
 		return err
@@ -212,10 +215,10 @@ func (n *Node) nodeName(host string) string {
 
 // deployment is the mesh's id, "" until it is agreed.
 func (n *Node) deployment() string {
-	if n.control == nil { // the grid may ask before the index is open
-		return ""
+	if c := n.agreed.Load(); c != nil {
+		return c.Deployment()
 	}
-	return n.control.Deployment()
+	return ""
 }
 
 // conn gives the connection with a node by its name.
@@ -229,6 +232,7 @@ func (n *Node) openControl(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	n.agreed.Store(n.control)
 	n.onClose(n.control.Close)
 	return nil
 }
@@ -308,7 +312,7 @@ func (n *Node) openServices(context.Context) error {
 	n.onClose(objects.Close)
 	n.mesh = &mesh{
 		self: n.cfg.Name, version: n.cfg.Version, owner: n.cfg.owner(), peers: n.peers,
-		grid: n.grid, control: n.control, collector: n.collector, drives: n.openDrives,
+		grid: n.grid, control: n.control, collector: n.collector, drives: n.openDrives, log: n.log,
 	}
 	if err := n.mesh.register(); err != nil {
 		return err

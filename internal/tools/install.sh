@@ -11,6 +11,7 @@ package_of() {
 	systemd-analyze) echo systemd ;;
 	gcc) echo gcc libc6-dev ;;
 	npm) echo nodejs npm ;;
+	ip) echo iproute2 ;;
 	*) echo "$1" ;;
 	esac
 }
