@@ -89,7 +89,9 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err error
 	}
 	n.waitFor(errors.New("the node is starting"))
 	for _, open := range []func(context.Context) error{
-		n.openDir, n.openListeners, n.openTelemetry, n.openGrid, n.openControl, n.openServices,
+		// The data directory comes after what can be refused without it: then
+		// nothing is left behind.
+		n.openListeners, n.openTelemetry, n.openDir, n.openGrid, n.openControl, n.openServices,
 	} {
 		if err := open(ctx); err != nil {
 			return nil, err
