@@ -14,6 +14,8 @@ import (
 // TestMain lets the test binary stand in for the program, for the scripts and
 // for tests of whole processes: called gridloom it is gridloom.
 func TestMain(m *testing.M) {
+	// A process with the race detector in it sleeps a second before it ends.
+	os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	testscript.Main(leakChecked{m}, map[string]func(){"gridloom": main})
 }
 

@@ -79,10 +79,10 @@ func startDev(t *testing.T, args ...string) (banner, server) {
 func TestScripts(t *testing.T) {
 	mesh, _ := startDev(t)
 	testscript.Run(t, testscript.Params{
-		Dir:                 filepath.Join("testdata", "script"),
-		RequireUniqueNames:  true,
-		RequireExplicitExec: false,
+		Dir:                filepath.Join("testdata", "script"),
+		RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", os.Getenv("GORACE"))
 			e.Setenv("GRIDLOOM_ENDPOINT", mesh.Nodes[0].GRPC)
 			e.Setenv("NODE2", mesh.Nodes[1].GRPC)
 			e.Setenv("NODE3", mesh.Nodes[2].GRPC)

@@ -280,7 +280,7 @@ func TestDevProcess(t *testing.T) {
 	}
 	temp := t.TempDir()
 	cmd := exec.Command("gridloom", "dev", "--port", "0")
-	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
+	cmd.Env = slices.DeleteFunc(append(os.Environ(), "TMPDIR="+temp), func(kv string) bool { return strings.HasPrefix(kv, envPrefix) })
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
