@@ -465,3 +465,47 @@ func TestSendCanceled(t *testing.T) {
 		}
 	}
 }
+
+// TestLateNode: requests wait for a node that is away, and are served when it
+// is back.
+func TestLateNode(t *testing.T) {
+	m := onlyOn(t, 1, meshConfig{})
+	m.bucket("late")
+	asker, owner := m.nodes[0], m.nodes[1]
+	data := randomBytes(GridMaxBytes + 1)
+	asker.put(t, "late", "large", data, true)
+	asker.put(t, "late", "small", data[:GridMaxBytes], true)
+	must(t, owner.grid.RemoveHost(asker.url))
+	ctx := testContext(t)
+	for connected(asker.o.Conn(owner.name)) {
+		must(t, pause(ctx))
+	}
+	var wg sync.WaitGroup
+	for _, key := range []string{"small", "large"} {
+		wg.Go(func() {
+			got, err := asker.read(testContext(t), "late", key, -1, 0)
+			if err != nil || !bytes.Equal(got, data[:len(got)]) || len(got) < GridMaxBytes {
+				t.Errorf("%s: %v", key, err)
+			}
+		})
+	}
+	wg.Go(func() {
+		_, err := asker.Put(testContext(t), PutRequest{Bucket: "late", Key: "new", SizeBytes: int64(len(data))}, bytes.NewReader(data), nil)
+		if err != nil {
+			t.Errorf("put: %v", err)
+		}
+	})
+	for readers, writers := 0, 0; readers < 2 || writers < 1; {
+		asker.waits.mu.Lock()
+		readers, writers = asker.waits.waiting["node "+owner.name], asker.waits.waiting["a drive"]
+		asker.waits.mu.Unlock()
+		if pause(ctx) != nil {
+			t.Fatalf("%d readers and %d writers wait, want 2 and 1", readers, writers)
+		}
+	}
+	must(t, owner.grid.AddHost(asker.url))
+	wg.Wait()
+	if got := owner.get(t, "late", "new", -1, 0); !bytes.Equal(got, data) {
+		t.Error("other bytes")
+	}
+}

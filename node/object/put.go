@@ -332,11 +332,14 @@ func (p *put) writeWhole(ctx context.Context, data []byte) error {
 			if ctx.Err() != nil || !refused.add(err) {
 				return err
 			}
+			if leavesNothing(t, err) {
+				p.files = p.files[:len(p.files)-1]
+			}
 			continue
 		}
-		// What failed drives may have is removed; only this one's file stays.
+		// Only this one's file stays.
 		last := len(p.files) - 1
-		p.s.removeFiles(ctx, p.files[:last])
+		p.s.removeLater(slices.Clone(p.files[:last]))
 		p.files = p.files[last:]
 		p.segments = []control.Segment{{ID: id, SizeBytes: int64(len(data)), CRC32C: crc, Drives: []string{t.drive}}}
 		return nil
@@ -443,7 +446,7 @@ func notProposed(err error) bool {
 
 // discard removes what was written, when the put has failed.
 func (p *put) discard(ctx context.Context) {
-	p.s.removeFiles(ctx, p.files)
+	p.s.removeFiles(context.WithoutCancel(ctx), p.files)
 }
 
 // bodyReader reads a body in full chunks and holds it to its declared size.

@@ -104,14 +104,16 @@ type Service struct {
 
 	chunks sync.Pool // *chunk
 
-	closing context.Context // ends with Close, and with it what outlives its caller
-	close   context.CancelFunc
+	closing    context.Context // ends with Close, and with it what outlives its caller
+	close      context.CancelFunc
+	background sync.WaitGroup // removeLater; Add under mu, and not once closing has ended
 
 	// mu guards the fields below it. No I/O under it.
 	mu        sync.Mutex
 	drives    map[string]*dataio.Drive // this node's, by id
 	drivesNew chan struct{}            // closed and replaced when a drive is added
 	incoming  map[payloadRef]*incoming // payload that peers are writing here
+	removals  int                      // in the background
 }
 
 // payloadRef names a payload file in the mesh.
@@ -219,11 +221,14 @@ func (s *Service) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// Close ends commits that are still being repeated, and closes the idle bulk
-// connections; those in use are closed by who uses them. It may be called
-// again.
+// Close ends commits that are still being repeated and removals that are still
+// being tried, and closes the idle bulk connections; those in use are closed by
+// who uses them. It may be called again.
 func (s *Service) Close() error {
+	s.mu.Lock()
 	s.close()
+	s.mu.Unlock()
+	s.background.Wait()
 	s.bulk.close()
 	return nil
 }

@@ -83,13 +83,20 @@ func (s *Service) writeSmall(ctx context.Context, t target, id dataio.ID, data [
 	return dataio.Written{SizeBytes: resp.SizeBytes, CRC32C: resp.CRC32C}, nil
 }
 
-// removeFiles removes payload files wherever they are, within discardTimeout,
-// also when ctx has ended. What can't be removed now is left to the collector.
+// leavesNothing says that a failed writeSmall has certainly left no file: the
+// drive's node has said so, or never got the request.
+func leavesNothing(t target, err error) bool {
+	var answer *grid.RemoteError
+	return t.local != nil || errors.As(err, &answer) || grid.NotExecuted(err) || errors.Is(err, grid.ErrOverloaded)
+}
+
+// removeFiles removes payload files wherever they are, within discardTimeout.
+// What can't be removed by then is left to the collector.
 func (s *Service) removeFiles(ctx context.Context, files []placed) {
 	if len(files) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
+	ctx, cancel := context.WithTimeout(ctx, discardTimeout)
 	defer cancel()
 	byNode := make(map[string][]payloadRef)
 	for _, f := range files {
@@ -107,6 +114,34 @@ func (s *Service) removeFiles(ctx context.Context, files []placed) {
 		}
 	}
 }
+
+// removeLater is removeFiles for files in whose way nothing stands but that
+// their node is away: nobody is kept waiting for it. Close joins it.
+func (s *Service) removeLater(files []placed) {
+	if len(files) == 0 {
+		return
+	}
+	s.mu.Lock()
+	may := s.closing.Err() == nil && s.removals < removalsMax
+	if may {
+		s.removals++
+		s.background.Go(func() {
+			s.removeFiles(s.closing, files)
+			s.mu.Lock()
+			s.removals--
+			s.mu.Unlock()
+		})
+	}
+	s.mu.Unlock()
+	if !may {
+		s.leftBehind(files, errTooManyRemovals)
+	}
+}
+
+// removalsMax bounds the removals in the background.
+const removalsMax = 64
+
+var errTooManyRemovals = errors.New("object: too many removals are waiting, or the node is stopping")
 
 // removeAt removes payload files of one node. One that isn't there is removed.
 func (s *Service) removeAt(ctx context.Context, node string, refs []payloadRef) error {
