@@ -49,10 +49,7 @@ func openStore(fs vfs.FS, dir string, log *slog.Logger) (*store, error) {
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(storeBloomBits)
 	}
-	if err := fs.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("index %s: %w", dir, err)
-	}
-	db, err := pebble.Open(dir, o)
+	db, err := pebble.Open(dir, o) // makes dir, and syncs what it makes
 	if err == nil {
 		err = s.failure()
 	}

@@ -1,0 +1,618 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/gridloom/gridloom/node/fault"
+)
+
+// openAlone opens the index of a node that is alone.
+func openAlone(t *testing.T, o Options) *Control {
+	t.Helper()
+	if o.fs == nil {
+		o.fs = vfs.NewMem()
+	}
+	o.Self = "a"
+	c, err := Open(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil && c.Err() == nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func createBucket(t *testing.T, x Index, name string) *Bucket {
+	t.Helper()
+	res, err := x.Propose(t.Context(), &Command{CreateBucket: &CreateBucket{Name: name}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.Bucket
+}
+
+// putOf is a put of a small record that began now.
+func putOf(b *Bucket, key, etag string) *Command {
+	return &Command{PutRecord: &PutRecord{
+		BucketName: b.Name, BucketID: b.ID, Birth: b.LogTime,
+		Record: Record{Key: key, VersionID: randomID(), ETag: etag, Inline: []byte(etag), SizeBytes: int64(len(etag))},
+	}}
+}
+
+// gate is a file system whose syncs of the log can be held up, or fail.
+type gate struct {
+	mu      sync.Mutex
+	held    chan struct{} // closed: syncs pass
+	arrived chan struct{} // one for every sync that is held up
+	err     error
+}
+
+func newGate() *gate {
+	g := &gate{held: make(chan struct{}), arrived: make(chan struct{}, 100)}
+	close(g.held)
+	return g
+}
+
+func (g *gate) fs() vfs.FS {
+	return errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		switch op.Kind {
+		case errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo:
+		default:
+			return nil
+		}
+		if !strings.HasSuffix(op.Path, ".log") {
+			return nil
+		}
+		g.mu.Lock()
+		held := g.held
+		g.mu.Unlock()
+		select {
+		case <-held:
+		default:
+			g.arrived <- struct{}{}
+			<-held
+		}
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.err
+	}))
+}
+
+func (g *gate) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.held = make(chan struct{})
+}
+
+// open lets the syncs pass that were held up, and all later ones, with err.
+func (g *gate) open(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.err = err
+	close(g.held)
+}
+
+// queued waits until so many proposals are in the queue.
+func queued(t *testing.T, c *Control, n int) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for len(c.local.queue) != n {
+		select {
+		case <-tick.C:
+		case <-t.Context().Done():
+			t.Fatal("the queue never had ", n)
+		}
+	}
+}
+
+// What is proposed during a sync shares the next one.
+func TestGroupCommit(t *testing.T) {
+	g := newGate()
+	batches := make(chan int, 100)
+	c := openAlone(t, Options{fs: g.fs(), Hooks: Hooks{Committed: func(n, _ int, _ time.Duration) { batches <- n }}})
+	<-batches // Init
+	b := createBucket(t, c, "b")
+	<-batches
+
+	g.shut()
+	var wg sync.WaitGroup
+	put := func(key string) {
+		wg.Go(func() {
+			if _, err := c.Propose(t.Context(), putOf(b, key, "e")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	put("first")
+	<-g.arrived
+	const rest = 300
+	for i := range rest {
+		put(fmt.Sprint("k", i))
+	}
+	queued(t, c, rest)
+	g.open(nil)
+	wg.Wait()
+	if first, second, third := <-batches, <-batches, <-batches; first != 1 || second != batchCommands || third != rest-batchCommands {
+		t.Errorf("batches of %d, %d and %d commands", first, second, third)
+	}
+	a, err := c.Read(t.Context(), &Query{Records: &RecordsQuery{Bucket: "b"}})
+	if err != nil || len(a.Records) != rest+1 {
+		t.Errorf("%d records, %v", len(a.Records), err)
+	}
+}
+
+// A read shows what is durable and nothing else: what a crash could take back
+// must not have been seen.
+func TestReadsShowWhatIsDurable(t *testing.T) {
+	g := newGate()
+	c := openAlone(t, Options{fs: g.fs()})
+	g.shut()
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Propose(t.Context(), &Command{CreateBucket: &CreateBucket{Name: "b"}})
+		done <- err
+	}()
+	<-g.arrived
+	if _, err := c.Read(t.Context(), &Query{Bucket: &BucketQuery{Name: "b"}}); fault.KindOf(err) != fault.BucketNotFound {
+		t.Errorf("a bucket that isn't durable yet: %v", err)
+	}
+	g.open(nil)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Read(t.Context(), &Query{Bucket: &BucketQuery{Name: "b"}}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A proposal whose caller leaves the queue never happens; one that was taken
+// completes all the same.
+func TestLeavingTheQueue(t *testing.T) {
+	g := newGate()
+	c := openAlone(t, Options{fs: g.fs()})
+	g.shut()
+	ctx, cancel := context.WithCancel(t.Context())
+	results := make(chan error, 2)
+	propose := func(name string) {
+		_, err := c.Propose(ctx, &Command{CreateBucket: &CreateBucket{Name: name}})
+		results <- fmt.Errorf("%s: %w", name, err)
+	}
+	go propose("taken")
+	<-g.arrived
+	go propose("queued")
+	queued(t, c, 1)
+	cancel()
+	for range 2 {
+		if err := <-results; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+	g.open(nil)
+	createBucket(t, c, "later") // behind the two in the queue
+	a, err := c.Read(t.Context(), &Query{Buckets: &BucketsQuery{}})
+	if err != nil || len(a.Buckets) != 2 || a.Buckets[0].Name != "later" || a.Buckets[1].Name != "taken" {
+		t.Errorf("%+v, %v", a, err)
+	}
+}
+
+// A log that can't be synced ends the index: nobody is told that their
+// command was carried out, the reason is there to be shown, and nothing is
+// tried again.
+func TestFailedSync(t *testing.T) {
+	g := newGate()
+	c := openAlone(t, Options{fs: g.fs()})
+	g.shut()
+	errs := make(chan error, 20)
+	propose := func(i int) {
+		_, err := c.Propose(t.Context(), &Command{CreateBucket: &CreateBucket{Name: fmt.Sprint("b", i)}})
+		errs <- err
+	}
+	go propose(0)
+	<-g.arrived
+	for i := 1; i < cap(errs); i++ {
+		go propose(i)
+	}
+	queued(t, c, cap(errs)-1)
+	g.open(errors.New("the disk is gone"))
+	for range cap(errs) {
+		if err := <-errs; fault.KindOf(err) != fault.Unavailable || !strings.Contains(err.Error(), "store has failed") {
+			t.Errorf("an answer after a failed sync: %v", err)
+		}
+	}
+	<-c.Done()
+	if err := c.Err(); err == nil || !strings.Contains(err.Error(), "the disk is gone") || !strings.Contains(err.Error(), "state") {
+		t.Errorf("the reason is %v", err)
+	}
+	g.mu.Lock()
+	g.err = nil
+	g.mu.Unlock()
+	if _, err := c.Propose(t.Context(), &Command{CreateBucket: &CreateBucket{Name: "late"}}); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("a command after the failure: %v", err)
+	}
+	if _, err := c.Read(t.Context(), &Query{Topology: &TopologyQuery{}}); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("a query after the failure: %v", err)
+	}
+	if c.Ready() == nil || c.WaitReady(t.Context()) == nil {
+		t.Error("ready after the failure")
+	}
+}
+
+// After a crash at any moment, everything that was acknowledged is there, and
+// whatever else is there is whole.
+func TestCrash(t *testing.T) {
+	for seed := range uint64(12) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		disk := vfs.NewCrashableMem()
+		makeDir(t, disk, "data")
+		crashed := crashDuringPuts(t, disk, rng)
+		c, err := Open(t.Context(), Options{Dir: "data", Self: "a", fs: crashed.disk})
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		if c.Deployment() != crashed.deployment {
+			t.Errorf("seed %d: mesh %s came back as %s", seed, crashed.deployment, c.Deployment())
+		}
+		for key, etag := range crashed.acknowledged {
+			a, err := c.Read(t.Context(), &Query{Record: &RecordQuery{Bucket: "b", Key: key}})
+			if err != nil || a.Record.ETag < etag {
+				t.Errorf("seed %d: %s was acknowledged with %s: %+v, %v", seed, key, etag, a, err)
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+		}
+	}
+}
+
+// makeDir makes a directory that survives a crash.
+func makeDir(t *testing.T, disk vfs.FS, dir string) {
+	t.Helper()
+	if err := disk.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	root, err := disk.OpenDir("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(root.Sync(), root.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type crash struct {
+	disk         *vfs.MemFS
+	deployment   string
+	acknowledged map[string]string // key to ETag; later puts have greater ones
+}
+
+// crashDuringPuts puts from a few goroutines and clones the disk in the
+// middle, as a crash would leave it. What was acknowledged before the clone
+// must be in it.
+func crashDuringPuts(t *testing.T, disk *vfs.MemFS, rng *rand.Rand) crash {
+	t.Helper()
+	c, err := Open(t.Context(), Options{Dir: "data", Self: "a", fs: disk})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := createBucket(t, c, "b")
+	var mu sync.Mutex
+	acknowledged := map[string]string{}
+	var count atomic.Int64
+	enough := make(chan struct{})
+	target := rng.Int64N(300) + 1
+	var wg sync.WaitGroup
+	for w := range 4 {
+		wg.Go(func() {
+			for i := 0; ; i++ {
+				key, etag := fmt.Sprintf("%d-%d", w, i%7), fmt.Sprintf("%06d", i)
+				if _, err := c.Propose(t.Context(), putOf(b, key, etag)); err != nil {
+					if fault.KindOf(err) != fault.Unavailable { // Close
+						t.Error(err)
+					}
+					return
+				}
+				mu.Lock()
+				acknowledged[key] = etag
+				mu.Unlock()
+				if count.Add(1) == target {
+					close(enough)
+				}
+			}
+		})
+	}
+	<-enough
+	mu.Lock()
+	seen := make(map[string]string, len(acknowledged))
+	for k, v := range acknowledged {
+		seen[k] = v
+	}
+	mu.Unlock()
+	clone := disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	wg.Wait()
+	return crash{disk: clone, deployment: c.Deployment(), acknowledged: seen}
+}
+
+// Of 64 who want a key to be new there is one who gets it, and no update
+// under If-Match is lost.
+func TestConditionalPuts(t *testing.T) {
+	c := openAlone(t, Options{})
+	b := createBucket(t, c, "b")
+	var won atomic.Int64
+	var wg sync.WaitGroup
+	for i := range 64 {
+		wg.Go(func() {
+			cmd := putOf(b, "k", fmt.Sprint("e", i))
+			cmd.PutRecord.IfNoneMatch = []string{"*"}
+			_, err := c.Propose(t.Context(), cmd)
+			switch {
+			case err == nil:
+				won.Add(1)
+			case fault.KindOf(err) != fault.PreconditionFailed:
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if won.Load() != 1 {
+		t.Errorf("%d winners", won.Load())
+	}
+	const writers, each = 8, 20
+	if _, err := c.Propose(t.Context(), putOf(b, "n", "0")); err != nil {
+		t.Fatal(err)
+	}
+	for range writers {
+		wg.Go(func() {
+			for done := 0; done < each; {
+				a, err := c.Read(t.Context(), &Query{Record: &RecordQuery{Bucket: "b", Key: "n"}})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				var n int
+				fmt.Sscan(a.Record.ETag, &n)
+				cmd := putOf(b, "n", fmt.Sprint(n+1))
+				cmd.PutRecord.IfMatch = []string{a.Record.ETag}
+				if _, err := c.Propose(t.Context(), cmd); err == nil {
+					done++
+				} else if fault.KindOf(err) != fault.PreconditionFailed {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	a, err := c.Read(t.Context(), &Query{Record: &RecordQuery{Bucket: "b", Key: "n"}})
+	if err != nil || a.Record.ETag != fmt.Sprint(writers*each) {
+		t.Errorf("%+v, %v", a, err)
+	}
+}
+
+// Propose carries a delete through that takes several entries.
+func TestLargeDelete(t *testing.T) {
+	c := openAlone(t, Options{})
+	b := createBucket(t, c, "b")
+	del := &DeleteRecords{Bucket: "b", Keys: []string{"missing first"}}
+	for i := range 12 {
+		cmd := putOf(b, fmt.Sprint("k", i), "e")
+		rec := &cmd.PutRecord.Record
+		rec.Inline = nil
+		for range MaxSegments {
+			rec.Segments = append(rec.Segments, Segment{ID: randomID(), SizeBytes: 1, Drives: []string{"d"}})
+		}
+		rec.SizeBytes = MaxSegments
+		res, err := c.Propose(t.Context(), cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Record.LogTime != res.LogTime || res.Record.Version != RecordVersion || len(res.Record.Segments) != MaxSegments {
+			t.Fatalf("stored as %+v", res.Record)
+		}
+		del.Keys = append(del.Keys, rec.Key)
+	}
+	del.Keys = append(del.Keys, "missing last")
+	res, err := c.Propose(t.Context(), &Command{DeleteRecords: del})
+	if err != nil || len(res.Deleted) != 12 || res.Deleted[11] != "k11" || len(res.Missing) != 2 || res.Missing[1] != "missing last" {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	var garbage int
+	for {
+		a, err := c.Read(t.Context(), &Query{Garbage: &GarbageQuery{Drive: "d", Before: 1 << 62}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if garbage += len(a.Garbage); len(a.Garbage) > 0 {
+			if _, err := c.Propose(t.Context(), &Command{Reclaim: &Reclaim{Entries: a.Garbage}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !a.More {
+			break
+		}
+	}
+	if garbage != 12*MaxSegments {
+		t.Errorf("%d segments to reclaim", garbage)
+	}
+	if _, err := c.Propose(t.Context(), &Command{DeleteBucket: &DeleteBucket{Name: "b"}}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A put of any size that is allowed comes back as it was.
+func TestLargestRecord(t *testing.T) {
+	c := openAlone(t, Options{})
+	b := createBucket(t, c, "b")
+	cmd := putOf(b, strings.Repeat("k", MaxKeyBytes), "e")
+	rec := &cmd.PutRecord.Record
+	rec.Inline = []byte(strings.Repeat("x", MaxInlineBytes))
+	rec.SizeBytes = MaxInlineBytes
+	rec.Metadata = Pairs{}
+	for i := range MaxMetadataBytes / 8 {
+		rec.Metadata[fmt.Sprintf("%04d", i)] = "1234"
+	}
+	cmd = logged(t, &entry{Command: complete(cmd)}).Command
+	if _, err := c.Propose(t.Context(), cmd); err != nil {
+		t.Fatal(err)
+	}
+	a, err := c.Read(t.Context(), &Query{Record: &RecordQuery{Bucket: "b", Key: rec.Key}})
+	if err != nil || string(a.Record.Inline) != string(rec.Inline) || len(a.Record.Metadata) != len(rec.Metadata) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A birth is the present time also where nothing was written for hours, and
+// log time never goes back, whatever the clock does.
+func TestLogTime(t *testing.T) {
+	var now atomic.Int64
+	now.Store(int64(1000 * time.Hour))
+	c := openAlone(t, Options{Clock: func() time.Time { return time.Unix(0, now.Load()) }})
+	b := createBucket(t, c, "b")
+	now.Add(int64(5 * time.Hour))
+	a, err := c.Read(t.Context(), &Query{Begin: &BeginQuery{Bucket: "b"}})
+	if err != nil || a.Bucket.ID != b.ID || a.LogTime != now.Load() {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	put := putOf(b, "k", "e")
+	if _, err := c.Propose(t.Context(), put); fault.KindOf(err) != fault.Conflict {
+		t.Errorf("a put that is five hours old: %v", err)
+	}
+	put = putOf(b, "k", "e")
+	put.PutRecord.Birth = a.LogTime
+	if _, err := c.Propose(t.Context(), put); err != nil {
+		t.Errorf("a put that began just now: %v", err)
+	}
+	now.Add(-int64(3 * time.Hour))
+	res, err := c.Propose(t.Context(), &Command{CreateBucket: &CreateBucket{Name: "c"}})
+	if err != nil || res.LogTime != a.LogTime {
+		t.Errorf("log time went back to %v, %v", res, err)
+	}
+}
+
+// Close ends what is queued and lets nothing in afterwards; readers in flight
+// finish first.
+func TestClose(t *testing.T) {
+	g := newGate()
+	c := openAlone(t, Options{fs: g.fs()})
+	g.shut()
+	errs := make(chan error, 10)
+	propose := func(i int) {
+		_, err := c.Propose(t.Context(), &Command{CreateBucket: &CreateBucket{Name: fmt.Sprint("b", i)}})
+		errs <- err
+	}
+	go propose(0)
+	<-g.arrived
+	for i := 1; i < cap(errs); i++ {
+		go propose(i)
+	}
+	queued(t, c, cap(errs)-1)
+	closed := make(chan error)
+	go func() { closed <- c.Close() }()
+	<-c.ctx.Done()
+	g.open(nil)
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+	for range cap(errs) {
+		if err := <-errs; err != nil && fault.KindOf(err) != fault.Unavailable {
+			t.Error(err)
+		}
+	}
+	if _, err := c.Propose(t.Context(), &Command{CreateBucket: &CreateBucket{Name: "late"}}); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("a command after Close: %v", err)
+	}
+	if _, err := c.Read(t.Context(), &Query{Topology: &TopologyQuery{}}); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("a query after Close: %v", err)
+	}
+	if err := c.WaitReady(t.Context()); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("ready after Close: %v", err)
+	}
+	if err := c.Close(); err != nil {
+		t.Errorf("closing again: %v", err)
+	}
+}
+
+// The queue is bounded in bytes, and waiting for room ends with ctx and with
+// the index.
+func TestQueueIsBounded(t *testing.T) {
+	g := newGate()
+	c := openAlone(t, Options{fs: g.fs()})
+	g.shut()
+	if err := c.local.memory.Acquire(t.Context(), queuedBytes); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	errs := make(chan error)
+	propose := func(ctx context.Context) {
+		_, err := c.Propose(ctx, &Command{CreateBucket: &CreateBucket{Name: "b"}})
+		errs <- err
+	}
+	go propose(ctx)
+	cancel()
+	if err := <-errs; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	g.open(nil)
+	go propose(t.Context())
+	go func() { _ = c.Close() }()
+	if err := <-errs; fault.KindOf(err) != fault.Unavailable {
+		t.Error(err)
+	}
+}
+
+func BenchmarkPropose(b *testing.B) {
+	for _, clients := range []int{1, 64} {
+		b.Run(fmt.Sprint("clients=", clients), func(b *testing.B) {
+			var batches atomic.Int64
+			c, err := Open(b.Context(), Options{Dir: b.TempDir(), Self: "a", Hooks: Hooks{Committed: func(int, int, time.Duration) { batches.Add(1) }}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.Close()
+			res, err := c.Propose(b.Context(), &Command{CreateBucket: &CreateBucket{Name: "b"}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			batches.Store(0)
+			payload := make([]byte, 4<<10)
+			var next atomic.Int64
+			var wg sync.WaitGroup
+			b.ResetTimer()
+			for range clients {
+				wg.Go(func() {
+					for {
+						i := next.Add(1)
+						if i > int64(b.N) {
+							return
+						}
+						cmd := putOf(res.Bucket, fmt.Sprintf("%016x", rand.Uint64()), "e")
+						cmd.PutRecord.Record.Inline, cmd.PutRecord.Record.SizeBytes = payload, int64(len(payload))
+						if _, err := c.Propose(b.Context(), cmd); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.ReportMetric(float64(batches.Load())/float64(b.N), "syncs/op")
+		})
+	}
+}
