@@ -170,7 +170,7 @@ func (b *batch) appendMessage(m *outMessage, limit int) bool {
 	if n < len(rest) {
 		h.flags |= flagMore
 	}
-	b.room(headerLen + maxExtras + len(m.meta) + n)
+	b.room(headerLen + maxExtras + len(m.meta()) + n)
 	at := len(b.buf)
 	b.buf = append(b.buf, zeroHeader[:]...)
 	if m.started {
@@ -201,7 +201,7 @@ func (b *batch) appendExtras(h *header, m *outMessage) {
 		h.flags |= flagNil
 	}
 	if m.typ == frameOpen {
-		b.buf = append(b.buf, m.fixed[:]...)
+		b.buf = append(b.buf, m.extra.fixed[:]...)
 	}
 	if h.flags&flagMore != 0 {
 		b.buf = binary.LittleEndian.AppendUint32(b.buf, uint32(len(m.payload)))
@@ -210,9 +210,9 @@ func (b *batch) appendExtras(h *header, m *outMessage) {
 		h.flags |= flagDeadline
 		b.buf = binary.LittleEndian.AppendUint64(b.buf, remainingMicros(m.deadline))
 	}
-	if m.meta != nil {
+	if meta := m.meta(); meta != nil {
 		h.flags |= flagMeta
-		b.buf = binary.LittleEndian.AppendUint16(b.buf, uint16(len(m.meta)))
-		b.buf = append(b.buf, m.meta...)
+		b.buf = binary.LittleEndian.AppendUint16(b.buf, uint16(len(meta)))
+		b.buf = append(b.buf, meta...)
 	}
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // BenchmarkRequest is the 512-byte echo of bench/README.md in small: callers
@@ -126,4 +128,73 @@ func benchmarkStream(b *testing.B, size int, form string) {
 		}
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
+}
+
+// BenchmarkBesideBulk times 512-byte requests of eight callers, alone and
+// beside a stream of 64 KiB messages that saturates the same connection.
+func BenchmarkBesideBulk(b *testing.B) {
+	for _, bulk := range []bool{false, true} {
+		b.Run(fmt.Sprintf("bulk=%v", bulk), func(b *testing.B) { benchmarkBesideBulk(b, bulk) })
+	}
+}
+
+func benchmarkBesideBulk(b *testing.B, bulk bool) {
+	nodes := newTestMesh(b, 2)
+	registerAll(b, nodes[1].Manager)
+	var received atomic.Int64
+	if err := nodes[1].Register(Handler{ID: blockID, Stream: &StreamHandler{InCapacity: 1024, OutCapacity: 1, Pull: func(ctx context.Context, _ []byte, p *Pipe) error {
+		for {
+			msg, err := p.Recv(ctx)
+			if err != nil {
+				return err
+			}
+			received.Add(int64(len(msg)))
+		}
+	}}}); err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	c := nodes[0].Connection(nodes[1].Local())
+	var wg, background sync.WaitGroup
+	if bulk {
+		p, err := c.OpenPipe(ctx, blockID, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		background.Go(func() {
+			msg := make([]byte, 64<<10)
+			for p.Send(ctx, msg) == nil {
+			}
+		})
+	}
+	b.ResetTimer()
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	var mu sync.Mutex
+	var all []time.Duration
+	for range 8 {
+		wg.Go(func() {
+			req, dst := make([]byte, 512), make([]byte, 0, 512)
+			var took []time.Duration
+			for left.Add(-1) >= 0 {
+				start := time.Now()
+				if _, err := c.AppendRequest(ctx, echoID, dst[:0], req); err != nil {
+					b.Error(err)
+					return
+				}
+				took = append(took, time.Since(start))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, took...)
+		})
+	}
+	wg.Wait()
+	b.StopTimer()
+	cancel()
+	background.Wait()
+	slices.Sort(all)
+	b.ReportMetric(float64(all[len(all)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "p99-µs")
+	b.ReportMetric(float64(received.Load())/1e6/b.Elapsed().Seconds(), "bulk-MB/s")
 }

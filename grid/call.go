@@ -93,7 +93,10 @@ func (c *Connection) doRequest(ctx context.Context, h HandlerID, dst, req []byte
 	}
 	sl.out = outMessage{
 		typ: frameRequest, handler: h, id: makeID(s.origin, sl.gen, sl.index),
-		payload: req, isNil: req == nil, meta: meta,
+		payload: req, isNil: req == nil,
+	}
+	if meta != nil {
+		sl.out.extra = &outExtra{meta: meta}
 	}
 	sl.out.deadline, _ = ctx.Deadline()
 	sl.dst = dst

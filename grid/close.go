@@ -31,6 +31,7 @@ func (m *Manager) Close(ctx context.Context) error {
 	m.closing.Lock()
 	defer m.closing.Unlock()
 	if !m.done {
+		m.draining.Store(true) // no session comes up any more
 		m.drain(ctx)
 		m.connMu.Lock()
 		m.closed = true

@@ -167,7 +167,7 @@ func (c *Connection) mayInstall(peer peerParams) error {
 }
 
 func (c *Connection) mayInstallLocked(peer peerParams) error {
-	if c.life.Err() != nil || c.state == StateUnknown || c.state == StateClosed {
+	if c.m.draining.Load() || c.life.Err() != nil || c.state == StateUnknown || c.state == StateClosed {
 		return errors.New("the host was removed, or this node is closing")
 	}
 	if old := c.current; old != nil && !old.isDead() &&

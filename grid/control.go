@@ -15,6 +15,7 @@ type control struct {
 	handler uint16
 	id      uint64
 	body    []byte
+	cost    int64 // of the queue's room; answers that the peer provokes
 
 	// A credit that accumulates until it is written.
 	linked   atomic.Bool
@@ -29,7 +30,7 @@ func newControl(typ frameType, id uint64, body []byte) *control {
 }
 
 func (c *control) init(l lane) {
-	c.item.kind, c.item.lane, c.item.control = kindControl, l, c
+	c.item.kind, c.item.lane, c.item.owner = kindControl, l, c
 }
 
 // encode writes the frame. It runs in the writer role.
@@ -49,6 +50,7 @@ func (c *control) encode(b *batch) {
 		b.appendControl(h, body[:])
 	default:
 		b.appendControl(h, c.body)
+		b.freed += c.cost
 	}
 }
 
@@ -69,6 +71,18 @@ func (c *control) owe(s *session, bytes, messages, worthBytes, worthMessages int
 		return true
 	}
 	return false
+}
+
+// answer queues a control frame that the peer has provoked. It runs in the
+// reader, which can't wait: a peer that provokes but does not read is dropped.
+func (s *session) answer(c *control) error {
+	c.cost = int64(len(c.body) + itemCost)
+	if s.room.used.Add(c.cost) > 2*s.room.limit {
+		return violation("more answers are due than the peer reads")
+	}
+	s.push(&c.item)
+	s.kicked = true
+	return nil
 }
 
 // send queues a control frame and kicks.

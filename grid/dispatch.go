@@ -48,8 +48,7 @@ func (s *session) dispatch(h header, body []byte) error {
 		if len(body) > 64 {
 			return violation("ping of %d bytes", len(body))
 		}
-		s.push(&newControl(framePong, 0, append([]byte(nil), body...)).item)
-		s.kicked = true
+		return s.answer(newControl(framePong, 0, append([]byte(nil), body...)))
 	case framePong:
 		s.keep.pong(body)
 	case frameGoAway:
@@ -174,7 +173,7 @@ func (s *session) onMore(h header, body []byte, ours bool) error {
 		}
 	default:
 		f := first{meta: p.meta, payload: msg, total: uint32(p.total), windowBytes: p.window[0], windowMessages: p.window[1]}
-		s.admit(p.h, f, p.deadline, true)
+		return s.admit(p.h, f, p.deadline, true)
 	}
 	return nil
 }
@@ -186,12 +185,10 @@ func (s *session) onCall(h header, body []byte) error {
 	}
 	s.openedIn.Add(1)
 	if h.flags&flagMore == 0 {
-		s.admit(h, f, deadlineIn(f.remainingMicros), false)
-		return nil
+		return s.admit(h, f, deadlineIn(f.remainingMicros), false)
 	}
 	if int(f.total) > s.m.o.MaxMessage {
-		s.refuse(h.id, wireError{Kind: kindTooLarge, NotExecuted: true})
-		return nil
+		return s.refuse(h.id, wireError{Kind: kindTooLarge, NotExecuted: true})
 	}
 	return s.begin(h, f)
 }

@@ -38,8 +38,9 @@ type Manager struct {
 	closed bool                                   // no more hosts, sessions or goroutines
 	wg     sync.WaitGroup                         // every goroutine but workers
 
-	closing sync.Mutex // one Close at a time
-	done    bool
+	closing  sync.Mutex // one Close at a time
+	draining atomic.Bool
+	done     bool
 }
 
 // NewManager starts a node's end of the grid. It connects to the hosts it

@@ -65,11 +65,12 @@ func (c *Connection) openPipe(ctx context.Context, h HandlerID, payload []byte) 
 	p := &Pipe{slot: sl, ctx: ctx, accepted: make(chan struct{})}
 	p.init(s, makeID(s.origin, sl.gen, sl.index), h, laneOf(class, 0))
 	sl.out = outMessage{
-		typ: frameOpen, handler: h, id: p.id, meta: meta, isNil: payload == nil,
+		typ: frameOpen, handler: h, id: p.id, isNil: payload == nil,
 		payload: append([]byte(nil), payload...), owned: true,
+		extra: &outExtra{meta: meta},
 	}
 	sl.out.deadline, _ = ctx.Deadline()
-	binary.LittleEndian.PutUint32(sl.out.fixed[:], uint32(p.window))
+	binary.LittleEndian.PutUint32(sl.out.extra.fixed[:], uint32(p.window))
 	if declared != nil {
 		p.input = declared.Stream.InCapacity > 0
 	}

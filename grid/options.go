@@ -28,7 +28,7 @@ type ManagerOptions struct {
 	Dial func(ctx context.Context, addr string) (net.Conn, error)
 
 	MaxMessage       int           // bytes; largest payload taken or sent (16 MiB)
-	StreamWindow     int           // bytes unread per stream and direction (256 KiB)
+	StreamWindow     int           // bytes unread per stream and direction (512 KiB)
 	SessionWindow    int           // bytes of bulk on their way per session and direction (512 KiB)
 	ReassemblyBudget int           // bytes of partly received calls and answers per session (64 MiB)
 	InboundBudget    int           // bytes of requests being served per session (256 MiB)
@@ -52,7 +52,7 @@ func (o *ManagerOptions) fill() error {
 		low   int
 	}{
 		{"MaxMessage", &o.MaxMessage, 16 << 20, 1},
-		{"StreamWindow", &o.StreamWindow, 256 << 10, 4 << 10},
+		{"StreamWindow", &o.StreamWindow, 512 << 10, 4 << 10},
 		{"SessionWindow", &o.SessionWindow, 512 << 10, maxChunkLen},
 		{"ReassemblyBudget", &o.ReassemblyBudget, max(64<<20, o.MaxMessage), o.MaxMessage},
 		{"InboundBudget", &o.InboundBudget, max(256<<20, 2*o.MaxMessage), 1},

@@ -69,7 +69,7 @@ const maxWaiting = 256 << 10
 
 func (p *Pipe) init(s *session, id uint64, reg HandlerID, l lane) {
 	p.s, p.id, p.handler, p.lane = s, id, reg, l
-	p.item.kind, p.item.pipe, p.item.lane = kindPipe, p, max(l, laneStream)
+	p.item.kind, p.item.owner, p.item.lane = kindPipe, p, max(l, laneStream)
 	p.credit.init(laneControl)
 	p.credit.typ, p.credit.id = frameCredit, id
 	p.window = s.m.o.StreamWindow

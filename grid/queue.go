@@ -33,10 +33,7 @@ type item struct {
 	lane  lane
 	state atomic.Uint32 // kindCall only
 
-	slot    *slot
-	call    *servedCall
-	pipe    *Pipe
-	control *control
+	owner any // *slot, *servedCall, *Pipe or *control, as kind says
 }
 
 // lane is a queue of the writer.

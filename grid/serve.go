@@ -27,7 +27,7 @@ type servedCall struct {
 
 var servedPool = sync.Pool{New: func() any {
 	c := new(servedCall)
-	c.item.kind, c.item.call = kindReply, c
+	c.item.kind, c.item.owner = kindReply, c
 	return c
 }}
 
@@ -38,7 +38,7 @@ func (c *servedCall) recycle() {
 }
 
 // admit takes in a whole call, or refuses it. It runs in the reader.
-func (s *session) admit(h header, f first, deadline time.Time, owned bool) {
+func (s *session) admit(h header, f first, deadline time.Time, owned bool) error {
 	reg := s.m.handlers.get(HandlerID(h.handler))
 	refusal := s.refusal(h, reg, f)
 	if refusal.Kind == kindNone && reg.inFlight.Add(1) > int64(reg.MaxConcurrent) {
@@ -46,14 +46,12 @@ func (s *session) admit(h header, f first, deadline time.Time, owned bool) {
 		refusal = wireError{Kind: kindOverloaded, RetryAfterMS: 50, NotExecuted: true}
 	}
 	if refusal.Kind != kindNone {
-		s.refuse(h.id, refusal)
-		return
+		return s.refuse(h.id, refusal)
 	}
 	meta, err := decodeMetadata(f.meta)
 	if err != nil {
 		reg.inFlight.Add(-1)
-		s.refuse(h.id, wireError{Kind: kindMalformed, Message: err.Error(), NotExecuted: true})
-		return
+		return s.refuse(h.id, wireError{Kind: kindMalformed, Message: err.Error(), NotExecuted: true})
 	}
 	c := servedPool.Get().(*servedCall)
 	c.s, c.reg = s, reg
@@ -86,9 +84,10 @@ func (s *session) admit(h header, f first, deadline time.Time, owned bool) {
 	if reg.Inline && reg.Single != nil && s.room.used.Load() < s.room.limit/2 {
 		c.inline = true
 		c.serveSingle()
-		return
+		return nil
 	}
 	s.tasks = append(s.tasks, c)
+	return nil
 }
 
 // refusal says why a call can't be taken, if so.
@@ -110,9 +109,8 @@ func (s *session) refusal(h header, reg *registration, f first) wireError {
 }
 
 // refuse answers a call that reached no handler.
-func (s *session) refuse(id uint64, w wireError) {
-	s.push(&newControl(frameError, id, w.encode()).item)
-	s.kicked = true
+func (s *session) refuse(id uint64, w wireError) error {
+	return s.answer(newControl(frameError, id, w.encode()))
 }
 
 // run serves the call in a worker.

@@ -126,7 +126,7 @@ func (t *slotTable) grow() bool {
 		s := &page[i]
 		s.index = uint32(len(pages)*slotPageLen + i)
 		s.done = make(chan struct{}, 1)
-		s.item.kind, s.item.slot = kindCall, s
+		s.item.kind, s.item.owner = kindCall, s
 	}
 	t.pages.Store(&grown)
 	for i := range page {
@@ -200,7 +200,18 @@ type outMessage struct {
 	isNil    bool
 	started  bool
 	off      int
-	fixed    [8]byte // frameOpen: the opener's windows
-	meta     []byte
 	deadline time.Time
+	extra    *outExtra // what few messages have
+}
+
+type outExtra struct {
+	fixed [8]byte // frameOpen: the opener's windows
+	meta  []byte
+}
+
+func (m *outMessage) meta() []byte {
+	if m.extra == nil {
+		return nil
+	}
+	return m.extra.meta
 }

@@ -14,7 +14,7 @@ import (
 type workPool struct {
 	mu     sync.Mutex
 	queue  callRing
-	idle   []*worker
+	idle   []worker
 	waking bool
 	low    int // fewest idle since the last trim
 	trim   *time.Timer
@@ -22,9 +22,9 @@ type workPool struct {
 	wg     sync.WaitGroup
 }
 
-type worker struct {
-	wake chan bool // false: end
-}
+// worker is where a parked worker waits: true is a call to look at the
+// queue, false the end.
+type worker chan bool
 
 // trimEvery is how often workers that were not needed are let go.
 const trimEvery = 5 * time.Second
@@ -38,20 +38,20 @@ func (p *workPool) submit(calls []*servedCall) {
 	w := p.nextLocked()
 	p.mu.Unlock()
 	if w != nil {
-		w.wake <- true
+		w <- true
 	}
 }
 
 // nextLocked picks the worker to wake, if one has to be; a new one is started
 // here.
-func (p *workPool) nextLocked() *worker {
+func (p *workPool) nextLocked() worker {
 	if p.waking || p.queue.len() == 0 {
 		return nil
 	}
 	p.waking = true
 	n := len(p.idle)
 	if n == 0 {
-		w := &worker{wake: make(chan bool, 1)}
+		w := make(worker, 1)
 		p.wg.Add(1)
 		go p.work(w)
 		return nil
@@ -62,7 +62,7 @@ func (p *workPool) nextLocked() *worker {
 	return w
 }
 
-func (p *workPool) work(w *worker) {
+func (p *workPool) work(w worker) {
 	defer p.wg.Done()
 	woken := true
 	for {
@@ -79,7 +79,7 @@ func (p *workPool) work(w *worker) {
 			p.idle = append(p.idle, w)
 			p.armLocked()
 			p.mu.Unlock()
-			if !<-w.wake {
+			if !<-w {
 				return
 			}
 			woken = true
@@ -88,7 +88,7 @@ func (p *workPool) work(w *worker) {
 		next := p.nextLocked()
 		p.mu.Unlock()
 		if next != nil {
-			next.wake <- true
+			next <- true
 		}
 		c.run()
 	}
@@ -105,7 +105,7 @@ func (p *workPool) armLocked() {
 func (p *workPool) trimIdle() {
 	p.mu.Lock()
 	n := min(p.low, len(p.idle))
-	leaving := append([]*worker(nil), p.idle[:n]...)
+	leaving := append([]worker(nil), p.idle[:n]...)
 	p.idle = append(p.idle[:0], p.idle[n:]...)
 	p.trim = nil
 	if len(p.idle) > 0 {
@@ -113,7 +113,7 @@ func (p *workPool) trimIdle() {
 	}
 	p.mu.Unlock()
 	for _, w := range leaving {
-		w.wake <- false
+		w <- false
 	}
 }
 
@@ -130,7 +130,7 @@ func (p *workPool) close() {
 	}
 	p.mu.Unlock()
 	for _, w := range leaving {
-		w.wake <- false
+		w <- false
 	}
 }
 

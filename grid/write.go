@@ -254,13 +254,13 @@ func (s *session) fillSmall(l lane, upTo int) {
 		}
 		switch it.kind {
 		case kindControl:
-			it.control.encode(&s.batch)
+			it.owner.(*control).encode(&s.batch)
 		case kindCall:
-			s.takeCall(it.slot, maxChunkLen)
+			s.takeCall(it.owner.(*slot), maxChunkLen)
 		case kindReply:
-			s.takeReply(it.call, maxChunkLen)
+			s.takeReply(it.owner.(*servedCall), maxChunkLen)
 		case kindPipe:
-			s.takePipe(it.pipe, flowShare, false)
+			s.takePipe(it.owner.(*Pipe), flowShare, false)
 		}
 	}
 }
@@ -334,19 +334,19 @@ func (s *session) takeFlow(it *item, room int, alone bool) (again, full bool) {
 	limit = min(limit, room)
 	switch it.kind {
 	case kindCall:
-		if it.slot.out.waitsFor(room) {
+		if it.owner.(*slot).out.waitsFor(room) {
 			return true, true
 		}
-		return s.takeCall(it.slot, limit), false
+		return s.takeCall(it.owner.(*slot), limit), false
 	case kindReply:
-		if it.call.out.waitsFor(room) {
+		if it.owner.(*servedCall).out.waitsFor(room) {
 			return true, true
 		}
-		return s.takeReply(it.call, limit), false
+		return s.takeReply(it.owner.(*servedCall), limit), false
 	case kindPipe:
-		return s.takePipe(it.pipe, room, room < flowShare)
+		return s.takePipe(it.owner.(*Pipe), room, room < flowShare)
 	case kindControl:
-		it.control.encode(&s.batch)
+		it.owner.(*control).encode(&s.batch)
 	}
 	return false, false
 }

@@ -35,7 +35,7 @@ type rawmux struct {
 // A frame is length, kind and id, then the payload.
 const (
 	rawHeader = 4 + 1 + 4
-	rawMax    = 1 << 20 // bytes that may gather before senders wait
+	rawMax    = 256 << 10 // bytes that may gather before senders wait
 )
 
 const (
