@@ -72,7 +72,7 @@ func (s State) String() string {
 	case Online:
 		return "online"
 	case ReadOnly:
-		return "readonly"
+		return "read_only"
 	case Suspect:
 		return "suspect"
 	case Offline:
