@@ -1,5 +1,7 @@
 //go:build real
 
+//real:needs
+
 package dataio_test
 
 import (

@@ -1,5 +1,7 @@
 //go:build real
 
+//real:needs promtool
+
 package observability
 
 import (
