@@ -80,6 +80,9 @@ func (p *Pipe) pumpResponses(out chan Response) {
 			return
 		}
 		if err != nil {
+			if p.s.m.life.Err() != nil {
+				err = p.failed("recv", ErrClosed)
+			}
 			p.lastResponse(out, err)
 			return
 		}
