@@ -33,7 +33,6 @@ type batch struct {
 	ctx     context.Context // ends with the caller's, or when there is no use
 	cancel  context.CancelFunc
 	group   errgroup.Group
-	meter   *meter // shares the terminal with what is told; nil is none
 
 	mu    sync.Mutex // orders stderr
 	code  int        // of the first failure
@@ -86,7 +85,7 @@ func (b *batch) fail(err error) {
 }
 
 func (b *batch) tell(err error) {
-	b.app.clear(b.meter)
+	b.app.clearMeter()
 	tell(b.app.stderr, b.app.json, b.command, err)
 }
 

@@ -42,7 +42,7 @@ type config struct {
 	Insecure []string `cfg:"insecure" in:"serve" oneof:"grpc|http|peer" arg:"LISTENER" help:"let LISTENER (grpc, http or peer) listen off loopback without a certificate; repeatable"`
 
 	KeyFile        string   `cfg:"key-file" in:"serve client" arg:"FILE" node:"RootKey" help:"read the key from FILE (the key alone, or a line GRIDLOOM_KEY=...)"`
-	Key            string   `cfg:"key" in:"serve:env dev client" secret:"" arg:"KEY" node:"RootKey" help:"the KEY itself (gridloom keygen makes one)"`
+	Key            string   `cfg:"key" in:"serve:env dev client" secret:"" arg:"KEY" node:"RootKey" help:"the KEY itself (gridloom keygen makes one)" help_dev:"make KEY the root key, in place of one that is generated"`
 	MeshSecretFile string   `cfg:"mesh-secret-file" in:"serve" arg:"FILE" node:"MeshSecrets" help:"read the mesh secret, the same on all nodes, from FILE; of several lines the first is used and all are accepted"`
 	MeshSecret     []string `cfg:"mesh-secret" in:"serve:env" secret:"" arg:"SECRET" node:"MeshSecrets" help:"the SECRET itself, or several with commas (gridloom keygen --mesh-secret makes one)"`
 

@@ -80,6 +80,9 @@ func dial(s *settings) (*client, error) {
 	if err != nil {
 		return nil, s.blame("endpoint", fmt.Errorf("%q is not HOST:PORT", s.Endpoint))
 	}
+	if s.Timeout < 0 {
+		return nil, s.blame("timeout", fmt.Errorf("%s is negative", s.Timeout))
+	}
 	key, ok, err := s.readKey()
 	if err != nil {
 		return nil, err
@@ -198,7 +201,7 @@ func (c *client) explain(err error) error {
 		return err
 	}
 	if st.Code() == codes.DeadlineExceeded {
-		return fmt.Errorf("the node at %s has not answered within %s (--timeout)", c.endpoint, c.timeout)
+		return &silentError{fmt.Sprintf("the node at %s has not answered within %s (--timeout)", c.endpoint, c.timeout)}
 	}
 	if st.Code() != codes.Unavailable {
 		return err
@@ -223,6 +226,11 @@ type noConnectionError struct{ err error }
 func (e *noConnectionError) Error() string { return e.err.Error() }
 func (e *noConnectionError) Unwrap() error { return e.err }
 
+// silentError is a node that has taken too long.
+type silentError struct{ what string }
+
+func (e *silentError) Error() string { return e.what }
+
 // call bounds one call that moves no bytes.
 func (c *client) call(ctx context.Context) (context.Context, context.CancelFunc) {
 	if c.timeout <= 0 {
@@ -245,7 +253,7 @@ func (c *client) watch(ctx context.Context) (context.Context, *watchdog, context
 	w := &watchdog{timeout: c.timeout}
 	if c.timeout > 0 {
 		w.timer = time.AfterFunc(c.timeout, func() {
-			cancel(fmt.Errorf("no progress for %s", c.timeout))
+			cancel(&silentError{fmt.Sprintf("no progress for %s (--timeout)", c.timeout)})
 		})
 		w.timer.Stop()
 	}
@@ -270,8 +278,9 @@ func (w *watchdog) sleep() {
 // stalled gives the reason why ctx was ended by its watchdog in place of the
 // cancellation that followed from it.
 func stalled(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
-		return cause
+	var silent *silentError
+	if err != nil && errors.As(context.Cause(ctx), &silent) {
+		return silent
 	}
 	return err
 }

@@ -8,28 +8,34 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/pflag"
+
 	"github.com/gridloom/gridloom/node/iam"
 )
 
-//go:generate go test -count=1 -run ^TestConfigurationDocument$ . -update
+//go:generate go test -count=1 -run ^TestDocuments$ . -update
 
-var update = flag.Bool("update", false, "write docs/configuration.md anew")
+var update = flag.Bool("update", false, "write the documents anew")
 
-// docs/configuration.md is made from the table, so it can't say anything else.
-func TestConfigurationDocument(t *testing.T) {
-	name := filepath.Join("..", "..", "docs", "configuration.md")
-	want := configurationDocument()
-	if *update {
-		if err := os.WriteFile(name, []byte(want), 0o644); err != nil {
+// The documents are made from the program, so they can't say anything else.
+func TestDocuments(t *testing.T) {
+	for file, want := range map[string]string{
+		"configuration.md": configurationDocument(),
+		"commands.md":      commandsDocument(),
+	} {
+		name := filepath.Join("..", "..", "docs", file)
+		if *update {
+			if err := os.WriteFile(name, []byte(want), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := os.ReadFile(name)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	got, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(got) != want {
-		t.Errorf("%s is not what the table in config.go makes; run make generate", name)
+		if string(got) != want {
+			t.Errorf("%s is not what cmd/gridloom makes of it; run make generate", name)
+		}
 	}
 }
 
@@ -141,4 +147,84 @@ func TestDocumentExample(t *testing.T) {
 	if err := s.aboutNode(cfg.Validate()); err != nil {
 		t.Error(err)
 	}
+}
+
+const commandsHead = `<!-- Made from the help texts in cmd/gridloom by make generate. -->
+# Commands
+
+This is what ` + "`gridloom COMMAND --help`" + ` says. What ` + "`serve`, `dev`" + ` and the clients
+have in common (addresses, keys, TLS) is in [configuration.md](configuration.md).
+
+Exit codes, which stay as they are:
+
+| code | meaning |
+| --- | --- |
+| 0 | done |
+| 1 | failed; of several things, perhaps only some |
+| 2 | the command can't be run as it was given; nothing was tried |
+| 3 | the bucket or object is not there |
+
+## JSON
+
+With ` + "`--json`" + ` each result is one object on one line of standard output. Fields may
+be added; none changes its meaning. Times are RFC 3339 in UTC, sizes are bytes,
+checksums hexadecimal. What is unknown or empty is left out.
+
+| what | shape |
+| --- | --- |
+| an object (put, get, stat, ls, cp) | ` + "`{\"type\":\"object\", \"bucket\", \"key\", \"size\", \"etag\", \"modified_at\", \"content_type\", \"cache_control\", \"content_disposition\", \"content_encoding\", \"content_language\", \"metadata\":{}, \"sha256\", \"crc32c\", \"crc64nvme\"}`" + `; put and get add ` + "`file`" + `, and for a part ` + "`offset`" + ` and ` + "`length`" + ` |
+| a folder (ls) | ` + "`{\"type\":\"prefix\", \"bucket\", \"prefix\"}`" + ` |
+| a bucket (mb, rb, ls, stat) | ` + "`{\"type\":\"bucket\", \"bucket\", \"created_at\"}`" + `, and from rb ` + "`removed:true`" + ` |
+| a removed object (rm) | ` + "`{\"type\":\"removed\", \"bucket\", \"key\"}`" + ` |
+| the mesh (cluster) | ` + "`{\"deployment_id\", \"node\", \"nodes\":[{\"name\", \"peer_url\", \"state\", \"version\", \"index\", \"drives\":[{\"id\", \"path\", \"state\", \"total_bytes\", \"used_bytes\", \"free_bytes\"}]}]}`" + ` |
+| a node's start (serve) | ` + "`{\"name\", \"grpc\", \"http\", \"peer\", \"data\"}`" + ` |
+| a mesh's start (dev) | ` + "`{\"nodes\":[as serve], \"metrics\", \"key\", \"data\", \"temporary\", \"bucket\", \"commands\":[]}`" + ` |
+| secrets (keygen) | ` + "`{\"key\"}` or `{\"mesh_secret\"}`" + ` |
+| version | ` + "`{\"version\", \"go\", \"os\", \"arch\"}`" + ` |
+| an error, on standard error | ` + "`{\"error\":{\"command\", \"reason\", \"message\"}}`" + `, the reason being the node's, or one of usage, unavailable, deadline, canceled, checksum_mismatch, not_found, file_not_found, skipped and failed |
+
+` + "`get … -`" + ` prints the object's bytes and nothing else.
+`
+
+func commandsDocument() string {
+	var b strings.Builder
+	b.WriteString(commandsHead)
+	shared := map[string]bool{"help": true}
+	for _, row := range table() {
+		shared[row.flag()] = true
+	}
+	for _, cmd := range (&app{}).rootCommand().Commands() {
+		if cmd.Name() == "completion" {
+			continue // cobra's own, about every shell's ways
+		}
+		text := cmd.Long
+		if text == "" {
+			text = cmd.Short + "."
+		}
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n```\n%s\n```\n", cmd.CommandPath(), escapeMarkdown(text), cmd.UseLine())
+		if cmd.Example != "" {
+			fmt.Fprintf(&b, "\nExamples:\n\n```sh\n%s\n```\n", strings.ReplaceAll(strings.TrimPrefix(cmd.Example, "  "), "\n  ", "\n"))
+		}
+		var flags strings.Builder
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			if shared[f.Name] {
+				return
+			}
+			arg, usage := pflag.UnquoteUsage(f)
+			name := strings.TrimSpace("--" + f.Name + " " + arg)
+			if f.Shorthand != "" {
+				name = "-" + f.Shorthand + ", " + name
+			}
+			fmt.Fprintf(&flags, "| `%s` | %s |\n", name, usage)
+		})
+		if flags.Len() > 0 {
+			fmt.Fprintf(&b, "\n| flag | meaning |\n| --- | --- |\n%s", flags.String())
+		}
+	}
+	return b.String()
+}
+
+// escapeMarkdown keeps what help texts write from being taken for markup.
+func escapeMarkdown(text string) string {
+	return strings.NewReplacer("<", "\\<", "*", "\\*", "_", "\\_").Replace(text)
 }

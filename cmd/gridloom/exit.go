@@ -104,13 +104,13 @@ func reason(err error) string {
 		if own := nodeReason(st); own != "" {
 			return own
 		}
-		return map[codes.Code]string{codes.Unavailable: "unavailable", codes.Canceled: "canceled", codes.DeadlineExceeded: "deadline"}[st.Code()]
 	}
 	var (
 		usage    *usageError
 		notFound *notFoundError
 		skipped  *skippedError
 		gone     *noConnectionError
+		silent   *silentError
 	)
 	switch {
 	case errors.As(err, &usage):
@@ -119,6 +119,8 @@ func reason(err error) string {
 		return "skipped"
 	case errors.As(err, &gone):
 		return "unavailable"
+	case errors.As(err, &silent):
+		return "deadline"
 	case errors.Is(err, errChecksum):
 		return "checksum_mismatch"
 	case errors.As(err, &notFound):

@@ -109,8 +109,10 @@ func (g *getting) getOne(ctx context.Context, object, dest string) error {
 			return err
 		}
 	}
-	g.meter = g.app.newMeter(0)
-	defer g.meter.stop()
+	if dest != "-" || !isTerminal(g.app.stdout) { // where the bytes themselves are seen
+		g.meter = g.app.newMeter(0)
+		defer g.meter.stop()
+	}
 	g.begin = func(h *gridloomv1.GetObjectHeader) { g.meter.expect(h.GetLength()) }
 	if dest == "-" {
 		_, err := g.client.get(ctx, g.request(src), g.app.stdout, g.meter, g.begin)
@@ -186,7 +188,6 @@ func (g *getting) getBelow(ctx context.Context, cmd *cobra.Command, parallel int
 	}
 	g.meter = g.app.newMeter(0)
 	defer g.meter.stop()
-	b.meter = g.meter
 	found := false
 	folder := &lazyFolder{name: dest}
 	err = g.client.list(b.ctx, &gridloomv1.ListObjectsRequest{Bucket: src.bucket, Prefix: src.prefix()}, func(page *gridloomv1.ListObjectsResponse) error {

@@ -21,7 +21,8 @@ func (a *app) keygenCommand() *cobra.Command {
 		Long: `Make a root key, or with --mesh-secret the secret that the nodes of a mesh
 share, and print it. Nothing is kept: a node alone and gridloom dev make and
 keep their own, so this is for a mesh of several machines.`,
-		Example: `  gridloom keygen > root.key
+		Example: `  umask 077
+  gridloom keygen > root.key
   gridloom keygen --mesh-secret > mesh.secret
   gridloom serve --name a --peers a=http://10.0.0.1:7402,b=http://10.0.0.2:7402 \
       --key-file root.key --mesh-secret-file mesh.secret ...`,

@@ -61,6 +61,7 @@ type app struct {
 	json    bool // --json
 	started bool // a command's own code runs: its arguments were in order
 	out     *printer
+	meter   *meter // the one that is shown, or nil
 }
 
 // run runs one command line and returns the exit code.
@@ -112,7 +113,7 @@ Exit codes: 0 done, 1 failed, 2 the command can't be run as it was given,
 		Version:       programVersion(),
 		PersistentPreRun: func(*cobra.Command, []string) {
 			a.started = true
-			a.out = &printer{w: a.stdout, json: a.json}
+			a.out = &printer{w: a.stdout, json: a.json, before: a.clearMeter}
 		},
 	}
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON: one object, or one a line for lists; errors too, on stderr")

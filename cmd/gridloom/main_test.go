@@ -72,6 +72,7 @@ func TestUsageErrors(t *testing.T) {
 		{"put --nosuch a b", []string{"gridloom put: --nosuch: no such flag"}},
 		{"ls --endpiont x", []string{"--endpiont: no such flag; did you mean --endpoint?"}},
 		{"ls --timeout soon", []string{`--timeout: "soon" is not a duration like 30s`}},
+		{"ls --timeout=-1s", []string{"--timeout: -1s is negative"}},
 		{"ls --endpoint nowhere", []string{`--endpoint: "nowhere" is not HOST:PORT`}},
 		{"ls /key", []string{`"/key" has no bucket`}},
 		{"get bucket", []string{`"bucket" names no object; want BUCKET/KEY`}},

@@ -17,15 +17,18 @@ import (
 // printer writes results to standard output. It may be used by many goroutines
 // at once; each result stays whole.
 type printer struct {
-	mu   sync.Mutex
-	w    io.Writer
-	json bool
+	json   bool
+	before func() // called before each result
+
+	mu sync.Mutex // keeps each result whole
+	w  io.Writer
 }
 
 // print writes v as a line of JSON, or as the text that text gives.
 func (p *printer) print(v any, text func() string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.before()
 	if p.json {
 		enc := json.NewEncoder(p.w)
 		enc.SetEscapeHTML(false)

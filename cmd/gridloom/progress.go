@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"io"
 	"os"
 
 	"github.com/cheggaaa/pb/v3"
@@ -11,20 +11,38 @@ import (
 // meter shows how much has been moved, while it moves, to someone who watches:
 // on standard error, where that is a terminal, and not with --json. Elsewhere
 // it is nil, and its methods do nothing.
-type meter struct{ bar *pb.ProgressBar }
+type meter struct {
+	app *app
+	bar *pb.ProgressBar
+}
 
 // newMeter starts a meter; total < 0 is not known. Its stop must be called.
+// There is one at a time.
 func (a *app) newMeter(total int64) *meter {
-	f, ok := a.stderr.(*os.File)
-	if !ok || a.json || !term.IsTerminal(int(f.Fd())) {
+	if a.json || !isTerminal(a.stderr) {
 		return nil
 	}
 	template := pb.ProgressBarTemplate(`{{counters . }} {{bar . }} {{percent . }} {{speed . }} {{rtime . "ETA %s"}}`)
 	if total < 0 {
 		template = `{{counters . }} {{speed . }} {{etime . }}`
 	}
-	bar := template.New(0).SetTotal(max(total, 0)).SetWriter(f).Set(pb.Bytes, true).Set(pb.CleanOnFinish, true)
-	return &meter{bar.Start()}
+	bar := template.New(0).SetTotal(max(total, 0)).SetWriter(a.stderr).Set(pb.Bytes, true).Set(pb.CleanOnFinish, true)
+	a.meter = &meter{app: a, bar: bar.Start()}
+	return a.meter
+}
+
+// isTerminal reports whether someone reads w as it is written.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// clearMeter makes room for text on the terminal that a meter is on; the meter
+// comes back by itself.
+func (a *app) clearMeter() {
+	if a.meter != nil {
+		_, _ = io.WriteString(a.stderr, "\r\x1b[K")
+	}
 }
 
 // add counts bytes that were moved; negative ones were moved in vain.
@@ -41,17 +59,10 @@ func (m *meter) expect(n int64) {
 	}
 }
 
-// clear makes room for a line of text on the same terminal; the bar comes back
-// by itself.
-func (a *app) clear(m *meter) {
-	if m != nil {
-		fmt.Fprint(a.stderr, "\r\x1b[K")
-	}
-}
-
 // stop removes the meter and joins its goroutine.
 func (m *meter) stop() {
 	if m != nil {
+		m.app.meter = nil
 		m.bar.Finish()
 	}
 }

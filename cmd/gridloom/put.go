@@ -36,8 +36,9 @@ What is read is checked on arrival by SHA-256 and CRC-64/NVME before the
 object becomes visible; a put that is cut off leaves nothing behind.`,
 		Example: `  gridloom put report.pdf docs/2026/report.pdf
   gridloom put a.jpg b.jpg photos/summer/
-  gridloom put -r ./site web              (site/index.html is web/site/index.html)
-  gridloom put -r ./site/. web/v2         (site/index.html is web/v2/index.html)
+  gridloom put -r ./site web         (site/index.html is web/site/index.html)
+  gridloom put -r ./site/. web       (site/index.html is web/index.html)
+  gridloom put -r ./site web/v2      (site/index.html is web/v2/index.html)
   pg_dump shop | gridloom put - backups/shop.sql --content-type application/sql
   gridloom put new.cfg etc/app.cfg --if-match 9f86d0…   (only if nobody changed it)
   gridloom put new.cfg etc/app.cfg --if-none-match '*'  (only if there is none)`,
@@ -115,8 +116,8 @@ type item struct {
 // name is what a source is called below "into this"; "" is nothing, for a
 // folder that was given as . or with /. at its end.
 func (s item) name() string {
-	last := filepath.ToSlash(strings.TrimRight(s.text, `/`+string(filepath.Separator)))
-	if last = path.Base(last); last == "." || last == ".." || last == "/" || filepath.VolumeName(last) != "" {
+	last := path.Base(strings.TrimRight(filepath.ToSlash(s.text), "/"))
+	if last == "." || last == ".." || last == "/" || filepath.VolumeName(last) != "" {
 		return ""
 	}
 	return last
@@ -163,7 +164,6 @@ func (p *putting) run(ctx context.Context, cmd *cobra.Command, parallel int, arg
 	}
 	p.meter = p.app.newMeter(0)
 	defer p.meter.stop()
-	b.meter = p.meter
 	for _, s := range sources {
 		if s.info.IsDir() {
 			p.walk(b, s, dest)
