@@ -23,7 +23,6 @@ type callContext struct {
 
 	mu    sync.Mutex
 	err   error
-	cause error
 	done  chan struct{}
 	timer *time.Timer
 	after map[*afterFunc]struct{}
@@ -53,7 +52,7 @@ func (c *callContext) Done() <-chan struct{} {
 // arm starts the deadline's timer once somebody depends on it.
 func (c *callContext) arm() {
 	if c.err == nil && c.timer == nil && !c.deadline.IsZero() {
-		c.timer = time.AfterFunc(time.Until(c.deadline), func() { c.finish(context.DeadlineExceeded, nil) })
+		c.timer = time.AfterFunc(time.Until(c.deadline), func() { c.finish(context.DeadlineExceeded) })
 	}
 }
 
@@ -63,7 +62,7 @@ func (c *callContext) Err() error {
 	err := c.err
 	c.mu.Unlock()
 	if err == nil && !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
-		c.finish(context.DeadlineExceeded, nil)
+		c.finish(context.DeadlineExceeded)
 		return context.DeadlineExceeded
 	}
 	return err
@@ -112,13 +111,13 @@ func (c *callContext) AfterFunc(f func()) (stop func() bool) {
 }
 
 // finish ends the context; the first end counts.
-func (c *callContext) finish(err, cause error) {
+func (c *callContext) finish(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
 		return
 	}
-	c.err, c.cause = err, cause
+	c.err = err
 	if c.done != nil {
 		close(c.done)
 	}
@@ -131,14 +130,11 @@ func (c *callContext) finish(err, cause error) {
 	c.after = nil
 }
 
-// end cancels the context of a handler whose session has died.
-func (c *callContext) end(cause error) {
+// abandon cancels the context of a handler whose caller, or session, is gone.
+func (c *callContext) abandon() {
 	c.abandoned.Store(true)
-	c.finish(context.Canceled, cause)
+	c.finish(context.Canceled)
 }
-
-// abandon cancels the context of a handler whose caller has gone.
-func (c *callContext) abandon() { c.end(errCancelledByPeer) }
 
 // newCallContext makes a context and the memory of its request at once.
 func newCallContext(n int) (*callContext, []byte) {

@@ -106,7 +106,7 @@ func TestManyCallsInFlight(t *testing.T) {
 	each -= waiting + len(req)
 	t.Logf("%d bytes of heap for each call in flight, beside its payload and two goroutines with stacks of together %d",
 		each, int(ms.StackInuse-stacksBefore.StackInuse)/n)
-	if !poisonRecycled && each > 1<<10 {
+	if !poisonRecycled && n >= 20_000 && each > 1<<10 { // with fewer the fixed costs show
 		t.Errorf("%d bytes of heap for each call in flight", each)
 	}
 	close(release)

@@ -34,7 +34,8 @@
 //	work.go                     the goroutines that handlers run in
 //	queue.go, write.go          the writer role, lanes and their shares
 //	batch.go, segment.go        how bytes are laid out for one write
-//	pipe.go, open.go, stream.go streams: pull form, opening, channels
+//	pipe.go, send.go, open.go   streams: life and receiving, sending, opening
+//	stream.go                   the channel form over them
 //	keepalive.go, close.go      the end: of silent peers, and of everything
 //	frame.go, control.go        the frames; SPEC.md describes them
 //

@@ -30,7 +30,7 @@ type batchReader struct {
 
 const (
 	smallRead = 4 << 10
-	calmReads = 64
+	calmReads = 4
 )
 
 func (r *batchReader) init(s *session) {

@@ -246,12 +246,12 @@ func (s *second) connect(name, peer, secret string) {
 // talk makes a request, a request in two frames and a stream (sections 6 to 8).
 func (s *second) talk(m *grid.Manager, name string) {
 	t := s.t
-	id := uint64(1)<<32 | 0
+	id := uint64(1) << 32
 	s.batch(secondFrame(1, 0, uint16(echoID), id, []byte("hello")))
 	if got := s.await(2, id); string(got) != "hello" {
 		t.Errorf("got %q", got)
 	}
-	id = uint64(2)<<32 | 0
+	id = uint64(2) << 32
 	s.batch(secondFrame(1, 1, uint16(echoID), id, append([]byte{6, 0, 0, 0}, "cut"...)), secondFrame(8, 0, 0, id, []byte("two")))
 	if got := s.await(2, id); string(got) != "cuttwo" {
 		t.Errorf("got %q", got)

@@ -175,7 +175,7 @@ func (c *servedCall) end(size int, err error) {
 	if hooks := &s.m.o.Hooks; hooks.ServeEnd != nil {
 		hooks.ServeEnd(c.user, c.info(), CallResult{Duration: time.Since(c.start), Size: size, Err: err})
 	}
-	c.ctx.finish(context.Canceled, nil)
+	c.ctx.finish(context.Canceled)
 	c.reg.inFlight.Add(-1)
 	s.budget.Add(-c.cost)
 	s.serving.Add(-1)

@@ -176,7 +176,7 @@ func (s *session) teardown() {
 		}
 	})
 	s.inbound.each(func(ctx *callContext) {
-		ctx.end(s.cause)
+		ctx.abandon()
 		if ctx.pipe != nil {
 			ctx.pipe.abort(s.cause)
 		}

@@ -8,6 +8,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -98,7 +100,7 @@ func tlsPair(t *testing.T, a *authority, serving, dialling tls.Certificate) [2]*
 			t.Fatal(err)
 		}
 		nodes[i] = m
-		server := &http.Server{Handler: m.Handler()}
+		server := &http.Server{Handler: m.Handler(), ErrorLog: log.New(io.Discard, "", 0)}
 		done := make(chan struct{})
 		go func() {
 			defer close(done)

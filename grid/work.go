@@ -13,7 +13,7 @@ import (
 // wake-ups, and a handler that blocks delays nobody.
 type workPool struct {
 	mu     sync.Mutex
-	queue  callRing
+	queue  ring[*servedCall]
 	idle   []worker
 	waking bool
 	low    int // fewest idle since the last trim
@@ -45,7 +45,7 @@ func (p *workPool) submit(calls []*servedCall) {
 // nextLocked picks the worker to wake, if one has to be; a new one is started
 // here.
 func (p *workPool) nextLocked() worker {
-	if p.waking || p.queue.len() == 0 {
+	if p.waking || p.queue.n == 0 {
 		return nil
 	}
 	p.waking = true
@@ -70,8 +70,8 @@ func (p *workPool) work(w worker) {
 		if woken {
 			p.waking, woken = false, false
 		}
-		c := p.queue.pop()
-		if c == nil {
+		c, ok := p.queue.pop()
+		if !ok {
 			if p.closed {
 				p.mu.Unlock()
 				return
@@ -135,38 +135,3 @@ func (p *workPool) close() {
 }
 
 func (p *workPool) wait() { p.wg.Wait() }
-
-// callRing is a FIFO that keeps its memory up to a bound.
-type callRing struct {
-	buf  []*servedCall
-	head int
-	n    int
-}
-
-func (r *callRing) len() int { return r.n }
-
-func (r *callRing) push(c *servedCall) {
-	if r.n == len(r.buf) {
-		grown := make([]*servedCall, max(64, 2*len(r.buf)))
-		for i := range r.n {
-			grown[i] = r.buf[(r.head+i)%len(r.buf)]
-		}
-		r.buf, r.head = grown, 0
-	}
-	r.buf[(r.head+r.n)%len(r.buf)] = c
-	r.n++
-}
-
-func (r *callRing) pop() *servedCall {
-	if r.n == 0 {
-		if len(r.buf) > 4096 {
-			r.buf, r.head = nil, 0
-		}
-		return nil
-	}
-	c := r.buf[r.head]
-	r.buf[r.head] = nil
-	r.head = (r.head + 1) % len(r.buf)
-	r.n--
-	return c
-}
