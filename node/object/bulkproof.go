@@ -96,7 +96,7 @@ func (s *Service) authenticate(r *http.Request) error {
 	case !s.o.Insecure:
 		return bad("has neither a proof nor a client certificate")
 	}
-	if left := time.UnixMilli(c.expires).Sub(time.Now()); left < 0 || left > 2*proofLife {
+	if left := time.Until(time.UnixMilli(c.expires)); left < 0 || left > 2*proofLife {
 		return bad("has expired, or will only begin: the clock of node %s is %v off this one's", c.from, (left - proofLife).Round(time.Second))
 	}
 	if c.to != s.o.Self {

@@ -2,8 +2,6 @@ package object
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"hash/crc32"
 	"io"
@@ -13,7 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gridloom/gridloom/dataio"
-	"github.com/gridloom/gridloom/grid"
 	"github.com/gridloom/gridloom/node/control"
 	"github.com/gridloom/gridloom/node/fault"
 )
@@ -22,9 +19,6 @@ const (
 	// putMax is less than the hour after its birth at which the index refuses
 	// a put, and far less than the two at which its files count as left behind.
 	putMax = 55 * time.Minute
-	// commitWaits times WaitTimeout bounds the commit, which goes on when the
-	// client is gone.
-	commitWaits = 3
 	// discardTimeout bounds the removal of what a failed put has written.
 	discardTimeout = 5 * time.Second
 	// commitsAtOnce is how many full segments are synced while the next one is
@@ -356,141 +350,9 @@ func (p *put) verify(trailer func() ([]Checksum, error)) error {
 	return p.sums.verify(checksums)
 }
 
-// record describes the object to the index.
-func (p *put) record() control.Record {
-	digest := p.sums.sha256.Sum(nil)
-	r := control.Record{
-		Version:            control.RecordVersion,
-		Key:                p.req.Key,
-		SizeBytes:          p.sums.sizeBytes,
-		ETag:               hex.EncodeToString(digest),
-		SHA256:             digest,
-		CRC32C:             p.sums.crc32c,
-		CRC64NVME:          p.sums.crc64nvme,
-		ContentType:        p.req.Headers.ContentType,
-		CacheControl:       p.req.Headers.CacheControl,
-		ContentDisposition: p.req.Headers.ContentDisposition,
-		ContentEncoding:    p.req.Headers.ContentEncoding,
-		ContentLanguage:    p.req.Headers.ContentLanguage,
-		Metadata:           p.req.Metadata,
-		Inline:             p.inline,
-		Segments:           p.segments,
-	}
-	rand.Read(r.VersionID[:]) // never fails
-	return r
-}
-
-// commit makes the object visible.
-func (p *put) commit(ctx context.Context) (*Info, error) {
-	info, unknown, err := p.s.commitRecord(ctx, p.bucket, p.birth, p.record(), &p.req.Conditions)
-	if unknown && len(p.files) > 0 {
-		p.s.leftBehind(p.files, err)
-		p.files = nil
-	}
-	return info, err
-}
-
-// commitRecord proposes a record until there is a definite answer, under one
-// request id, so that it is applied once. unknown says that it may have been
-// applied, or may yet be.
-func (s *Service) commitRecord(ctx context.Context, bucket *control.Bucket, birth int64, r control.Record, c *Conditions) (info *Info, unknown bool, err error) {
-	cmd := &control.Command{
-		Version: control.CommandVersion,
-		PutRecord: &control.PutRecord{
-			BucketName: bucket.Name,
-			BucketID:   bucket.ID,
-			Record:     r,
-			Birth:      birth,
-		},
-	}
-	rand.Read(cmd.RequestID[:]) // never fails
-	cmd.PutRecord.IfMatch, cmd.PutRecord.IfNoneMatch, cmd.PutRecord.IfUnmodifiedSince = c.forIndex()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitWaits*s.o.WaitTimeout)
-	defer cancel()
-	defer context.AfterFunc(s.closing, cancel)()
-	for {
-		result, err := s.o.Index.Propose(ctx, cmd)
-		switch {
-		case err == nil:
-			return infoOf(bucket.Name, result.Record), false, nil
-		case refusedByIndex(err), notProposed(err) && !unknown:
-			return nil, false, err
-		}
-		unknown = true
-		if pause(ctx) != nil {
-			return nil, true, err
-		}
-	}
-}
-
-// refusedByIndex says that an error is the index's own answer to a command,
-// which it will never apply now.
-func refusedByIndex(err error) bool {
-	switch fault.KindOf(err) {
-	case fault.InvalidArgument, fault.BucketNotFound, fault.AlreadyExists, fault.Conflict,
-		fault.PreconditionFailed, fault.TooLarge, fault.QuotaExceeded, fault.PermissionDenied,
-		fault.WrongMesh, fault.NotFound, fault.ObjectNotFound, fault.Unimplemented:
-		return true
-	}
-	return false
-}
-
-// notProposed says that a command never reached the index.
-func notProposed(err error) bool {
-	switch fault.KindOf(err) {
-	case fault.Waiting, fault.Overloaded:
-		return true
-	}
-	return grid.NotExecuted(err)
-}
-
 // discard removes what was written, when the put has failed.
 func (p *put) discard(ctx context.Context) {
 	p.s.removeFiles(context.WithoutCancel(ctx), p.files)
-}
-
-// bodyReader reads a body in full chunks and holds it to its declared size.
-type bodyReader struct {
-	r        io.Reader
-	declared int64 // -1: not known
-	limit    int64
-	read     int64
-	ended    bool // with io.EOF, and the declared size
-}
-
-// fill reads until buf is full or the body has ended.
-func (b *bodyReader) fill(buf []byte) (n int, err error) {
-	for idle := 0; n < len(buf) && !b.ended; {
-		m, err := b.r.Read(buf[n:])
-		n += m
-		b.read += int64(m)
-		switch {
-		case b.declared >= 0 && b.read > b.declared:
-			return n, fault.New(fault.IncompleteBody, "body", "is longer than the %d bytes declared", b.declared)
-		case b.read > b.limit:
-			return n, tooLarge(b.limit)
-		case errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
-			b.ended = true
-			if b.declared >= 0 && b.read < b.declared {
-				return n, fault.New(fault.IncompleteBody, "body", "ended after %d of %d bytes", b.read, b.declared)
-			}
-		case errors.Is(err, context.DeadlineExceeded):
-			return n, err
-		case err != nil:
-			var fe *fault.Error
-			if errors.As(err, &fe) {
-				return n, err
-			}
-			return n, &fault.Error{Kind: fault.IncompleteBody, Subject: "body", Err: err, Detail: "was cut off"}
-		case m > 0:
-			idle = 0
-		default:
-			if idle++; idle > 100 {
-				return n, &fault.Error{Kind: fault.IncompleteBody, Subject: "body", Err: io.ErrNoProgress, Detail: "has stalled"}
-			}
-		}
-	}
-	return n, nil
 }
 
 // chunk takes a chunk from the pool.

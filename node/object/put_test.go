@@ -352,7 +352,7 @@ func TestPutCommitUnknown(t *testing.T) {
 	})
 	m.bucket("unknown")
 	n := m.nodes[0]
-	put := func(what string) (*Info, error, int) {
+	put := func(what string) (*Info, int, error) {
 		mode.Store(what)
 		tries.Store(0)
 		ids.Clear()
@@ -363,13 +363,13 @@ func TestPutCommitUnknown(t *testing.T) {
 			t.Errorf("%s: %d request ids", what, seen)
 		}
 		mode.Store("")
-		return info, err, int(tries.Load())
+		return info, int(tries.Load()), err
 	}
-	if info, err, n := put("first answer lost"); err != nil || info.SizeBytes != testSegment+1 || n != 2 {
+	if info, n, err := put("first answer lost"); err != nil || info.SizeBytes != testSegment+1 || n != 2 {
 		t.Errorf("%+v, %v after %d tries", info, err, n)
 	}
 	m.wantFiles(2)
-	if _, err, n := put("nothing arrives"); fault.KindOf(err) != fault.Waiting || n != 1 {
+	if _, n, err := put("nothing arrives"); fault.KindOf(err) != fault.Waiting || n != 1 {
 		t.Errorf("%v after %d tries", err, n)
 	}
 	m.wantFiles(2)
@@ -377,14 +377,14 @@ func TestPutCommitUnknown(t *testing.T) {
 	if left := n.recorded.leftBehind(); left != 0 {
 		t.Errorf("%d files left behind", left)
 	}
-	if _, err, n := put("all answers lost"); fault.KindOf(err) != fault.Unavailable || n < 2 {
+	if _, n, err := put("all answers lost"); fault.KindOf(err) != fault.Unavailable || n < 2 {
 		t.Errorf("%v after %d tries", err, n)
 	}
 	m.wantFiles(4)
 	if got := m.nodes[1].get(t, "unknown", "all-answers-lost", -1, 0); !bytes.Equal(got, randomBytes(testSegment+1)) {
 		t.Error("what was committed can't be read")
 	}
-	if _, err, n := put("lost, then gone"); fault.KindOf(err) != fault.Waiting || n < 2 {
+	if _, n, err := put("lost, then gone"); fault.KindOf(err) != fault.Waiting || n < 2 {
 		t.Errorf("%v after %d tries", err, n)
 	}
 	m.wantFiles(6)

@@ -1,0 +1,103 @@
+package object
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+
+	"github.com/gridloom/gridloom/grid"
+	"github.com/gridloom/gridloom/node/control"
+	"github.com/gridloom/gridloom/node/fault"
+)
+
+// commitWaits times WaitTimeout bounds a commit, which goes on when the client
+// is gone.
+const commitWaits = 3
+
+// record describes the object to the index.
+func (p *put) record() control.Record {
+	digest := p.sums.sha256.Sum(nil)
+	r := control.Record{
+		Version:            control.RecordVersion,
+		Key:                p.req.Key,
+		SizeBytes:          p.sums.sizeBytes,
+		ETag:               hex.EncodeToString(digest),
+		SHA256:             digest,
+		CRC32C:             p.sums.crc32c,
+		CRC64NVME:          p.sums.crc64nvme,
+		ContentType:        p.req.Headers.ContentType,
+		CacheControl:       p.req.Headers.CacheControl,
+		ContentDisposition: p.req.Headers.ContentDisposition,
+		ContentEncoding:    p.req.Headers.ContentEncoding,
+		ContentLanguage:    p.req.Headers.ContentLanguage,
+		Metadata:           p.req.Metadata,
+		Inline:             p.inline,
+		Segments:           p.segments,
+	}
+	rand.Read(r.VersionID[:]) // never fails
+	return r
+}
+
+// commit makes the object visible.
+func (p *put) commit(ctx context.Context) (*Info, error) {
+	info, unknown, err := p.s.commitRecord(ctx, p.bucket, p.birth, p.record(), &p.req.Conditions)
+	if unknown && len(p.files) > 0 {
+		p.s.leftBehind(p.files, err)
+		p.files = nil
+	}
+	return info, err
+}
+
+// commitRecord proposes a record until there is a definite answer, under one
+// request id, so that it is applied once. unknown says that it may have been
+// applied, or may yet be.
+func (s *Service) commitRecord(ctx context.Context, bucket *control.Bucket, birth int64, r control.Record, c *Conditions) (info *Info, unknown bool, err error) {
+	cmd := &control.Command{
+		Version: control.CommandVersion,
+		PutRecord: &control.PutRecord{
+			BucketName: bucket.Name,
+			BucketID:   bucket.ID,
+			Record:     r,
+			Birth:      birth,
+		},
+	}
+	rand.Read(cmd.RequestID[:]) // never fails
+	cmd.PutRecord.IfMatch, cmd.PutRecord.IfNoneMatch, cmd.PutRecord.IfUnmodifiedSince = c.forIndex()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitWaits*s.o.WaitTimeout)
+	defer cancel()
+	defer context.AfterFunc(s.closing, cancel)()
+	for {
+		result, err := s.o.Index.Propose(ctx, cmd)
+		switch {
+		case err == nil:
+			return infoOf(bucket.Name, result.Record), false, nil
+		case refusedByIndex(err), notProposed(err) && !unknown:
+			return nil, false, err
+		}
+		unknown = true
+		if pause(ctx) != nil {
+			return nil, true, err
+		}
+	}
+}
+
+// refusedByIndex says that an error is the index's own answer to a command,
+// which it will never apply now.
+func refusedByIndex(err error) bool {
+	switch fault.KindOf(err) {
+	case fault.InvalidArgument, fault.BucketNotFound, fault.AlreadyExists, fault.Conflict,
+		fault.PreconditionFailed, fault.TooLarge, fault.QuotaExceeded, fault.PermissionDenied,
+		fault.WrongMesh, fault.NotFound, fault.ObjectNotFound, fault.Unimplemented:
+		return true
+	}
+	return false
+}
+
+// notProposed says that a command never reached the index.
+func notProposed(err error) bool {
+	switch fault.KindOf(err) {
+	case fault.Waiting, fault.Overloaded:
+		return true
+	}
+	return grid.NotExecuted(err)
+}
