@@ -46,6 +46,10 @@ type Options struct {
 	MaxConnectionAge  time.Duration // then no new calls; those under way end in their time (1 h)
 	PingInterval      time.Duration // silence before a ping (1 min)
 	PingTimeout       time.Duration // silence after it before the connection is dropped (20 s)
+
+	// BodyTimeout is how long the body of a JSON request may take to come, and
+	// that of its answer to go. (30 s)
+	BodyTimeout time.Duration
 }
 
 // maxMessageBytes bounds one received message. Bodies come in chunks, so that
@@ -124,7 +128,7 @@ func New(o Options) (*API, error) {
 		routes = append(routes, more...)
 	}
 	var err error
-	if a.gateway, err = newGateway(conn, routes); err != nil {
+	if a.gateway, err = newGateway(conn, routes, o.BodyTimeout); err != nil {
 		return nil, err
 	}
 	return a, nil
@@ -146,6 +150,7 @@ func (o *Options) setDefaults() {
 		{&o.MaxConnectionAge, time.Hour},
 		{&o.PingInterval, time.Minute},
 		{&o.PingTimeout, 20 * time.Second},
+		{&o.BodyTimeout, 30 * time.Second},
 	} {
 		if *d.field <= 0 {
 			*d.field = d.standard

@@ -9,7 +9,9 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
+	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/status"
@@ -29,11 +31,18 @@ const maxBodyBytes = 1 << 20
 // call would not understand, and leaves the rest to grpc-gateway, which is
 // given nothing of the request but its path, query and body.
 type gateway struct {
-	mux    *runtime.ServeMux
-	routes []route
+	mux         *runtime.ServeMux
+	routes      []route
+	bodyTimeout time.Duration
 }
 
-func newGateway(conn *inProcess, routes []route) (*gateway, error) {
+func newGateway(conn *inProcess, routes []route, bodyTimeout time.Duration) (*gateway, error) {
+	// What the call takes is its own business, what the client takes to read is
+	// not.
+	boundAnswer := func(_ context.Context, w http.ResponseWriter, _ proto.Message) error {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(bodyTimeout))
+		return nil
+	}
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &strictJSON{runtime.JSONPb{
 			// Without them an empty object would have no size and an empty list
@@ -46,11 +55,12 @@ func newGateway(conn *inProcess, routes []route) (*gateway, error) {
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
 		runtime.WithWriteContentLength(),
+		runtime.WithForwardResponseOption(boundAnswer),
 		runtime.WithErrorHandler(writeGatewayError),
 		runtime.WithRoutingErrorHandler(writeRoutingError),
 	)
 	ctx := context.Background() // grpc-gateway keeps it for nothing here
-	return &gateway{mux: mux, routes: routes}, errors.Join(
+	return &gateway{mux, routes, bodyTimeout}, errors.Join(
 		pb.RegisterBucketServiceHandlerClient(ctx, mux, pb.NewBucketServiceClient(conn)),
 		pb.RegisterObjectServiceHandlerClient(ctx, mux, pb.NewObjectServiceClient(conn)),
 		pb.RegisterClusterServiceHandlerClient(ctx, mux, pb.NewClusterServiceClient(conn)),
@@ -101,7 +111,7 @@ func (g *gateway) prepare(w http.ResponseWriter, r *http.Request) (*http.Request
 			return nil, fault.New(fault.InvalidArgument, name, "is no query parameter of %s", route.api)
 		}
 	}
-	body, err := readBody(w, r, route.body)
+	body, err := g.readBody(w, r, route.body)
 	if err != nil {
 		return nil, err
 	}
@@ -117,18 +127,31 @@ func (g *gateway) prepare(w http.ResponseWriter, r *http.Request) (*http.Request
 
 // readBody reads the body of a call that takes one, and makes sure that there
 // is none for the others.
-func readBody(w http.ResponseWriter, r *http.Request, wanted bool) ([]byte, error) {
+func (g *gateway) readBody(w http.ResponseWriter, r *http.Request, wanted bool) ([]byte, error) {
+	if r.ContentLength == 0 {
+		return nil, nil
+	}
+	control := http.NewResponseController(w)
+	if err := control.SetReadDeadline(time.Now().Add(g.bodyTimeout)); err != nil {
+		return nil, err
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
 	var tooLarge *http.MaxBytesError
 	switch {
+	case err == nil:
+		// What follows takes its own time, and net/http still listens.
+		err = control.SetReadDeadline(time.Time{})
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, fault.New(fault.IncompleteBody, "body", "did not come within %v", g.bodyTimeout)
 	case errors.As(err, &tooLarge):
 		return nil, fault.New(fault.TooLarge, "body", "is over the limit of %d bytes", maxBodyBytes)
-	case err != nil:
+	default:
 		return nil, fault.Wrap(fault.IncompleteBody, "body", err)
-	case !wanted && len(body) > 0:
+	}
+	if !wanted && len(body) > 0 {
 		return nil, fault.New(fault.InvalidArgument, "body", "is not taken by this call; its parameters are in the path and the query")
 	}
-	return body, nil
+	return body, err
 }
 
 // strictJSON is grpc-gateway's JSON, but that it refuses unknown fields and

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/metadata"
 
@@ -158,7 +159,7 @@ func TestGatewayForwardsNothing(t *testing.T) {
 		seen = ctx
 		return &ClusterInfo{}, nil
 	})})
-	gw, err := newGateway(conn, s.api.gateway.routes)
+	gw, err := newGateway(conn, s.api.gateway.routes, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,6 +272,20 @@ func TestGatewayPanic(t *testing.T) {
 	if strings.Contains(body, "secret") || !strings.Contains(log.String(), "secret") {
 		t.Errorf("told %q, logged %q", body, log.String())
 	}
+}
+
+// TestGatewayStalled: a body that does not come is not waited for.
+func TestGatewayStalled(t *testing.T) {
+	s := serve(t, func(o *Options) { o.BodyTimeout = 50 * time.Millisecond })
+	body, feed := io.Pipe()
+	defer feed.Close()
+	r := must(http.NewRequestWithContext(t.Context(), "POST", s.http.URL+"/v1/buckets", body))
+	resp, err := s.http.Client().Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	checkProblem(t, "stalled", resp, string(must(io.ReadAll(resp.Body))), fault.IncompleteBody, "body")
 }
 
 func TestOpenAPI(t *testing.T) {

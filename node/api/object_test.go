@@ -367,7 +367,7 @@ func TestConditions(t *testing.T) {
 		check("put", err, c.write)
 		_, err = s.objects.DeleteObject(t.Context(), &pb.DeleteObjectRequest{Bucket: "photos", Key: "a", Conditions: c.c})
 		check("delete", err, c.write)
-		if object, err = s.put(t, &pb.PutObjectHeader{Bucket: "photos", Key: "a"}, pattern(10)); err != nil {
+		if _, err = s.put(t, &pb.PutObjectHeader{Bucket: "photos", Key: "a"}, pattern(10)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -17,7 +17,6 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
-	reflectionalphapb "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -113,19 +112,21 @@ func TestReflection(t *testing.T) {
 	}
 	checkJSON(t, string(must(protojson.Marshal(got))), `{"deploymentId":"d","node":"a"}`)
 
-	alpha, err := reflectionalphapb.NewServerReflectionClient(s.conn).ServerReflectionInfo(t.Context())
+	// v1alpha has the same messages under another name.
+	alpha, err := s.conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := alpha.Send(&reflectionalphapb.ServerReflectionRequest{MessageRequest: &reflectionalphapb.ServerReflectionRequest_ListServices{}}); err != nil {
-		t.Fatal(err)
+	old := new(reflectionpb.ServerReflectionResponse)
+	err = alpha.SendMsg(&reflectionpb.ServerReflectionRequest{MessageRequest: &reflectionpb.ServerReflectionRequest_ListServices{}})
+	if err == nil {
+		err = alpha.RecvMsg(old)
 	}
-	old, err := alpha.Recv()
 	if err != nil || len(old.GetListServicesResponse().GetService()) != len(names) {
 		t.Errorf("v1alpha: %v, %v", old, err)
 	}
 	_ = alpha.CloseSend()
-	if _, err := alpha.Recv(); err != io.EOF {
+	if err := alpha.RecvMsg(old); err != io.EOF {
 		t.Errorf("the end: %v", err)
 	}
 }

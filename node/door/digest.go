@@ -43,8 +43,12 @@ func parseDigests(h http.Header) ([]object.Checksum, error) {
 	return sums, nil
 }
 
-// formatDigest is the value of a digest field.
+// formatDigest is the value of a digest field, empty where the digest isn't
+// known.
 func formatDigest(sha256 []byte) string {
+	if len(sha256) == 0 {
+		return ""
+	}
 	return sha256Key + "=:" + base64.StdEncoding.EncodeToString(sha256) + ":"
 }
 

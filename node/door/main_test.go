@@ -2,6 +2,7 @@ package door
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -22,6 +23,7 @@ import (
 	"github.com/gridloom/gridloom/node/control"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/node/object"
+	"github.com/gridloom/gridloom/observability"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -72,7 +74,13 @@ func serve(t testing.TB, change func(*Options)) *served {
 		change(&o)
 	}
 	door := New(o)
-	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	telemetry, err := observability.New(t.Context(), observability.Options{Node: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = telemetry.Shutdown(context.Background()) })
+	// Measured as it is in a node: the wrapper must not be in the way.
+	s.Server = httptest.NewUnstartedServer(telemetry.Requests().HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			select {
 			case s.ended <- r.Method + " " + r.URL.Path:
@@ -86,7 +94,7 @@ func serve(t testing.TB, change func(*Options)) *served {
 			r = r.WithContext(iam.WithPrincipal(r.Context(), iam.Principal{ID: as, Door: "http"}))
 		}
 		door.ServeHTTP(w, r)
-	}))
+	})))
 	s.conns = &watchedListener{Listener: s.Listener}
 	s.Listener = s.conns
 	s.Start()

@@ -72,17 +72,29 @@ func (d *door) serveGet(w http.ResponseWriter, r *http.Request, t target) error 
 	return err
 }
 
+// identify sets the fields that say which version of an object it is about.
+func identify(h http.Header, info *object.Info) {
+	h.Set("Etag", `"`+info.ETag+`"`)
+	h.Set("Last-Modified", info.ModifiedAt.UTC().Format(http.TimeFormat))
+}
+
+// cacheable sets the fields that tell caches what to do with an answer.
+func cacheable(h http.Header, info *object.Info) {
+	set(h, "Cache-Control", info.Headers.CacheControl)
+	// Shared caches know what to make of Authorization, not of our own field.
+	h.Set("Vary", "Gridloom-Authorization")
+}
+
 // describe sets the fields that GET and HEAD share.
 func describe(h http.Header, info *object.Info) {
-	validators(h, info)
+	identify(h, info)
+	cacheable(h, info)
 	set(h, "Content-Disposition", info.Headers.ContentDisposition)
 	set(h, "Content-Encoding", info.Headers.ContentEncoding)
 	set(h, "Content-Language", info.Headers.ContentLanguage)
 	h.Set("Content-Type", contentType(info))
 	h.Set("Accept-Ranges", "bytes")
-	if len(info.SHA256) > 0 {
-		h.Set("Repr-Digest", formatDigest(info.SHA256))
-	}
+	set(h, "Repr-Digest", formatDigest(info.SHA256))
 	for name, value := range info.Metadata {
 		h.Set(metaPrefix+name, value)
 	}
@@ -90,15 +102,6 @@ func describe(h http.Header, info *object.Info) {
 	// with the API and the console: browsers neither guess its type nor run it.
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "sandbox")
-}
-
-// validators sets the fields that a 304 has too (RFC 9110, 15.4.5).
-func validators(h http.Header, info *object.Info) {
-	h.Set("Etag", `"`+info.ETag+`"`)
-	// Shared caches know what to make of Authorization, not of our own field.
-	h.Set("Vary", "Gridloom-Authorization")
-	h.Set("Last-Modified", info.ModifiedAt.UTC().Format(http.TimeFormat))
-	set(h, "Cache-Control", info.Headers.CacheControl)
 }
 
 func contentType(info *object.Info) string {
@@ -115,10 +118,12 @@ func set(h http.Header, field, value string) {
 	}
 }
 
-// refusedRead prepares the header for an error of Stat or Open.
+// refusedRead prepares the header for an error of Stat or Open: a 304 says what
+// of (RFC 9110, 15.4.5).
 func refusedRead(h http.Header, err error) error {
 	if info := object.InfoOf(err); info != nil {
-		validators(h, info)
+		identify(h, info)
+		cacheable(h, info)
 	}
 	return err
 }

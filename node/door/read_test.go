@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/node/object"
 )
 
 // checkProblem checks that an answer is the problem of a kind about a subject.
@@ -404,21 +405,23 @@ func TestBrokenFile(t *testing.T) {
 	}
 }
 
+// large is more than the sockets between client and server hold.
+const large = 24 << 20
+
 // TestBrokenOff: an error behind the first byte breaks the connection.
 func TestBrokenOff(t *testing.T) {
 	var log logBuffer
 	s := serve(t, func(o *Options) { o.Logger = log.logger() })
-	const size = 48 << 20 // more than the sockets hold
-	s.put(t, "a", pattern(size), http.StatusCreated)
+	s.put(t, "a", pattern(large), http.StatusCreated)
 	resp, err := s.Client().Get(s.URL + "/data/photos/a")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	truncate(t, s.payload(t), 32<<20)
+	truncate(t, s.payload(t), large*2/3)
 	n, err := io.Copy(io.Discard, resp.Body)
-	if resp.StatusCode != 200 || n >= size || !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("%s, %d of %d bytes, %v", resp.Status, n, size, err)
+	if resp.StatusCode != 200 || n >= large || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("%s, %d of %d bytes, %v", resp.Status, n, large, err)
 	}
 	if !strings.Contains(log.String(), "download broken off") {
 		t.Errorf("logged: %s", log.String())
@@ -428,16 +431,18 @@ func TestBrokenOff(t *testing.T) {
 // TestStalledDownload: a client that doesn't take its bytes is cut off.
 func TestStalledDownload(t *testing.T) {
 	s := serve(t, func(o *Options) { o.Stall, o.MinRate = 50*time.Millisecond, 1<<30 })
-	const size = 48 << 20
-	s.put(t, "a", pattern(size), http.StatusCreated)
+	put := object.PutRequest{Bucket: "photos", Key: "a", SizeBytes: large}
+	if _, err := s.objects.Put(t.Context(), put, strings.NewReader(pattern(large)), nil); err != nil {
+		t.Fatal(err)
+	}
 	resp, err := s.Client().Get(s.URL + "/data/photos/a")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	s.waitEnd("GET /data/photos/a") // without a byte of the body having been read
-	if n, err := io.Copy(io.Discard, resp.Body); err == nil || n >= size {
-		t.Errorf("%d of %d bytes, %v", n, size, err)
+	if n, err := io.Copy(io.Discard, resp.Body); err == nil || n >= large {
+		t.Errorf("%d of %d bytes, %v", n, large, err)
 	}
 }
 

@@ -41,12 +41,8 @@ func (d *door) servePut(w http.ResponseWriter, r *http.Request, t target) error 
 	if err != nil {
 		return up.reason(err)
 	}
-	h := w.Header()
-	validators(h, info)
-	h.Del("Cache-Control") // the object's, and not this answer's
-	if len(info.SHA256) > 0 {
-		h.Set("Repr-Digest", formatDigest(info.SHA256))
-	}
+	identify(w.Header(), info)
+	set(w.Header(), "Repr-Digest", formatDigest(info.SHA256))
 	if replaces {
 		w.WriteHeader(http.StatusNoContent)
 	} else {

@@ -204,7 +204,8 @@ func TestExpect(t *testing.T) {
 // TestCutOff: an upload that ends before its end leaves nothing behind,
 // however it ends.
 func TestCutOff(t *testing.T) {
-	for _, c := range []struct{ what, head, body string }{
+	s := serve(t, nil)
+	for i, c := range []struct{ what, head, body string }{
 		{"shorter than declared", "Content-Length: 400000\r\n", pattern(300_000)},
 		{"without its last chunk", "Transfer-Encoding: chunked\r\n", fmt.Sprintf("%x\r\n%s\r\n", 300_000, pattern(300_000))},
 		{"within a chunk", "Transfer-Encoding: chunked\r\n", fmt.Sprintf("%x\r\n%s", 400_000, pattern(300_000))},
@@ -212,14 +213,13 @@ func TestCutOff(t *testing.T) {
 		{"small", "Content-Length: 10\r\n", "123"},
 	} {
 		for _, how := range []string{"half-closed", "closed", "reset"} {
-			s := serve(t, nil)
+			what, key := c.what+", "+how, fmt.Sprintf("%d/%s", i, how)
 			conn, err := net.Dial("tcp", s.Listener.Addr().String())
 			if err != nil {
 				t.Fatal(err)
 			}
 			tcp := conn.(*net.TCPConn)
-			fmt.Fprintf(tcp, "PUT /data/photos/a HTTP/1.1\r\nHost: h\r\n%s\r\n%s", c.head, c.body)
-			what := c.what + ", " + how
+			fmt.Fprintf(tcp, "PUT /data/photos/%s HTTP/1.1\r\nHost: h\r\n%s\r\n%s", key, c.head, c.body)
 			switch how {
 			case "half-closed":
 				_ = tcp.CloseWrite()
@@ -235,9 +235,8 @@ func TestCutOff(t *testing.T) {
 				_ = tcp.SetLinger(0)
 			}
 			_ = tcp.Close()
-			s.waitEnd("PUT /data/photos/a")
-			s.checkGone(t, what, "a", nil)
-			s.Close()
+			s.waitEnd("PUT /data/photos/" + key)
+			s.checkGone(t, what, key, nil)
 		}
 	}
 }
