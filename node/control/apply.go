@@ -13,12 +13,6 @@ import (
 )
 
 const (
-	// replyWindow is how long a command's outcome is remembered for retries,
-	// in log time. Nobody retries for as long as this.
-	replyWindow = 10 * time.Minute
-	// trimPerEntry is how many outcomes an entry may forget. Every entry
-	// remembers at most one, so what is beyond the window always shrinks.
-	trimPerEntry = 4
 	// putWindow is how long a put may take from its birth to its commit, in
 	// log time. The collector of abandoned payload waits for twice that.
 	putWindow = time.Hour
@@ -28,129 +22,6 @@ const (
 	// maxNodes bounds the topology, which every node holds and sends whole.
 	maxNodes = 1024
 )
-
-// entry is a command in its place in the log: what it is applied with, on
-// every node alike.
-type entry struct {
-	Index   uint64
-	Stamp   int64 // unix ns by the clock of whoever put it into the log
-	Command *Command
-}
-
-// machine applies entries. It is deterministic: what an entry does follows
-// from the rows and the entry alone, and the fields below are a copy of rows.
-// It is used by one goroutine; a failed apply leaves it and its batch
-// unusable, and the index ends.
-type machine struct {
-	meta     metaRow
-	identity identityRow
-	topology *Topology // replaced as a whole, never changed: views share it
-
-	// oldest is the log time of the first remembered outcome, 0 where it
-	// isn't known. It only saves looking.
-	oldest int64
-}
-
-// loadMachine takes up where the rows of r stand.
-func loadMachine(r pebble.Reader) (*machine, error) {
-	m := &machine{topology: &Topology{}}
-	if _, err := get(r, metaKey(), &m.meta); err != nil {
-		return nil, err
-	}
-	if _, err := get(r, identityKey(), &m.identity); err != nil {
-		return nil, err
-	}
-	return m, m.loadTopology(r)
-}
-
-// loadTopology makes a new view of the nodes' rows.
-func (m *machine) loadTopology(r pebble.Reader) (err error) {
-	t := &Topology{Epoch: m.identity.Epoch}
-	err = scan(r, []byte{kindNode}, func(_, value []byte) error {
-		var n Node
-		if err := decodeRow(rowVersion, value, &n); err != nil {
-			return err
-		}
-		t.Nodes = append(t.Nodes, n)
-		return nil
-	})
-	m.topology = t
-	return err
-}
-
-// apply carries out one entry. A refusal is an outcome, and changes nothing
-// but what every entry does; an error is the store's and ends the index.
-func (m *machine) apply(b *pebble.Batch, e *entry) (*outcome, error) {
-	if e.Index != m.meta.Applied+1 {
-		return nil, fmt.Errorf("control: entry %d after entry %d", e.Index, m.meta.Applied)
-	}
-	if v := e.Command.Version; v != CommandVersion {
-		// Propose refuses it, so it was put into the log by a newer program.
-		return nil, fmt.Errorf("control: entry %d: command version %d is not known here, only %d", e.Index, v, CommandVersion)
-	}
-	m.meta.Applied = e.Index
-	m.meta.LogTime = max(m.meta.LogTime, e.Stamp)
-	if err := m.trim(b); err != nil {
-		return nil, err
-	}
-	var known replyRow
-	switch found, err := get(b, replyKey(e.Command.RequestID), &known); {
-	case err != nil:
-		return nil, err
-	case found:
-		return &known.Outcome, nil
-	}
-	out, err := m.execute(b, e)
-	if err != nil {
-		refused, ok := refusal(err)
-		if !ok {
-			return nil, fmt.Errorf("control: entry %d: %w", e.Index, err)
-		}
-		out = refused
-	}
-	out.LogTime = m.meta.LogTime
-	out.Epoch = m.identity.Epoch
-	return out, m.remember(b, e, out)
-}
-
-// seal adds to a batch how far it takes the state.
-func (m *machine) seal(b *pebble.Batch) error { return put(b, metaKey(), &m.meta) }
-
-// remember keeps an outcome for retries.
-func (m *machine) remember(b *pebble.Batch, e *entry, out *outcome) error {
-	if err := put(b, replyKey(e.Command.RequestID), &replyRow{Index: e.Index, Outcome: *out}); err != nil {
-		return err
-	}
-	return put(b, issuedKey(e.Index), &issuedRow{RequestID: e.Command.RequestID, LogTime: m.meta.LogTime})
-}
-
-// trim forgets outcomes that are older than the window. They are found by
-// their index, one by one: a scan would run over the tombstones of all that
-// was forgotten before.
-func (m *machine) trim(b *pebble.Batch) error {
-	horizon := m.meta.LogTime - int64(replyWindow)
-	for range trimPerEntry {
-		if m.oldest >= horizon && m.oldest != 0 || m.meta.Trimmed+1 >= m.meta.Applied {
-			return nil
-		}
-		next := m.meta.Trimmed + 1
-		var row issuedRow
-		found, err := get(b, issuedKey(next), &row)
-		if err != nil {
-			return err
-		}
-		if found { // a retry's entry has no row
-			if m.oldest = row.LogTime; m.oldest >= horizon {
-				return nil
-			}
-			if err := errors.Join(remove(b, replyKey(row.RequestID)), remove(b, issuedKey(next))); err != nil {
-				return err
-			}
-		}
-		m.meta.Trimmed, m.oldest = next, 0
-	}
-	return nil
-}
 
 // execute does what the command says. A *fault.Error is a refusal: nothing
 // has been written then.
@@ -450,31 +321,4 @@ func findRecord(r pebble.Reader, bucket [16]byte, key string) (found *foundRecor
 		return errEnough
 	})
 	return found, err
-}
-
-// errEnough ends a scan.
-var errEnough = errors.New("enough")
-
-// scan gives fn every row whose key begins with prefix, in order, until it
-// returns an error, which is scan's unless it is errEnough. The slices are
-// valid during the call.
-func scan(r pebble.Reader, prefix []byte, fn func(row, value []byte) error) (err error) {
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
-	if err != nil {
-		return err
-	}
-	defer closeInto(&err, it)
-	for ok := it.First(); ok; ok = it.Next() {
-		value, err := it.ValueAndErr()
-		if err != nil {
-			return err
-		}
-		if err := fn(it.Key(), value); err != nil {
-			if err == errEnough {
-				return nil
-			}
-			return err
-		}
-	}
-	return it.Error()
 }

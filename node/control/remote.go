@@ -230,7 +230,7 @@ func (c *Control) rest(d time.Duration, sooner <-chan struct{}) {
 func (c *Control) learn() error {
 	ctx, cancel := context.WithTimeout(c.ctx, followTimeout)
 	defer cancel()
-	s, err := followCall.Call(ctx, c.remote, &greeting{Node: c.self, Epoch: c.Topology().Epoch})
+	s, err := followCall.Call(ctx, c.remote, &greeting{Epoch: c.Topology().Epoch})
 	switch {
 	case err == nil:
 	case passing(err), errors.Is(err, context.DeadlineExceeded):

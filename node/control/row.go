@@ -222,6 +222,33 @@ func put(b *pebble.Batch, key []byte, m interface {
 // remove deletes the row at key.
 func remove(b *pebble.Batch, key []byte) error { return b.Delete(key, nil) }
 
+// errEnough ends a scan.
+var errEnough = errors.New("enough")
+
+// scan gives fn every row whose key begins with prefix, in order, until it
+// returns an error, which is scan's unless it is errEnough. The slices are
+// valid during the call.
+func scan(r pebble.Reader, prefix []byte, fn func(row, value []byte) error) (err error) {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, it)
+	for ok := it.First(); ok; ok = it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		if err := fn(it.Key(), value); err != nil {
+			if err == errEnough {
+				return nil
+			}
+			return err
+		}
+	}
+	return it.Error()
+}
+
 // closeInto closes c and keeps its error where there is none yet.
 func closeInto(err *error, c io.Closer) {
 	if e := c.Close(); *err == nil {

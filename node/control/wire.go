@@ -32,8 +32,7 @@ var (
 
 // greeting asks the owner how things stand.
 type greeting struct {
-	Node  string `msg:"n"`
-	Epoch uint64 `msg:"e"` // of the topology that the node has
+	Epoch uint64 `msg:"e"` // of the topology that the asking node has
 }
 
 // standing is the owner's answer.

@@ -15,12 +15,9 @@ const (
 // MarshalMsg implements msgp.Marshaler
 func (z greeting) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 2
-	// string "n"
-	o = append(o, 0x82, 0xa1, 0x6e)
-	o = msgp.AppendString(o, z.Node)
+	// map header, size 1
 	// string "e"
-	o = append(o, 0xa1, 0x65)
+	o = append(o, 0x81, 0xa1, 0x65)
 	o = msgp.AppendUint64(o, z.Epoch)
 	return
 }
@@ -47,12 +44,6 @@ func (z *greeting) UnmarshalMsg(bts []byte) (o []byte, err error) {
 			return
 		}
 		switch msgp.UnsafeString(field) {
-		case "n":
-			z.Node, bts, err = msgp.ReadStringBytes(bts)
-			if err != nil {
-				err = msgp.WrapError(err, "Node")
-				return
-			}
 		case "e":
 			z.Epoch, bts, err = msgp.ReadUint64Bytes(bts)
 			if err != nil {
@@ -73,7 +64,7 @@ func (z *greeting) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z greeting) Msgsize() (s int) {
-	s = 1 + 2 + msgp.StringPrefixSize + len(z.Node) + 2 + msgp.Uint64Size
+	s = 1 + 2 + msgp.Uint64Size
 	return
 }
 
