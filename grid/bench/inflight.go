@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -19,11 +18,9 @@ const inFlightSize = 512
 // requestsInFlight measures b.inFlight requests on one connection. Heap is
 // counted beyond payloads and stacks, and beyond what the goroutines that
 // call cost without the grid: their descriptors and what they wait with.
-func (b *bench) requestsInFlight(ctx context.Context) (_ sample, err error) {
+func (b *bench) requestsInFlight(ctx context.Context) (sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	ctx, release := context.WithCancel(ctx)
-	defer release()
 	bare, err := bareGoroutines(ctx, b.inFlight)
 	if err != nil {
 		return nil, err
@@ -32,7 +29,7 @@ func (b *bench) requestsInFlight(ctx context.Context) (_ sample, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, l.close()) }()
+	defer l.close() // it may well take longer to end than it is given
 	c, ok := l.client.(*gridClient)
 	if !ok {
 		return nil, fmt.Errorf("the client is %T", l.client)
@@ -48,12 +45,13 @@ func (b *bench) requestsInFlight(ctx context.Context) (_ sample, err error) {
 	start := time.Now()
 	req := make([]byte, inFlightSize) // one for all: the near payload is nothing
 	failed := make(chan error, b.inFlight)
+	callCtx, release := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer release()
 	for range b.inFlight {
 		wg.Go(func() {
-			resp, err := c.conn.Request(ctx, holdID, req)
+			resp, err := c.conn.Request(callCtx, holdID, req)
 			if err == nil && len(resp) != inFlightSize {
 				err = fmt.Errorf("an answer of %d bytes", len(resp))
 			}

@@ -15,11 +15,15 @@ import (
 
 // rawmux is the limit that the others are measured against: length-prefixed
 // frames on a TCP connection, one reader, one writer that sends whatever has
-// gathered, a map of pending calls. It has no deadlines, no cancellation, no
-// checksums, no flow control but a bounded buffer, and forgives nothing.
+// gathered, a map of pending calls. Large messages are written by their sender
+// and read into their place without a copy. It has no deadlines, no
+// cancellation, no checksums, no flow control but a bounded buffer and the
+// socket's, and forgives nothing.
 type rawmux struct {
 	conn net.Conn
 	wg   sync.WaitGroup
+
+	writing sync.Mutex // one write at a time; not held together with mu
 
 	mu     sync.Mutex
 	filled sync.Cond // buf has become non-empty, or closed
@@ -36,6 +40,7 @@ type rawmux struct {
 const (
 	rawHeader = 4 + 1 + 4
 	rawMax    = 256 << 10 // bytes that may gather before senders wait
+	rawLarge  = 16 << 10  // bytes from which a message is not copied
 )
 
 const (
@@ -47,7 +52,8 @@ const (
 
 var errRawClosed = errors.New("rawmux: closed")
 
-// newRawmux starts both loops. handle runs in the reader.
+// newRawmux starts both loops. handle runs in the reader. The payload is its
+// for good, as everywhere here.
 func newRawmux(conn net.Conn, handle func(m *rawmux, kind byte, id uint32, payload []byte)) *rawmux {
 	m := &rawmux{conn: conn, pending: make(map[uint32]chan []byte)}
 	m.filled.L, m.taken.L = &m.mu, &m.mu
@@ -60,6 +66,13 @@ func newRawmux(conn net.Conn, handle func(m *rawmux, kind byte, id uint32, paylo
 }
 
 func (m *rawmux) send(kind byte, id uint32, payload []byte) error {
+	if len(payload) >= rawLarge {
+		m.writing.Lock()
+		defer m.writing.Unlock()
+		vector := net.Buffers{appendRawHeader(make([]byte, 0, rawHeader), kind, id, len(payload)), payload}
+		_, err := vector.WriteTo(m.conn)
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for len(m.buf) >= rawMax && !m.closed {
@@ -71,11 +84,13 @@ func (m *rawmux) send(kind byte, id uint32, payload []byte) error {
 	if len(m.buf) == 0 {
 		m.filled.Signal()
 	}
-	m.buf = binary.LittleEndian.AppendUint32(m.buf, uint32(len(payload)))
-	m.buf = append(m.buf, kind)
-	m.buf = binary.LittleEndian.AppendUint32(m.buf, id)
-	m.buf = append(m.buf, payload...)
+	m.buf = append(appendRawHeader(m.buf, kind, id, len(payload)), payload...)
 	return nil
+}
+
+func appendRawHeader(b []byte, kind byte, id uint32, n int) []byte {
+	b = append(binary.LittleEndian.AppendUint32(b, uint32(n)), kind)
+	return binary.LittleEndian.AppendUint32(b, id)
 }
 
 func (m *rawmux) writeLoop() {
@@ -95,7 +110,10 @@ func (m *rawmux) writeLoop() {
 		m.buf, out = out[:0], m.buf
 		m.taken.Broadcast()
 		m.mu.Unlock()
-		if _, err := m.conn.Write(out); err != nil {
+		m.writing.Lock()
+		_, err := m.conn.Write(out)
+		m.writing.Unlock()
+		if err != nil {
 			m.shut()
 			return
 		}
@@ -109,12 +127,19 @@ func (m *rawmux) readLoop(handle func(m *rawmux, kind byte, id uint32, payload [
 		if err != nil {
 			return
 		}
-		n, kind, id := binary.LittleEndian.Uint32(head), head[4], binary.LittleEndian.Uint32(head[5:])
+		n, kind, id := int(binary.LittleEndian.Uint32(head)), head[4], binary.LittleEndian.Uint32(head[5:])
 		if _, err := r.Discard(rawHeader); err != nil {
 			return
 		}
-		payload := make([]byte, n) // the receiver's for good, as everywhere here
-		if _, err := io.ReadFull(r, payload); err != nil {
+		payload := make([]byte, n)
+		buffered := min(n, r.Buffered())
+		if n < rawLarge {
+			buffered = n
+		}
+		if _, err := io.ReadFull(r, payload[:buffered]); err != nil {
+			return
+		}
+		if _, err := io.ReadFull(m.conn, payload[buffered:]); err != nil {
 			return
 		}
 		if kind != rawReply {

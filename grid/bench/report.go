@@ -27,9 +27,11 @@ func (r *results) median(stack, base, metric string) (float64, bool) {
 		v, ok := s[metric]
 		if base != "" && ok {
 			var b float64
-			if b, ok = r.samples[base][i][metric]; ok {
-				v /= b
+			if i < len(r.samples[base]) {
+				b = r.samples[base][i][metric]
 			}
+			v /= b
+			ok = b != 0
 		}
 		if ok {
 			values = append(values, v)
@@ -158,26 +160,30 @@ func figure(v float64) string {
 	return fmt.Sprintf("%.2f", v)
 }
 
-// printGoals writes what was asked and what came of it.
+// printGoals writes what was asked and what came of it. "by CPU" is what the
+// ratio of two rates would be if processor time were all that limits them.
 func printGoals(w io.Writer, all []*results) {
-	fmt.Fprintf(w, "\n### Goals\n\n| work | goal | figure | ratio | |\n| --- | --- | --- | --- | --- |\n")
+	fmt.Fprintf(w, "\n### Goals\n\n| work | goal | figure | ratio | by CPU | |\n| --- | --- | --- | --- | --- | --- |\n")
 	for _, r := range all {
 		for _, g := range r.row.goals {
 			value, ok := r.median(g.stack, "", g.metric)
 			if !ok {
 				continue
 			}
-			judged, ratio := value, ""
+			judged, ratio, byCPU := value, "", ""
 			if g.base != "" {
 				if judged, ok = r.median(g.stack, g.base, g.metric); !ok {
 					continue
 				}
 				ratio = figure(judged)
+				if cpu, ok := r.median(g.stack, g.base, cpuEach); ok && g.least > 0 {
+					byCPU = figure(1 / cpu)
+				}
 			}
 			if g.rounded > 0 {
 				judged = math.Round(judged/g.rounded) * g.rounded
 			}
-			fmt.Fprintf(w, "| %s | %s | %s | %s | %s |\n", r.row.title, g.text, figure(value/r.unit(g.metric)), ratio, g.verdict(judged))
+			fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s |\n", r.row.title, g.text, figure(value/r.unit(g.metric)), ratio, byCPU, g.verdict(judged))
 		}
 	}
 }
