@@ -38,6 +38,10 @@ soak: ## the longer runs
 fuzz: ## every fuzz target for FUZZTIME
 	@GO='$(GO)' FUZZTIME='$(FUZZTIME)' $(TOOLS)/test.sh fuzz
 
+.PHONY: bench-grid
+bench-grid: ## the grid beside other stacks, about 10 minutes; flags in BENCHFLAGS
+	cd grid/bench && CGO_ENABLED=0 $(GO) run . $(BENCHFLAGS)
+
 # CGO_ENABLED=0 wherever it does not matter, so that all of it shares compiled
 # packages with cross.
 .PHONY: lint
