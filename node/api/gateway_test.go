@@ -6,13 +6,18 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/gridloom/gridloom/gen"
+	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/observability"
@@ -272,6 +277,84 @@ func TestGatewayPanic(t *testing.T) {
 	if strings.Contains(body, "secret") || !strings.Contains(log.String(), "secret") {
 		t.Errorf("told %q, logged %q", body, log.String())
 	}
+}
+
+// TestCountedOnce: a request is counted as what it calls, by the door it came
+// through, and not again by the services.
+func TestCountedOnce(t *testing.T) {
+	telemetry, err := observability.New(t.Context(), observability.Options{Node: "a"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = telemetry.Shutdown(context.Background()) })
+	s := serve(t, func(o *Options) { o.Requests = telemetry.Requests() })
+	s.http = newServer(t, telemetry.Requests().HTTP(s.http.Config.Handler))
+	if resp, _ := s.call(t, "GET", "/v1/cluster", ""); resp.StatusCode != http.StatusOK {
+		t.Fatal(resp.Status)
+	}
+	count := func(proto string) int {
+		w := httptest.NewRecorder()
+		telemetry.MetricsHandler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		n := 0
+		for line := range strings.Lines(w.Body.String()) {
+			if strings.HasPrefix(line, "gridloom_request_duration_seconds_count{") && strings.Contains(line, `proto="`+proto+`"`) {
+				if !strings.Contains(line, `api="GetCluster"`) {
+					t.Errorf("counted as %s", line)
+				}
+				n += must(strconv.Atoi(strings.TrimSpace(line[strings.LastIndex(line, " "):])))
+			}
+		}
+		return n
+	}
+	if h, g := count("http"), count("grpc"); h != 1 || g != 0 {
+		t.Errorf("a call over HTTP is counted %d times as HTTP, %d as gRPC", h, g)
+	}
+	if _, err := pb.NewClusterServiceClient(s.conn).GetCluster(t.Context(), &pb.GetClusterRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	s.api.server.GracefulStop() // the count comes behind the answer
+	if h, g := count("http"), count("grpc"); h != 1 || g != 1 {
+		t.Errorf("after a call over gRPC: %d as HTTP, %d as gRPC", h, g)
+	}
+}
+
+// FuzzRoutes: where a route is found here, grpc-gateway finds the same.
+func FuzzRoutes(f *testing.F) {
+	var called string
+	conn := newInProcess(func(_ context.Context, _ any, info *grpc.UnaryServerInfo, _ grpc.UnaryHandler) (any, error) {
+		called = info.FullMethod
+		return nil, fault.New(fault.Unimplemented, "", "")
+	})
+	register(conn, &Options{})
+	var routes []route
+	for _, desc := range services() {
+		routes = append(routes, must(routesOf(desc))...)
+	}
+	g := must(newGateway(conn, routes, time.Minute))
+	for _, r := range routes {
+		f.Add(r.method, r.template)
+		f.Add(r.method, strings.ReplaceAll(r.template, "{bucket}", "photos:delete"))
+	}
+	f.Add("HEAD", "/v1/buckets/a:b/objects:delete")
+	f.Add("GET", "/v1/buckets/:x")
+	f.Add("GET", "/v1/buckets/a%2fobject")
+	f.Fuzz(func(t *testing.T, method, path string) {
+		u, err := url.ParseRequestURI(path)
+		if err != nil || u.RawQuery != "" {
+			return
+		}
+		r := &http.Request{Method: method, URL: u, Header: http.Header{}, Body: http.NoBody}
+		called = ""
+		w := httptest.NewRecorder()
+		g.ServeHTTP(w, r)
+		found, _ := findRoute(routes, method, u.EscapedPath())
+		if found == nil && called != "" {
+			t.Fatalf("%s %q has no route and called %s", method, path, called)
+		}
+		if found != nil && u.EscapedPath() == u.Path && called != found.fullMethod {
+			t.Fatalf("%s %q is %s and called %q: %d %s", method, path, found.fullMethod, called, w.Code, w.Body)
+		}
+	})
 }
 
 // TestGatewayStalled: a body that does not come is not waited for.

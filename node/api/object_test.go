@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+	"pgregory.net/rapid"
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
 	"github.com/gridloom/gridloom/node/fault"
@@ -258,6 +259,57 @@ func TestPutOutOfOrder(t *testing.T) {
 	if _, err := s.send(t, h, chunk(nil), chunk([]byte("x")), chunk(nil), trailer()); err != nil {
 		t.Errorf("empty chunks between: %v", err)
 	}
+}
+
+// TestPutAnyOrder draws sequences of messages: an upload is a header, chunks and
+// a trailer, and the first message that departs from that is named.
+func TestPutAnyOrder(t *testing.T) {
+	s := serveStore(t)
+	messages := map[string]*pb.PutObjectRequest{
+		"header":  header(&pb.PutObjectHeader{Bucket: "photos", Key: "any"}),
+		"chunk":   chunk(pattern(10)),
+		"trailer": trailer(),
+		"part":    {},
+	}
+	rapid.Check(t, func(rt *rapid.T) {
+		names := rapid.SliceOfN(rapid.SampledFrom([]string{"header", "chunk", "trailer", "part"}), 0, 5).Draw(rt, "messages")
+		if rapid.Bool().Draw(rt, "well begun") {
+			names = slices.Insert(names, 0, "header")
+		}
+		var sent []*pb.PutObjectRequest
+		kind, subject := fault.IncompleteBody, "header" // nothing came
+		state := "header"
+		for _, name := range names {
+			sent = append(sent, messages[name])
+			switch {
+			case state == "refused":
+			case state == "header" && name == "header":
+				state, kind, subject = "body", fault.IncompleteBody, "trailer"
+			case state == "body" && name == "chunk":
+			case state == "body" && name == "trailer":
+				state = "end"
+			default:
+				kind, subject = fault.InvalidArgument, name
+				switch state {
+				case "header":
+					subject = "header"
+				case "end":
+					subject = "trailer"
+				}
+				state = "refused"
+			}
+		}
+		o, err := s.send(t, sent...)
+		if state == "end" {
+			if err != nil || o.GetSize() != int64(10*(len(names)-2)) {
+				rt.Fatalf("%q: %v, %v", names, o, err)
+			}
+			return
+		}
+		if fe := fault.From(errorOf(err)); fe.Kind != kind || fe.Subject != subject {
+			rt.Fatalf("%q: %v, want %v about %q", names, err, kind, subject)
+		}
+	})
 }
 
 func TestPutRefuses(t *testing.T) {

@@ -8,7 +8,8 @@
 // with the ranges, conditions and validators of RFC 9110, and SHA-256 digests
 // by RFC 9530: Repr-Digest in answers, Repr-Digest and Content-Digest verified
 // in uploads before anything is visible. User metadata travels in fields
-// Gridloom-Meta-<name>. Errors are problem+json by the kinds of node/fault.
+// Gridloom-Meta-<name>. A query has no meaning here and is refused. Errors are
+// problem+json by the kinds of node/fault.
 //
 // # The life of a request
 //

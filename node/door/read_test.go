@@ -449,7 +449,7 @@ func TestStalledDownload(t *testing.T) {
 // TestGetManyAtOnce reads ranges of one object from many connections.
 func TestGetManyAtOnce(t *testing.T) {
 	s := serve(t, nil)
-	const size = 5 << 20
+	const size = 1 << 20
 	data := pattern(size)
 	s.put(t, "a", data, http.StatusCreated)
 	var wg sync.WaitGroup
