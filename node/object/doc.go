@@ -19,6 +19,10 @@
 // the room is allocated first where the size is known; then the next is asked.
 // Up to two full segments are being synced while the next is written.
 //
+// An object has at most control.MaxSegments segments, which is 62.5 GiB; more
+// is refused as too large until long lists have rows of their own. A put must
+// be done within the hour that the index allows it from its birth.
+//
 // Every failure before the commit (a body cut off, a wrong sum, a full drive,
 // a lost node, the caller's end) removes every file, here and elsewhere, in
 // at most five seconds; what can't be removed is reported by Hooks.LeftBehind.

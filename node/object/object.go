@@ -15,7 +15,8 @@ const (
 	GridMaxBytes = 256 << 10
 	// SegmentMaxBytes is the largest payload file.
 	SegmentMaxBytes = 64 << 20
-	// ObjectMaxBytes is the largest object: 5 TiB.
+	// ObjectMaxBytes is the largest object that is ever taken: 5 TiB. For now
+	// the number of segments in a record keeps it to 62.5 GiB.
 	ObjectMaxBytes = 5 << 40
 	// ListMax is the most entries on a page, and the most keys in one
 	// DeleteMany.

@@ -11,7 +11,7 @@ import (
 // TestRank: every order is a function of the id alone, shares are even, and a
 // drive that goes away moves only what was its own.
 func TestRank(t *testing.T) {
-	const drives, ids = 9, 9000
+	const drives, ids = 9, 2250
 	var all []target
 	for i := range drives {
 		all = append(all, target{drive: fmt.Sprintf("drive-%d", i)})
@@ -42,7 +42,7 @@ func TestRank(t *testing.T) {
 	}
 	for drive, n := range share {
 		// Six standard deviations of a fair draw.
-		if n < 1000-180 || n > 1000+180 {
+		if n < 250-90 || n > 250+90 {
 			t.Errorf("%s has %d of %d", drive, n, ids)
 		}
 	}

@@ -42,7 +42,7 @@ func (s *Service) objectMax() int64 {
 // Errors: InvalidArgument for a bad name, header or metadata; BucketNotFound;
 // PreconditionFailed, before the body is read if it is clear by then;
 // IncompleteBody where body fails or has another size than was said;
-// ChecksumMismatch; TooLarge; NoSpace; Waiting and Unavailable where no drive
+// ChecksumMismatch; TooLarge over 62.5 GiB; NoSpace; Waiting and Unavailable where no drive
 // or index can be reached; Deadline after 55 minutes. Files written until then
 // are removed, on every node, before Put returns.
 //
