@@ -126,7 +126,7 @@ func (g *getting) getOne(ctx context.Context, object, dest string) error {
 		return err
 	}
 	defer root.Close()
-	return g.fetch(ctx, src, root, filepath.Base(dest), dest)
+	return aboutFile(dest, g.fetch(ctx, src, root, filepath.Base(dest), dest))
 }
 
 // fileFor is the file that an object goes to. A symbolic link is followed, as
@@ -251,7 +251,7 @@ func (l *lazyFolder) close() {
 // fetchBelow fetches an object to its place in a folder.
 func (g *getting) fetchBelow(ctx context.Context, src address, rel string, root *os.Root, dest string) error {
 	name, err := filepath.Localize(rel)
-	if err != nil || strings.HasPrefix(src.key, "/") || rel == "" {
+	if err != nil || name == "." {
 		return fmt.Errorf("%s: not fetched: %q can't be the name of a file below %s", shown(src.String()), rel, dest)
 	}
 	if err := g.fetch(ctx, src, root, name, filepath.Join(dest, name)); err != nil {

@@ -296,18 +296,34 @@ func (p *putting) send(ctx context.Context, from io.Reader, size int64, name str
 	})
 }
 
-// about puts the name of a thing before an error. The paths that the system's
-// errors carry are dropped: they are parts of that name, or of a temporary one.
+// about puts the name of a thing before an error, in place of the paths that
+// the system's errors carry: parts of that name, or of a temporary one.
 func about(name string, err error) error {
+	if op, cause, ok := systemError(err); ok {
+		return fmt.Errorf("%s: %s: %w", name, op, cause)
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+// aboutFile is about for the system's errors; others it leaves as they are.
+func aboutFile(name string, err error) error {
+	if _, _, ok := systemError(err); ok {
+		return about(shown(name), err)
+	}
+	return err
+}
+
+// systemError takes an error of a file apart.
+func systemError(err error) (op string, cause error, ok bool) {
 	var (
 		path *fs.PathError
 		link *os.LinkError
 	)
 	switch {
 	case errors.As(err, &path):
-		err = fmt.Errorf("%s: %w", path.Op, path.Err)
+		return path.Op, path.Err, true
 	case errors.As(err, &link):
-		err = fmt.Errorf("%s: %w", link.Op, link.Err)
+		return link.Op, link.Err, true
 	}
-	return fmt.Errorf("%s: %w", name, err)
+	return "", nil, false
 }

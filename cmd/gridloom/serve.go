@@ -126,26 +126,24 @@ func (s *settings) serveCredentials(cfg *node.Config) (keep *credentials, err er
 		}
 		return nil, nil
 	}
-	if haveKey && cfg.MeshSecrets != nil {
-		return nil, nil
-	}
-	kept, err := readCredentials(cfg.DataDir)
-	if errors.Is(err, fs.ErrNotExist) {
-		kept, err = generateCredentials(), nil
-		keep = &kept
-	}
-	if err != nil {
-		return nil, s.about("data", err)
-	}
+	secret := iam.NewMeshSecret() // of a node alone with a key of its own: nobody else needs it
 	if !haveKey {
-		cfg.RootKey = kept.key
-	}
-	if cfg.MeshSecrets == nil {
-		secret, err := iam.ParseMeshSecret(kept.secret)
+		kept, err := readCredentials(cfg.DataDir)
+		if errors.Is(err, fs.ErrNotExist) {
+			kept, err = generateCredentials(), nil
+			keep = &kept
+		}
 		if err != nil {
 			return nil, s.about("data", err)
 		}
-		cfg.MeshSecrets = [][]byte{secret}
+		cfg.RootKey, secret = kept.key, kept.secret
+	}
+	if cfg.MeshSecrets == nil {
+		parsed, err := iam.ParseMeshSecret(secret)
+		if err != nil {
+			return nil, s.about("data", err)
+		}
+		cfg.MeshSecrets = [][]byte{parsed}
 	}
 	return keep, nil
 }
@@ -163,9 +161,9 @@ func (s *settings) hintInsecure(err error) error {
 	}
 	name := strings.ToLower(field)
 	addr := map[string]string{"grpc": s.GRPC.Addr, "http": s.HTTP.Addr, "peer": s.Peer.Addr}[name]
-	host, _, splitErr := net.SplitHostPort(addr)
-	if splitErr != nil || host == "localhost" {
-		return err
+	_, port, splitErr := net.SplitHostPort(addr)
+	if _, portErr := net.LookupPort("tcp", port); splitErr != nil || portErr != nil {
+		return err // it is no address at all
 	}
 	return &node.ConfigError{Field: bad.Field, Err: fmt.Errorf("%w (--%s-cert and --%s-cert-key, or --insecure=%s)", bad.Err, name, name, name)}
 }

@@ -107,8 +107,8 @@ func TestServeWithKey(t *testing.T) {
 	if r := try(t, env, "", "ls"); r.code != exitDone {
 		t.Errorf("ls: %+v", r)
 	}
-	if strings.Contains(files(t, data), testKey) {
-		t.Error("the key is in the data directory")
+	if left := files(t, data); strings.Contains(left, testKey) || there(credentialsFile(data)) {
+		t.Errorf("the key, or another, is in the data directory:\n%s", left)
 	}
 }
 

@@ -231,6 +231,7 @@ func TestNodeErrorsNameTheSource(t *testing.T) {
 		{"file", "data: d\nhttp:\n  cert: a.pem\n", nil, nil, "gridloom.yaml:3: http.cert: a certificate and its key"},
 		{"default", "", nil, []string{"--peers", "a=http://10.0.0.1:7402"}, "--name: "},
 		{"open", "", nil, []string{"--grpc-addr", "0.0.0.0:7400"}, "--insecure=grpc"},
+		{"no address", "", nil, []string{"--grpc-addr", "0.0.0.0:99999"}, "invalid port"},
 		{"open in a file", "peer: {addr: 10.0.0.1:7402}", nil, nil, "gridloom.yaml:1: peer.addr: 10.0.0.1:7402 is not a loopback address"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
