@@ -23,8 +23,8 @@ import (
 	"github.com/gridloom/gridloom/observability"
 )
 
-// maxBodyBytes is the largest JSON request: 1,000 keys of 1,024 bytes that are
-// all escaped are not much less.
+// maxBodyBytes is the largest JSON request. The largest that there can be, 1,000
+// keys of 1,024 bytes, just fits where JSON need not escape them.
 const maxBodyBytes = 1 << 20
 
 // gateway serves the unary calls as JSON. It finds the route, refuses what the

@@ -604,8 +604,7 @@ type PutObjectRequest_Header struct {
 }
 
 type PutObjectRequest_Chunk struct {
-	// Bytes. A whole message is at most 4 MiB; larger chunks than 1 MiB gain
-	// nothing.
+	// Bytes. A whole message is at most 4 MiB; 256 KiB of bytes do well.
 	Chunk []byte `protobuf:"bytes,2,opt,name=chunk,proto3,oneof"`
 }
 
