@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 
 	"github.com/gridloom/gridloom/dataio"
 	"github.com/gridloom/gridloom/grid"
@@ -102,17 +103,21 @@ func (s *Service) removeFiles(ctx context.Context, files []placed) {
 	for _, f := range files {
 		byNode[f.node] = append(byNode[f.node], f.payloadRef)
 	}
+	var all sync.WaitGroup // so that a node that is away costs the others no time
 	for node, refs := range byNode {
-		for batch := range slices.Chunk(refs, removeMax) {
-			if err := s.removeAt(ctx, node, batch); err != nil {
-				left := make([]placed, len(batch))
-				for i, ref := range batch {
-					left[i] = placed{node, ref}
+		all.Go(func() {
+			for batch := range slices.Chunk(refs, removeMax) {
+				if err := s.removeAt(ctx, node, batch); err != nil {
+					left := make([]placed, len(batch))
+					for i, ref := range batch {
+						left[i] = placed{node, ref}
+					}
+					s.leftBehind(left, err)
 				}
-				s.leftBehind(left, err)
 			}
-		}
+		})
 	}
+	all.Wait()
 }
 
 // removeLater is removeFiles for files in whose way nothing stands but that
