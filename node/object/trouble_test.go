@@ -154,6 +154,12 @@ func TestLostDuringWrite(t *testing.T) {
 	page, err := n.List(ctx, ListRequest{Bucket: "lost"})
 	must(t, err)
 	m.wantFiles(len(page.Objects))
+	for removals := 1; removals > 0; {
+		n.mu.Lock()
+		removals = n.removals
+		n.mu.Unlock()
+		must(t, pause(ctx))
+	}
 	must(t, n.Close())
 	n.removeLater([]placed{{"n1", payloadRef{}}})
 	if left := n.recorded.leftBehind(); left != 1 {
