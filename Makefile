@@ -6,7 +6,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 FUZZTIME ?= 20s
 
 TOOLS  := internal/tools
-TOOL   := $(GO) tool -modfile=$(TOOLS)/go.mod
+TOOL   := $(GO) tool -modfile=$(CURDIR)/$(TOOLS)/go.mod
 BUF    := $(TOOLS)/node_modules/.bin/buf
 LDFLAGS = -s -w -X main.version=$(VERSION)
 
@@ -55,10 +55,12 @@ fmt-check:
 vet:
 	CGO_ENABLED=0 $(GO) vet ./...
 	CGO_ENABLED=0 $(GO) vet -tags real,soak ./...
+	cd grid/bench && CGO_ENABLED=0 $(GO) vet ./...
 
 .PHONY: staticcheck
 staticcheck:
 	CGO_ENABLED=0 $(TOOL) staticcheck -tags real,soak ./...
+	cd grid/bench && CGO_ENABLED=0 $(TOOL) staticcheck ./...
 
 .PHONY: buf-lint
 buf-lint: $(BUF)

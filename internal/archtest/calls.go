@@ -27,7 +27,6 @@ var calls = []struct {
 	{"time", []string{"Sleep"}, nil, true, "wait for the thing itself, with a context; in tests with testing/synctest"},
 	{"time", []string{"Tick"}, nil, true, "a ticker that somebody stops"},
 	{"context", []string{"TODO"}, nil, true, "say whose context it is"},
-	{"testing", []string{"Short"}, nil, true, "what runs is decided by build tags"},
 }
 
 func checkCalls(t *tree, r *report) {
