@@ -25,7 +25,7 @@ func checkLeaks(t *tree, r *report) {
 			for fn := range f.functions {
 				tests = tests || strings.HasPrefix(fn.Name.Name, "Test") || strings.HasPrefix(fn.Name.Name, "Fuzz")
 				if fn.Name.Name == "TestMain" && f.build == nil {
-					checked = checked || t.mentions(fn, "go.uber.org/goleak")
+					checked = checked || f.uses("go.uber.org/goleak")
 				}
 			}
 		}
@@ -33,18 +33,6 @@ func checkLeaks(t *tree, r *report) {
 			r.in(p.dir, "no TestMain that looks for leaked goroutines with goleak")
 		}
 	}
-}
-
-// mentions says whether n uses anything of the imported package.
-func (t *tree) mentions(n ast.Node, importPath string) bool {
-	found := false
-	ast.Inspect(n, func(n ast.Node) bool {
-		if sel, ok := n.(*ast.SelectorExpr); ok {
-			found = found || t.names(sel, importPath, sel.Sel.Name)
-		}
-		return !found
-	})
-	return found
 }
 
 // tags are the build tags that choose tests: make test-real runs exactly the
