@@ -102,12 +102,13 @@ func (b *bulkClient) create(ctx context.Context, node control.Node, drive string
 		b.release(c, false)
 		return nil, err
 	}
-	s := &bulkSink{b: b, c: c, ctx: ctx, subject: subject, chunked: sizeBytes < 0, answered: make(chan struct{})}
-	s.stop = c.interrupt(ctx)
+	// The answer may take as long as the body does; Commit sets a limit.
 	if err := c.SetReadDeadline(time.Time{}); err != nil {
 		b.release(c, false)
 		return nil, bulkFault(err, subject)
 	}
+	s := &bulkSink{b: b, c: c, ctx: ctx, subject: subject, chunked: sizeBytes < 0, answered: make(chan struct{})}
+	s.stop = c.interrupt(ctx)
 	go func() {
 		defer close(s.answered)
 		s.resp, _, s.err = readHead(c.head, http.MethodPut)
