@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/google/uuid"
 
 	"github.com/gridloom/gridloom/grid"
@@ -103,6 +104,9 @@ func TestDataDirectories(t *testing.T) {
 		if tc.kind != 0 && fault.KindOf(err) != tc.kind || !strings.Contains(err.Error(), tc.text) {
 			t.Errorf("%s: %v", name, err)
 		}
+		if _, err := clone.Stat("state/data"); err == nil && name == "the index was lost" {
+			t.Error("an index was made up for old data")
+		}
 	}
 }
 
@@ -122,5 +126,31 @@ func writeFile(t *testing.T, disk vfs.FS, name, text string) {
 	}
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// The file with the id is there whole after a crash, or not at all; once
+// saving it has returned, it is there.
+func TestDeploymentFileSurvivesCrashes(t *testing.T) {
+	disk := vfs.NewCrashableMem()
+	makeDir(t, disk, "data")
+	id := uuid.NewString()
+	var before []*vfs.MemFS
+	watched := errorfs.Wrap(disk, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			before = append(before, disk.CrashClone(vfs.CrashCloneCfg{}))
+		}
+		return nil
+	}))
+	if err := saveDeployment(watched, "data", id); err != nil {
+		t.Fatal(err)
+	}
+	for i, clone := range before {
+		if got, err := loadDeployment(clone, "data"); err != nil || got != "" && got != id {
+			t.Errorf("after a crash before write %d of %d: %q, %v", i, len(before), got, err)
+		}
+	}
+	if got, err := loadDeployment(disk.CrashClone(vfs.CrashCloneCfg{}), "data"); err != nil || got != id {
+		t.Errorf("after it was saved: %q, %v", got, err)
 	}
 }

@@ -127,7 +127,7 @@ func (g *commands) fill(t *rapid.T, c *Command) {
 	bucket := rapid.SampledFrom([]string{"one", "two"}).Draw(t, "bucket")
 	keys := rapid.SampledFrom([]string{"a", "a/b", "a/c", "ab", "b"})
 	drives := rapid.SampledFrom([]string{"d1", "d2", "d3"})
-	tags := rapid.SliceOfN(rapid.SampledFrom([]string{"*", "e1", "e2", "e3"}), 0, 2)
+	tags := rapid.SampledFrom([][]string{nil, nil, nil, nil, {"*"}, {"e1"}, {"e2", "e3"}})
 	since := rapid.Custom(func(t *rapid.T) int64 {
 		return rapid.SampledFrom([]int64{0, 0, 0, g.m.logTime/1e9 - 60, g.m.logTime / 1e9}).Draw(t, "since")
 	})
@@ -165,10 +165,17 @@ func (g *commands) put(t *rapid.T, bucket string, keys, drives *rapid.Generator[
 		ETag:     rapid.SampledFrom([]string{"e1", "e2"}).Draw(t, "etag"),
 		Metadata: rapid.MapOfN(rapid.StringMatching("[a-z]"), rapid.StringMatching("[a-z]?"), 0, 4).Draw(t, "metadata"),
 	}
-	if rapid.Bool().Draw(t, "inline") {
+	old := g.m.records[g.m.buckets[bucket].ID][rec.Key]
+	switch shape := rapid.IntRange(0, 5).Draw(t, "shape"); {
+	case shape == 0 && len(old.Segments) > 0: // hands some of its segments on
+		rec.Segments = old.Segments[:rapid.IntRange(1, len(old.Segments)).Draw(t, "kept")]
+		for _, s := range rec.Segments {
+			rec.SizeBytes += s.SizeBytes
+		}
+	case shape <= 1:
 		rec.Inline = rapid.SliceOfN(rapid.Byte(), 0, 4).Draw(t, "payload")
 		rec.SizeBytes = int64(len(rec.Inline))
-	} else {
+	default:
 		for _, id := range rapid.SliceOfNDistinct(rapid.IntRange(0, 15), 1, 3, rapid.ID).Draw(t, "segments") {
 			rec.Segments = append(rec.Segments, Segment{ID: [16]byte{byte(id)}, SizeBytes: int64(id + 1), Drives: rapid.SliceOfNDistinct(drives, 1, 3, rapid.ID).Draw(t, "on")})
 			rec.SizeBytes += int64(id + 1)
@@ -178,7 +185,7 @@ func (g *commands) put(t *rapid.T, bucket string, keys, drives *rapid.Generator[
 	if rapid.IntRange(0, 9).Draw(t, "stale") == 0 {
 		id = [16]byte{1, 0, 1}
 	}
-	birth := g.m.logTime - int64(rapid.SampledFrom([]int{0, 0, 0, 1, 59, 61, -61}).Draw(t, "age"))*int64(time.Minute)
+	birth := g.m.logTime - int64(rapid.SampledFrom([]int{0, 0, 0, 0, 0, 0, 1, 59, 61, -61}).Draw(t, "age"))*int64(time.Minute)
 	return &PutRecord{
 		BucketName: bucket, BucketID: id, Record: rec, Birth: max(birth, 1),
 		IfMatch: tags.Draw(t, "match"), IfNoneMatch: tags.Draw(t, "none"), IfUnmodifiedSince: since.Draw(t, "since"),
@@ -202,20 +209,24 @@ func TestMachine(t *testing.T) {
 			}
 			m.compare(t, a.view())
 		}
+		step := func(t *rapid.T, e *entry) {
+			want := m.apply(e)
+			first, second := a.apply(t, e), b.apply(t, logged(t, e))
+			if diff := gocmp.Diff(first, second, allowUnexported); diff != "" {
+				t.Fatalf("the replicas' outcomes differ:\n%s", diff)
+			}
+			seen := *first
+			seen.Subject, seen.Detail = "", ""
+			if diff := gocmp.Diff(want, &seen, allowUnexported); diff != "" {
+				t.Fatalf("%+v: not what the model says:\n%s", e.Command, diff)
+			}
+		}
+		for i, name := range []string{"one", "two"} {
+			step(t, &entry{Index: m.applied + 1, Stamp: g.clock, Command: complete(&Command{CreateBucket: &CreateBucket{Name: name, ID: [16]byte{1, 0, byte(i)}}})})
+		}
 		t.Repeat(map[string]func(*rapid.T){
-			"apply": func(t *rapid.T) {
-				e := g.draw(t)
-				want := m.apply(e)
-				first, second := a.apply(t, e), b.apply(t, logged(t, e))
-				if diff := gocmp.Diff(first, second, allowUnexported); diff != "" {
-					t.Fatalf("the replicas' outcomes differ:\n%s", diff)
-				}
-				seen := *first
-				seen.Subject, seen.Detail = "", ""
-				if diff := gocmp.Diff(want, &seen, allowUnexported); diff != "" {
-					t.Fatalf("%+v: not what the model says:\n%s", e.Command, diff)
-				}
-			},
+			"apply":        func(t *rapid.T) { step(t, g.draw(t)) },
+			"apply more":   func(t *rapid.T) { step(t, g.draw(t)) },
 			"commit one":   func(t *rapid.T) { a.commit(t) },
 			"commit other": func(t *rapid.T) { b.commit(t) },
 			"restart": func(t *rapid.T) {

@@ -298,6 +298,16 @@ func TestWaitingForTheOwner(t *testing.T) {
 		if n := log.count("waiting for the node that holds the index"); n != 1 {
 			t.Errorf("%d log lines", n)
 		}
+		// A node that is there without its index is waited for no longer.
+		m.Heal(0, 1)
+		if err := m.Connection(1, 0).WaitConnected(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		_, err := b.Propose(t.Context(), &Command{CreateBucket: &CreateBucket{Name: "b"}})
+		if took := time.Since(begun); fault.KindOf(err) != fault.Waiting || took < patience-retryMax || took > patience {
+			t.Errorf("%v after %v", err, took)
+		}
 		gone, leave := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, leave)
 		if _, err := b.Read(gone, &Query{Topology: &TopologyQuery{}}); !errors.Is(err, context.Canceled) {
