@@ -98,8 +98,7 @@ func healthAPI(path string) (string, bool) {
 // /readyz once the node can do its work, and till then with the reason.
 func (f *front) serveHealth(w http.ResponseWriter, r *http.Request, path string) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		http.Error(w, "health is read", http.StatusMethodNotAllowed)
+		fault.RefuseMethod(w, r.Method, http.MethodGet, http.MethodHead)
 		return
 	}
 	if path == "/readyz" {

@@ -119,8 +119,7 @@ func (m *mesh) Resources(ctx context.Context, node string) ([]*observability.Res
 func (m *mesh) serveResources(w http.ResponseWriter, r *http.Request) {
 	observability.SetAPI(r.Context(), "GetResourceMetrics")
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		fault.WriteProblem(w, fault.New(fault.Unimplemented, "method", "%s: metrics are read", r.Method))
+		fault.RefuseMethod(w, r.Method, http.MethodGet, http.MethodHead)
 		return
 	}
 	query := r.URL.Query()

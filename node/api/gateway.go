@@ -3,7 +3,6 @@ package api
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -93,7 +92,7 @@ func (g *gateway) prepare(w http.ResponseWriter, r *http.Request) (*http.Request
 	route, allowed := findRoute(g.routes, r.Method, path)
 	if route == nil || path != r.URL.Path {
 		if len(allowed) > 0 {
-			refuseMethod(w, r.Method, allowed)
+			fault.RefuseMethod(w, r.Method, allowed...)
 			return nil, nil
 		}
 		return nil, fault.New(fault.NotFound, path, "is no path of the API; /openapi.json lists them")
@@ -194,20 +193,4 @@ func writeGatewayError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshal
 // writeRoutingError is for paths that are ours and not grpc-gateway's.
 func writeRoutingError(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, _ int) {
 	fault.WriteProblem(w, fault.New(fault.NotFound, r.URL.Path, "is no path of the API"))
-}
-
-// refuseMethod answers 405, which must say what is allowed (RFC 9110, 15.5.6).
-// It has no kind, as gRPC has no such thing.
-func refuseMethod(w http.ResponseWriter, method string, allowed []string) {
-	allow := strings.Join(allowed, ", ")
-	w.Header().Set("Allow", allow)
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(http.StatusMethodNotAllowed)
-	_ = json.NewEncoder(w).Encode(fault.Problem{
-		Type:    "urn:gridloom:error:method_not_allowed",
-		Title:   "method_not_allowed",
-		Status:  http.StatusMethodNotAllowed,
-		Detail:  method + " has no meaning here; allowed: " + allow,
-		Subject: "method",
-	})
 }

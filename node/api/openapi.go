@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/gridloom/gridloom/gen"
+	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/observability"
 )
 
@@ -18,7 +19,7 @@ func OpenAPI() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		observability.SetAPI(r.Context(), "GetOpenAPI")
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			refuseMethod(w, r.Method, []string{http.MethodGet, http.MethodHead})
+			fault.RefuseMethod(w, r.Method, http.MethodGet, http.MethodHead)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")

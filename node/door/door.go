@@ -1,7 +1,6 @@
 package door
 
 import (
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -82,7 +81,7 @@ func methodOf(name string) (method, bool) {
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m, ok := methodOf(r.Method)
 	if !ok {
-		refuseMethod(w, r.Method)
+		fault.RefuseMethod(w, r.Method, allow)
 		return
 	}
 	observability.SetAPI(r.Context(), m.api)
@@ -129,19 +128,4 @@ func (d *door) fail(w http.ResponseWriter, r *http.Request, err error) {
 		d.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	fault.WriteProblem(w, err)
-}
-
-// refuseMethod answers 405, which must say what is allowed (RFC 9110, 15.5.6).
-// It has no kind, as gRPC has no such thing.
-func refuseMethod(w http.ResponseWriter, name string) {
-	w.Header().Set("Allow", allow)
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(http.StatusMethodNotAllowed)
-	_ = json.NewEncoder(w).Encode(fault.Problem{
-		Type:    "urn:gridloom:error:method_not_allowed",
-		Title:   "method_not_allowed",
-		Status:  http.StatusMethodNotAllowed,
-		Detail:  name + " has no meaning here; allowed: " + allow,
-		Subject: "method",
-	})
 }

@@ -51,6 +51,7 @@ const (
 	Canceled
 	NotFound
 	Unimplemented
+	MethodNotAllowed
 	numKinds
 )
 
@@ -91,6 +92,7 @@ var table = [numKinds]row{
 	Canceled:           {"canceled", codes.Canceled, statusClientClosed},
 	NotFound:           {"not_found", codes.NotFound, http.StatusNotFound},
 	Unimplemented:      {"unimplemented", codes.Unimplemented, http.StatusNotImplemented},
+	MethodNotAllowed:   {"method_not_allowed", codes.Unimplemented, http.StatusMethodNotAllowed},
 }
 
 // row returns the kind's row. A kind from a newer peer is Internal here.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -32,6 +33,7 @@ func WriteProblem(w http.ResponseWriter, err error) {
 		h.Del(k)
 	}
 	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store") // what isn't there now may be in a moment
 	if d := fe.RetryAfter(); d > 0 {
 		h.Set("Retry-After", strconv.Itoa(int((d+time.Second-1)/time.Second)))
 	}
@@ -46,6 +48,13 @@ func WriteProblem(w http.ResponseWriter, err error) {
 		Detail:  fe.Error(),
 		Subject: fe.Subject,
 	})
+}
+
+// RefuseMethod answers 405, which must say what is allowed (RFC 9110, 15.5.6).
+func RefuseMethod(w http.ResponseWriter, method string, allowed ...string) {
+	allow := strings.Join(allowed, ", ")
+	w.Header().Set("Allow", allow)
+	WriteProblem(w, New(MethodNotAllowed, "method", "%s has no meaning here; allowed: %s", method, allow))
 }
 
 // RetryAfter is when to try again: Retry, or 1 s for the kinds that pass by
