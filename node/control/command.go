@@ -21,8 +21,9 @@ const (
 	maxETagBytes    = 1024    // one ETag, as stored or as a condition
 )
 
-// Command is one change of the index: exactly one of the pointers is set. The
-// callee neither changes nor keeps it.
+// Command is one change of the index: exactly one of the pointers is set.
+// Propose doesn't change it, and nor may its caller any more: where the caller
+// has left, the command may still be on its way.
 type Command struct {
 	// Version is CommandVersion; 0 means that and is filled in by Propose.
 	Version uint8 `msg:"v"`

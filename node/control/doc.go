@@ -80,7 +80,9 @@
 //
 // A store that can't be written is given up at once and for good: after a
 // failed sync nobody knows what is on disk. Everything unanswered fails as
-// Unavailable, Done is closed, and the process is expected to end. A row that
+// Unavailable, Done is closed, and the process is expected to end. It doesn't
+// come to that for a disk that fills up: below a reserve of 128 MiB only what
+// deletes is accepted, and the rest refused as NoSpace. A row that
 // can't be read fails a query as Corrupted, and ends run: it is neither
 // skipped nor guessed at, and nor is one of an unknown version. Refusals are
 // *fault.Error, made in apply and kept with the outcome, so that every node

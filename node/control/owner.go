@@ -99,9 +99,14 @@ func openOwner(s *store, clock func() time.Time, hooks Hooks, observe func(*view
 }
 
 // propose puts a valid command into the log and waits until it is applied and
-// durable. When ctx ends before run has taken it, it never happened;
+// durable. What needs room is refused where the disk is nearly full. When ctx ends before run has taken it, it never happened;
 // afterwards it completes without its caller.
 func (w *owner) propose(ctx context.Context, cmd *Command) (*outcome, error) {
+	if cmd.PutRecord != nil || cmd.CreateBucket != nil {
+		if err := w.store.room(); err != nil {
+			return nil, err
+		}
+	}
 	p := &proposal{cmd: cmd, bytes: int64(cmd.Msgsize()), done: make(chan *outcome, 1)}
 	if err := w.enqueue(ctx, p); err != nil {
 		return nil, err

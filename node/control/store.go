@@ -4,10 +4,14 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/gridloom/gridloom/node/fault"
 )
 
 // The store's sizes: many nodes share a machine, and in dev a process.
@@ -16,6 +20,14 @@ const (
 	storeMemTableBytes = 16 << 20
 	storeOpenFiles     = 256
 	storeBloomBits     = 10 // per key: 1 % of the lookups of what isn't there read a block
+)
+
+const (
+	// storeReserveBytes of the disk are kept for deleting, and for what the
+	// store does in the background: when a write of its log fails it ends.
+	storeReserveBytes = 128 << 20
+	// roomInterval is how often the disk is asked.
+	roomInterval = time.Second
 )
 
 // storeFormat is the format of Pebble's files. It is pinned, so that another
@@ -28,8 +40,13 @@ const storeFormat = pebble.FormatTableFormatV6
 // everything, and whoever opened it is told by failed.
 type store struct {
 	db  *pebble.DB
+	fs  vfs.FS
 	dir string
 	log *slog.Logger
+
+	opened time.Time
+	asked  atomic.Int64 // when the disk was asked for room, ns after opened
+	full   atomic.Bool  // it had less than the reserve
 
 	failed chan struct{} // closed by fail
 	once   sync.Once
@@ -37,7 +54,7 @@ type store struct {
 }
 
 func openStore(fs vfs.FS, dir string, log *slog.Logger) (*store, error) {
-	s := &store{dir: dir, log: log, failed: make(chan struct{})}
+	s := &store{fs: fs, dir: dir, opened: time.Now(), log: log, failed: make(chan struct{})}
 	o := &pebble.Options{
 		FS:                 fs,
 		FormatMajorVersion: storeFormat,
@@ -77,6 +94,23 @@ func (s *store) failure() error {
 	default:
 		return nil
 	}
+}
+
+// room tells whether there is room for more, as NoSpace where there isn't. It
+// is for whoever puts commands into the log, never for apply.
+func (s *store) room() error {
+	now, last := int64(time.Since(s.opened)), s.asked.Load()
+	if (last == 0 || now-last >= int64(roomInterval)) && s.asked.CompareAndSwap(last, now) {
+		usage, err := s.fs.GetDiskUsage(s.dir)
+		full := err == nil && usage.AvailBytes < storeReserveBytes
+		if s.full.Swap(full) != full {
+			s.log.Warn("the room for the index has changed", "dir", s.dir, "full", full, "free_bytes", usage.AvailBytes)
+		}
+	}
+	if s.full.Load() {
+		return fault.New(fault.NoSpace, "index", "less than %d MiB are free for it: only deleting is possible", storeReserveBytes>>20)
+	}
+	return nil
 }
 
 func (s *store) close() error { return s.db.Close() }
