@@ -219,12 +219,14 @@ func (m *machine) deleteRecords(b *pebble.Batch, c *DeleteRecords) (*outcome, er
 
 func (m *machine) joinNode(b *pebble.Batch, c *JoinNode) (*outcome, error) {
 	n := Node{Name: c.Node, URL: c.URL, Drives: slices.Sorted(slices.Values(c.Drives))}
+	joined := false
 	for i := range m.topology.Nodes {
 		known := &m.topology.Nodes[i]
 		if known.Name == n.Name {
 			if known.URL == n.URL && slices.Equal(known.Drives, n.Drives) {
 				return &outcome{}, nil
 			}
+			joined = true
 			continue
 		}
 		for _, d := range n.Drives {
@@ -233,7 +235,7 @@ func (m *machine) joinNode(b *pebble.Batch, c *JoinNode) (*outcome, error) {
 			}
 		}
 	}
-	if len(m.topology.Nodes) >= maxNodes {
+	if !joined && len(m.topology.Nodes) >= maxNodes {
 		return nil, fault.New(fault.QuotaExceeded, "node "+n.Name, "the mesh has %d nodes already", maxNodes)
 	}
 	m.identity.Epoch++

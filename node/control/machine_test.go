@@ -42,7 +42,7 @@ type require interface {
 func (r *replica) open(t require) {
 	t.Helper()
 	var err error
-	if r.store, err = openStore(r.fs, "state", slog.New(slog.DiscardHandler)); err != nil {
+	if r.store, err = openStore(r.fs, "state", true, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	if r.m, err = loadMachine(r.store.db); err != nil {
@@ -352,5 +352,27 @@ func TestLargeDeletesAreLeft(t *testing.T) {
 	_, left, err := out.result(cmd)
 	if err != nil || !slices.Equal(left, []string{"k5", "k6", "missing"}) {
 		t.Errorf("left %q, %v", left, err)
+	}
+}
+
+// A mesh of as many nodes as there may be takes no more, and still lets those
+// it has change.
+func TestManyNodes(t *testing.T) {
+	r := newReplica(t, vfs.NewMem())
+	defer r.close(t)
+	join := func(i int, url string) *outcome {
+		c := complete(&Command{JoinNode: &JoinNode{Node: fmt.Sprint("n", i), URL: url}})
+		return r.apply(t, &entry{Index: r.m.meta.Applied + 1, Stamp: 1, Command: c})
+	}
+	full := &Topology{}
+	for i := range maxNodes {
+		full.Nodes = append(full.Nodes, Node{Name: fmt.Sprint("n", i)})
+	}
+	r.m.topology = full
+	if out := join(maxNodes, ""); fault.Kind(out.Kind) != fault.QuotaExceeded {
+		t.Errorf("one too many: %+v", out)
+	}
+	if out := join(0, "v"); out.Refused {
+		t.Errorf("a known one: %+v", out)
 	}
 }

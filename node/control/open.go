@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/uuid"
 
@@ -88,26 +89,14 @@ func newControl(o *Options) (*Control, error) {
 // stateDir is where the index is kept, on the node that has it.
 func (c *Control) stateDir() string { return c.fs.PathJoin(c.dir, "state", "data") }
 
-// hasState tells whether this node's data directory holds an index.
-func (c *Control) hasState() (bool, error) {
-	_, err := c.fs.Stat(c.stateDir())
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
 // openIndex opens the index that this node holds. A new one, with a new id,
 // is made in a data directory that belongs to no mesh yet, and nowhere else.
 func (c *Control) openIndex(ctx context.Context, o *Options) error {
-	has, err := c.hasState()
-	if err != nil {
-		return fmt.Errorf("data directory: %w", err)
-	}
-	if known := c.Deployment(); known != "" && !has {
+	known := c.Deployment()
+	s, err := openStore(c.fs, c.stateDir(), known == "", c.log)
+	if errors.Is(err, pebble.ErrDBDoesNotExist) {
 		return fault.New(fault.WrongMesh, "data directory "+c.dir, "belongs to mesh %s, and its index isn't here: another node held it, or it was lost", known)
 	}
-	s, err := openStore(c.fs, c.stateDir(), c.log)
 	if err != nil {
 		return err
 	}
@@ -155,11 +144,11 @@ func (c *Control) openRemote(o *Options) error {
 	if o.Grid == nil || o.Conn == nil {
 		return fault.New(fault.InvalidArgument, "grid", "is missing: node %s holds the index, not %s", c.owner, c.self)
 	}
-	switch has, err := c.hasState(); {
-	case err != nil:
-		return fmt.Errorf("data directory: %w", err)
-	case has:
+	switch _, err := c.fs.Stat(c.stateDir()); {
+	case err == nil:
 		return fault.New(fault.InvalidArgument, "peers", "make node %s the one that holds the index, and it is here on node %s, in %s: the first of the sorted names must stay the first", c.owner, c.self, c.stateDir())
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("data directory: %w", err)
 	}
 	c.remote = o.Conn(c.owner)
 	c.setUnready(c.waitingFor(nil))

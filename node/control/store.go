@@ -53,11 +53,14 @@ type store struct {
 	err    error // the first failure; written before failed is closed
 }
 
-func openStore(fs vfs.FS, dir string, log *slog.Logger) (*store, error) {
+// openStore opens the store in dir. With fresh it makes one where there is
+// none; without, that is a pebble.ErrDBDoesNotExist.
+func openStore(fs vfs.FS, dir string, fresh bool, log *slog.Logger) (*store, error) {
 	s := &store{fs: fs, dir: dir, opened: time.Now(), log: log, failed: make(chan struct{})}
 	o := &pebble.Options{
 		FS:                 fs,
 		FormatMajorVersion: storeFormat,
+		ErrorIfNotExists:   !fresh,
 		CacheSize:          storeCacheBytes,
 		MemTableSize:       storeMemTableBytes,
 		MaxOpenFiles:       storeOpenFiles,
