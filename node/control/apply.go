@@ -126,7 +126,7 @@ func (m *machine) putRecord(b *pebble.Batch, index uint64, c *PutRecord) (*outco
 			return nil, err
 		}
 	}
-	return &outcome{}, nil
+	return &outcome{Replaced: old != nil}, nil
 }
 
 // checkSegments refuses a segment that is known already: it belongs to

@@ -124,12 +124,13 @@ type Garbage struct {
 // Result is what a command came to. LogTime and Epoch are set by every
 // command, the others by those that say so.
 type Result struct {
-	LogTime int64    // unix ns, of the command
-	Epoch   uint64   // of the topology, after the command
-	Bucket  *Bucket  // CreateBucket
-	Record  *Record  // PutRecord: the record as stored, Inline and Segments shared with the command's
-	Deleted []string // DeleteRecords
-	Missing []string // DeleteRecords
+	LogTime  int64    // unix ns, of the command
+	Epoch    uint64   // of the topology, after the command
+	Bucket   *Bucket  // CreateBucket
+	Record   *Record  // PutRecord: the record as stored, Inline and Segments shared with the command's
+	Deleted  []string // DeleteRecords
+	Missing  []string // DeleteRecords
+	Replaced bool     // PutRecord: there was a record of that key before
 }
 
 // Bucket is a bucket's row.

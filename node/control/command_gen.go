@@ -1363,9 +1363,9 @@ func (z *Reclaim) Msgsize() (s int) {
 // MarshalMsg implements msgp.Marshaler
 func (z *Result) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 6
+	// map header, size 7
 	// string "LogTime"
-	o = append(o, 0x86, 0xa7, 0x4c, 0x6f, 0x67, 0x54, 0x69, 0x6d, 0x65)
+	o = append(o, 0x87, 0xa7, 0x4c, 0x6f, 0x67, 0x54, 0x69, 0x6d, 0x65)
 	o = msgp.AppendInt64(o, z.LogTime)
 	// string "Epoch"
 	o = append(o, 0xa5, 0x45, 0x70, 0x6f, 0x63, 0x68)
@@ -1404,6 +1404,9 @@ func (z *Result) MarshalMsg(b []byte) (o []byte, err error) {
 	for za0002 := range z.Missing {
 		o = msgp.AppendString(o, z.Missing[za0002])
 	}
+	// string "Replaced"
+	o = append(o, 0xa8, 0x52, 0x65, 0x70, 0x6c, 0x61, 0x63, 0x65, 0x64)
+	o = msgp.AppendBool(o, z.Replaced)
 	return
 }
 
@@ -1521,6 +1524,12 @@ func (z *Result) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
+		case "Replaced":
+			z.Replaced, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Replaced")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -1555,5 +1564,6 @@ func (z *Result) Msgsize() (s int) {
 	for za0002 := range z.Missing {
 		s += msgp.StringPrefixSize + len(z.Missing[za0002])
 	}
+	s += 9 + msgp.BoolSize
 	return
 }

@@ -66,6 +66,7 @@ type Control struct {
 	remote *grid.Connection // with the owner; nil on the owner
 
 	deployment atomic.Pointer[string]
+	confirmed  atomic.Bool // the owner has the same id, or is this node
 	topology   atomic.Pointer[Topology]
 
 	ctx     context.Context // ends with Close
@@ -182,6 +183,17 @@ func (c *Control) Deployment() string {
 	return ""
 }
 
+// Realm is the mesh's id once the owner has confirmed it to this run of the
+// node, and "" before: for the grid's handshake. A node that comes with the id
+// of another mesh can so still ask, and say what is wrong; until then it asks
+// nothing else.
+func (c *Control) Realm() string {
+	if c.confirmed.Load() {
+		return c.Deployment()
+	}
+	return ""
+}
+
 // Topology is the newest view of the nodes that this node knows. It is never
 // nil, has epoch 0 until one is known, and is immutable.
 func (c *Control) Topology() *Topology { return c.topology.Load() }
@@ -210,8 +222,12 @@ func (c *Control) Ready() error {
 		}
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.unready
+	err := c.unready
+	c.mu.Unlock()
+	if c.remote != nil && fault.KindOf(err) == fault.Waiting {
+		return c.waitingFor(err) // with the latest failure to connect
+	}
+	return err
 }
 
 // WaitReady returns nil when Ready does. It returns the reason why not when

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -41,6 +42,37 @@ func TestWrongMesh(t *testing.T) {
 	}
 	if b.Deployment() != first {
 		t.Errorf("the node has changed its mesh to %s", b.Deployment())
+	}
+}
+
+// The id is the grid's realm as soon as the owner has confirmed it, and not
+// before: otherwise a node of another mesh could not even learn that it is.
+func TestWrongMeshBehindTheRealm(t *testing.T) {
+	var nodes [3]atomic.Pointer[Control]
+	m := newMesh(t, 3, func(i int, o *grid.ManagerOptions) {
+		o.Realm = func() string {
+			if c := nodes[i].Load(); c != nil {
+				return c.Realm()
+			}
+			return ""
+		}
+	})
+	if err := saveDeployment(m.disks[1], "", uuid.NewString()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range nodes {
+		nodes[i].Store(m.open(i, nil))
+	}
+	a, b, c := nodes[0].Load(), nodes[1].Load(), nodes[2].Load()
+	if err := b.WaitReady(t.Context()); fault.KindOf(err) != fault.WrongMesh {
+		t.Errorf("a node of another mesh: %v", err)
+	}
+	ready(t, c)
+	if a.Realm() == "" || a.Realm() != c.Realm() || b.Realm() != "" || b.Deployment() == "" {
+		t.Errorf("realms %q, %q and %q", a.Realm(), b.Realm(), c.Realm())
+	}
+	if _, err := c.Read(t.Context(), &Query{Topology: &TopologyQuery{}}); err != nil {
+		t.Errorf("its own mesh: %v", err)
 	}
 }
 

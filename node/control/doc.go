@@ -51,6 +51,10 @@
 // where a command may have been carried out. An answer of the owner, refusals
 // included, is never repeated.
 //
+// A call is made only once the owner has confirmed the id in this run, and
+// from then on it is the grid's realm, too: a node of another mesh finds out,
+// asks nothing, and stays unready as WrongMesh.
+//
 // The id decides what a data directory may be used for. An owner makes up an
 // id, the first command of all, in a directory that has none; one that has an
 // id and no index, or another node's id, is refused as WrongMesh. A node that

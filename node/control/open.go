@@ -160,6 +160,7 @@ func (c *Control) openRemote(o *Options) error {
 func (c *Control) adopt(id string) error {
 	switch known := c.Deployment(); {
 	case known == id:
+		c.confirmed.Store(true)
 		return nil
 	case known != "":
 		return fault.New(fault.WrongMesh, "mesh", "node %s belongs to mesh %s, and the data directory %s to %s", c.owner, id, c.dir, known)
@@ -167,9 +168,10 @@ func (c *Control) adopt(id string) error {
 		return fault.New(fault.WrongMesh, "mesh", "node %s gives its id as %.100q, which is none", c.owner, id)
 	}
 	if err := saveDeployment(c.fs, c.dir, id); err != nil {
-		return fmt.Errorf("data directory %s: %w", c.dir, err)
+		return fault.Wrap(fault.Unavailable, "data directory "+c.dir, err)
 	}
 	c.deployment.Store(&id)
+	c.confirmed.Store(true)
 	c.log.Info("the mesh has an id", "deployment", id, "owner", c.owner)
 	return nil
 }

@@ -24,6 +24,8 @@ type outcome struct {
 	Epoch   uint64  `msg:"e"`
 	Bucket  *Bucket `msg:"b,omitempty"`
 	Fates   []byte  `msg:"f,omitempty"` // DeleteRecords: a fate for every key
+
+	Replaced bool `msg:"rp,omitempty"` // PutRecord: there was a record of that key
 }
 
 // What became of a key of DeleteRecords.
@@ -53,7 +55,7 @@ func (o *outcome) result(cmd *Command) (res *Result, left []string, err error) {
 	switch {
 	case cmd.PutRecord != nil:
 		rec := stored(&cmd.PutRecord.Record, o.LogTime)
-		res.Record = &rec
+		res.Record, res.Replaced = &rec, o.Replaced
 	case cmd.DeleteRecords != nil:
 		keys := cmd.DeleteRecords.Keys
 		if len(o.Fates) != len(keys) {

@@ -16,8 +16,8 @@ const (
 func (z *outcome) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(8)
-	var zb0001Mask uint8 /* 8 bits */
+	zb0001Len := uint32(9)
+	var zb0001Mask uint16 /* 9 bits */
 	_ = zb0001Mask
 	if z.Refused == false {
 		zb0001Len--
@@ -42,6 +42,10 @@ func (z *outcome) MarshalMsg(b []byte) (o []byte, err error) {
 	if z.Fates == nil {
 		zb0001Len--
 		zb0001Mask |= 0x80
+	}
+	if z.Replaced == false {
+		zb0001Len--
+		zb0001Mask |= 0x100
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -91,6 +95,11 @@ func (z *outcome) MarshalMsg(b []byte) (o []byte, err error) {
 			// string "f"
 			o = append(o, 0xa1, 0x66)
 			o = msgp.AppendBytes(o, z.Fates)
+		}
+		if (zb0001Mask & 0x100) == 0 { // if not omitted
+			// string "rp"
+			o = append(o, 0xa2, 0x72, 0x70)
+			o = msgp.AppendBool(o, z.Replaced)
 		}
 	}
 	return
@@ -193,6 +202,12 @@ func (z *outcome) UnmarshalMsg(bts []byte) (o []byte, err error) {
 			}
 			copy(z.Fates, bts[:zb0002])
 			bts = bts[zb0002:]
+		case "rp":
+			z.Replaced, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Replaced")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -213,6 +228,6 @@ func (z *outcome) Msgsize() (s int) {
 	} else {
 		s += z.Bucket.Msgsize()
 	}
-	s += 2 + msgp.BytesPrefixSize + len(z.Fates)
+	s += 2 + msgp.BytesPrefixSize + len(z.Fates) + 3 + msgp.BoolSize
 	return
 }

@@ -87,12 +87,12 @@ func (c *Control) serveFollow(_ context.Context, g *greeting) (*standing, error)
 // and the deadline of ctx, and tries again: a command's request id makes that
 // safe also where the connection was lost in the middle of a call.
 func ask[Req, Resp any](ctx context.Context, c *Control, call func(context.Context, *grid.Connection, *Req) (*Resp, error), req *Req) (*Resp, error) {
-	if err := c.Ready(); fault.KindOf(err) == fault.WrongMesh && err != nil {
-		return nil, err
-	}
 	inner, cancel := context.WithTimeout(ctx, longestCall)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
+	if err := c.awaitOwner(ctx, inner); err != nil {
+		return nil, err
+	}
 	var until time.Time // when patience ends; zero while the owner is there
 	begun := false      // the owner may have begun one of the tries
 	for pause := retryMin; ; pause = min(2*pause, retryMax) {
@@ -117,6 +117,31 @@ func ask[Req, Resp any](ctx context.Context, c *Control, call func(context.Conte
 		if !c.pause(inner, until, pause) {
 			_, changes := any(req).(*Command)
 			return nil, c.giveUp(ctx, err, begun && changes)
+		}
+	}
+}
+
+// awaitOwner waits, as ask does, until follow has met the owner, and fails at
+// once where that is the owner of another mesh, or no owner.
+func (c *Control) awaitOwner(ctx, inner context.Context) error {
+	inner, cancel := context.WithTimeout(inner, patience)
+	defer cancel()
+	for {
+		c.mu.Lock()
+		err, changed := c.unready, c.changed
+		c.mu.Unlock()
+		switch kind := fault.KindOf(err); {
+		case err != nil && kind == fault.WrongMesh:
+			return err
+		case c.confirmed.Load():
+			return nil
+		case err != nil && kind != fault.Waiting:
+			return err
+		}
+		select {
+		case <-changed:
+		case <-inner.Done():
+			return c.giveUp(ctx, err, false)
 		}
 	}
 }
