@@ -94,7 +94,7 @@ func (m *model) execute(c *Command, out *outcome) fault.Kind {
 		}
 		delete(m.buckets, b.Name)
 	case c.PutRecord != nil:
-		return m.put(c.PutRecord)
+		return m.put(c.PutRecord, out)
 	case c.DeleteRecords != nil:
 		return m.delete(c.DeleteRecords, out)
 	case c.JoinNode != nil:
@@ -109,7 +109,7 @@ func (m *model) execute(c *Command, out *outcome) fault.Kind {
 	return 0
 }
 
-func (m *model) put(c *PutRecord) fault.Kind {
+func (m *model) put(c *PutRecord, out *outcome) fault.Kind {
 	b, ok := m.buckets[c.BucketName]
 	if !ok || b.ID != c.BucketID {
 		return fault.BucketNotFound
@@ -127,6 +127,7 @@ func (m *model) put(c *PutRecord) fault.Kind {
 			return fault.Conflict
 		}
 	}
+	out.Replaced = exists
 	m.drop(old, c.Record.Segments)
 	m.records[b.ID][c.Record.Key] = stored(&c.Record, m.logTime)
 	for _, s := range c.Record.Segments {

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -29,10 +28,6 @@ func (d *door) servePut(w http.ResponseWriter, r *http.Request, t target) error 
 	if err != nil {
 		return err
 	}
-	replaces, err := d.replaces(r, &req)
-	if err != nil {
-		return err
-	}
 	up := &upload{door: d, body: r.Body, control: http.NewResponseController(w), left: d.maxObjectBytes}
 	info, err := d.objects.Put(r.Context(), req, up, func() ([]object.Checksum, error) {
 		trailing, err := parseDigests(r.Trailer)
@@ -43,30 +38,12 @@ func (d *door) servePut(w http.ResponseWriter, r *http.Request, t target) error 
 	}
 	identify(w.Header(), info)
 	set(w.Header(), "Repr-Digest", formatDigest(info.SHA256))
-	if replaces {
+	if info.Replaced { // RFC 9110, 9.3.4
 		w.WriteHeader(http.StatusNoContent)
 	} else {
 		w.WriteHeader(http.StatusCreated)
 	}
 	return nil
-}
-
-// replaces says whether a PUT that succeeds will have replaced an object: the
-// difference between 204 and 201 (RFC 9110, 9.3.4). Conditions may promise one
-// or the other; else it is what is there now, so that of two first puts at once
-// both may be told that they have made the object.
-func (d *door) replaces(r *http.Request, req *object.PutRequest) (bool, error) {
-	switch {
-	case len(req.Conditions.IfMatch) > 0:
-		return true, nil
-	case slices.Contains(req.Conditions.IfNoneMatch, "*"):
-		return false, nil
-	}
-	_, err := d.objects.Stat(r.Context(), req.Bucket, req.Key, object.Conditions{})
-	if fault.KindOf(err) == fault.ObjectNotFound {
-		return false, nil
-	}
-	return true, err
 }
 
 // putRequest reads everything about an upload but its body.

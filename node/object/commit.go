@@ -70,15 +70,28 @@ func (s *Service) commitRecord(ctx context.Context, bucket *control.Bucket, birt
 		result, err := s.o.Index.Propose(ctx, cmd)
 		switch {
 		case err == nil:
-			return infoOf(bucket.Name, result.Record), false, nil
+			info := infoOf(bucket.Name, result.Record)
+			info.Replaced = result.Replaced
+			return info, false, nil
 		case refusedByIndex(err), notProposed(err) && !unknown:
 			return nil, false, err
 		}
 		unknown = true
 		if pause(ctx) != nil {
-			return nil, true, err
+			return nil, true, unknownOutcome("object "+bucket.Name+"/"+r.Key, err)
 		}
 	}
+}
+
+// unknownOutcome is the error of a commit that nobody knows the outcome of. The
+// deadline of the attempts is this package's, and must not look like the
+// caller's.
+func unknownOutcome(subject string, err error) error {
+	switch fault.KindOf(err) {
+	case fault.Deadline, fault.Canceled:
+		return &fault.Error{Kind: fault.Unavailable, Subject: subject, Detail: "the index doesn't say whether it was stored", Err: err}
+	}
+	return err
 }
 
 // refusedByIndex says that an error is the index's own answer to a command,

@@ -44,6 +44,7 @@ type Info struct {
 	SHA256      []byte            // 32 bytes
 	CRC32C      uint32            // of the whole object, Castagnoli
 	CRC64NVME   uint64            // of the whole object
+	Replaced    bool              // of a put and a copy: there was an object of that key before
 }
 
 // Conditions restrict a call to a state of the object (RFC 9110, 13.1).
