@@ -58,7 +58,7 @@ type Node struct {
 	grpcServer             *grpc.Server
 	httpServer, peerServer *http.Server
 
-	agreed  atomic.Pointer[control.Control] // control, for the grid, which asks for the deployment before the index is open
+	agreed  atomic.Pointer[control.Control] // control, for the grid, which asks for the realm before the index is open
 	drives  atomic.Pointer[[]*dataio.Drive] // set by form
 	ready   chan struct{}                   // closed when formed
 	waiting atomic.Pointer[error]           // why it is not ready; nil once it is
@@ -191,7 +191,7 @@ func (n *Node) openGrid(ctx context.Context) error {
 		Hosts:   hosts,
 		Secrets: func() [][]byte { return secrets },
 		TLS:     tlsConf,
-		Realm:   n.deployment,
+		Realm:   n.realm,
 		Hooks:   grid.Hooks{Logger: n.log},
 	})
 	if err != nil {
@@ -215,10 +215,11 @@ func (n *Node) nodeName(host string) string {
 	return host
 }
 
-// deployment is the mesh's id, "" until it is agreed.
-func (n *Node) deployment() string {
+// realm is the mesh's id for the grid, "" until the owner of the index has
+// confirmed it: a node of another mesh is let in so far that it can be told.
+func (n *Node) realm() string {
 	if c := n.agreed.Load(); c != nil {
-		return c.Deployment()
+		return c.Realm()
 	}
 	return ""
 }
@@ -303,7 +304,7 @@ func (n *Node) openServices(context.Context) error {
 		return err
 	}
 	objects, err := object.New(object.Options{
-		Self: n.cfg.Name, Deployment: n.deployment, Index: n.control, Topology: n.control.Topology,
+		Self: n.cfg.Name, Deployment: n.control.Deployment, Index: n.control, Topology: n.control.Topology,
 		Grid: n.grid, Conn: n.conn, Secrets: func() [][]byte { return secrets }, TLS: tlsConf,
 		Log: n.log, Hooks: n.instruments.objectHooks(),
 	})

@@ -210,13 +210,13 @@ func TestSurvivesRestart(t *testing.T) {
 	makeBucket(t, nodes[0], "kept")
 	body := randomBytes(300 << 10)
 	expect(t, http.StatusCreated, http.MethodPut, nodes[0].url("/data/kept/it"), bytes.NewReader(body))
-	deployment := nodes[0].deployment()
+	deployment := nodes[0].control.Deployment()
 	for _, r := range nodes {
 		r.stop(t)
 	}
 	nodes = startMesh(t, dir, 3)
 	for _, r := range nodes {
-		if got := r.deployment(); got != deployment {
+		if got := r.control.Deployment(); got != deployment {
 			t.Errorf("deployment of %s: %s, before the restart %s", r.cfg.Name, got, deployment)
 		}
 		if got := expect(t, http.StatusOK, http.MethodGet, r.url("/data/kept/it"), nil); !bytes.Equal(got, body) {

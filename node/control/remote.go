@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -202,10 +203,16 @@ func (c *Control) waitingFor(cause error) error {
 	return &fault.Error{Kind: fault.Waiting, Subject: "node " + c.owner, Detail: detail, Retry: time.Second, Err: cause}
 }
 
-// missed says, once until the owner is reached again, that it is waited for.
+// missed says, once until the owner is reached again, that it is waited for. A
+// mesh starts one node at a time: only the loss of one that was there is worth a
+// warning.
 func (c *Control) missed(err error) {
 	if !c.waiting.Swap(true) {
-		c.log.Warn("waiting for the node that holds the index", "owner", c.owner, "error", err)
+		level := slog.LevelInfo
+		if c.Realm() != "" {
+			level = slog.LevelWarn
+		}
+		c.log.Log(c.ctx, level, "waiting for the node that holds the index", "owner", c.owner, "error", err)
 	}
 }
 
