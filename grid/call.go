@@ -27,7 +27,8 @@ func (c *Connection) Request(ctx context.Context, h HandlerID, req []byte) ([]by
 }
 
 // AppendRequest is Request for a caller that reuses its memory: the answer
-// is appended to dst, and the extended slice returned. On an error dst is
+// is appended to dst, and the extended slice returned. The memory that a large
+// answer arrived in is recycled. On an error dst is
 // returned as it was; its spare capacity may have been written to.
 func (c *Connection) AppendRequest(ctx context.Context, h HandlerID, dst, req []byte) ([]byte, error) {
 	if dst == nil {
@@ -187,6 +188,10 @@ func (s *session) call(ctx context.Context, sl *slot, l lane) ([]byte, error) {
 // complete takes the outcome out of a delivered slot and releases it.
 func (s *session) complete(sl *slot) ([]byte, error) {
 	resp, err := sl.resp, sl.err
+	if sl.whole {
+		resp = append(sl.dst, sl.resp...)
+		Recycle(sl.resp)
+	}
 	if err == nil && sl.item.state.Load() == itemSent {
 		s.slots.release(sl)
 	} else {

@@ -2,9 +2,7 @@ package grid
 
 import (
 	"encoding/binary"
-	"strings"
 	"time"
-	"unsafe"
 )
 
 // dispatch acts on one frame. It runs in the reader: nothing here waits. An
@@ -99,8 +97,8 @@ func (s *session) pipeOf(id uint64, ours bool) *Pipe {
 type partial struct {
 	h        header
 	total    int
-	budget   int             // of the session's reassembly budget; streams have their window
-	buf      strings.Builder // grown once and without clearing, unlike a slice
+	budget   int    // of the session's reassembly budget; streams have their window
+	buf      []byte // from newBuffer; larger messages of streams grow it
 	deadline time.Time
 	meta     []byte
 	window   [2]uint32
@@ -125,8 +123,7 @@ func (s *session) begin(h header, f first) error {
 		p.meta = append([]byte(nil), f.meta...)
 	}
 	p.window = [2]uint32{f.windowBytes, f.windowMessages}
-	p.buf.Grow(room)
-	p.buf.Write(f.payload)
+	p.buf = append(newBuffer(room)[:0], f.payload...)
 	if s.partials == nil {
 		s.partials = make(map[uint64]*partial)
 	}
@@ -153,17 +150,16 @@ func (s *session) onMore(h header, body []byte, ours bool) error {
 	if p == nil || p.h.id != h.id {
 		return nil // its call is over, or it was refused
 	}
-	left := p.total - p.buf.Len()
+	left := p.total - len(p.buf)
 	if len(body) > left || (h.flags&flagMore != 0) != (len(body) < left) || len(body) == 0 {
 		return violation("a message is not as long as announced")
 	}
-	p.buf.Write(body)
+	p.buf = append(p.buf, body...)
 	if h.flags&flagMore != 0 {
 		return nil
 	}
 	s.drop(h.id)
-	text := p.buf.String()
-	msg := unsafe.Slice(unsafe.StringData(text), len(text)) // ours alone: the builder is dropped
+	msg := p.buf // ours alone
 	switch p.h.typ {
 	case frameReply:
 		s.deliverReply(p.h.id, msg, true, false)
@@ -229,8 +225,9 @@ func (s *session) deliverReply(id uint64, msg []byte, owned, isNil bool) {
 	switch {
 	case isNil:
 		sl.resp = sl.dst
-	case owned && sl.dst == nil:
+	case owned:
 		sl.resp = msg
+		sl.whole = sl.dst != nil // the caller copies, not the reader
 	case sl.dst == nil:
 		sl.resp = newMessage(msg)
 	default:

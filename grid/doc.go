@@ -17,7 +17,7 @@
 //
 // A call is on one session, and dies with it. Input is borrowed until the
 // call returns, also when it is cancelled; what is received belongs to the
-// receiver for good. Errors keep their kind across the wire and work with
+// receiver for good, unless it gives it to Recycle. Errors keep their kind across the wire and work with
 // errors.Is and errors.As; NotExecuted tells what can be retried blindly. A
 // stream ends cleanly only by an explicit end. Everything is bounded: queues
 // and windows in bytes, calls in number.
@@ -34,6 +34,7 @@
 //	work.go                     the goroutines that handlers run in
 //	queue.go, write.go          the writer role, lanes and their shares
 //	batch.go, segment.go        how bytes are laid out for one write
+//	recycle.go                  the memory of what is received
 //	pipe.go, send.go, open.go   streams: life and receiving, sending, opening
 //	stream.go                   the channel form over them
 //	keepalive.go, close.go      the end: of silent peers, and of everything

@@ -114,13 +114,16 @@ func (p *Pipe) Recv(ctx context.Context) ([]byte, error) {
 	}
 }
 
-// RecvAppend is Recv that appends the message to dst.
+// RecvAppend is Recv that appends the message to dst. The memory that a large
+// message arrived in is recycled.
 func (p *Pipe) RecvAppend(ctx context.Context, dst []byte) ([]byte, error) {
 	msg, err := p.Recv(ctx)
 	if err != nil {
 		return dst, err
 	}
-	return append(dst, msg...), nil
+	dst = append(dst, msg...)
+	Recycle(msg)
+	return dst, nil
 }
 
 // taken grants credit for a message that is with the user.

@@ -38,6 +38,8 @@ type slot struct {
 	dst  []byte
 	resp []byte
 	err  error
+
+	whole bool // resp is the answer in memory of its own, to be appended to dst
 }
 
 const slotPageLen = 32
@@ -88,7 +90,7 @@ func (t *slotTable) acquire() *slot {
 // its token if one was sent, and knows that no queue links it.
 func (t *slotTable) release(s *slot) {
 	s.word.Store(slotWord(s.gen, slotFree))
-	s.dst, s.resp, s.err = nil, nil, nil
+	s.dst, s.resp, s.err, s.whole = nil, nil, nil, false
 	s.out = outMessage{}
 	s.pipe.Store(nil)
 	s.item.state.Store(itemIdle)

@@ -22,6 +22,7 @@ const (
 	echoID grid.HandlerID = iota + 1
 	echoInlineID
 	sinkPullID
+	sinkRecycleID
 	sinkChannelID
 	holdID    // waits for releaseID
 	heldID    // how many wait
@@ -146,6 +147,7 @@ func (n *gridNode) register() error {
 		{ID: echoID, Name: "echo", Single: echo},
 		{ID: echoInlineID, Name: "echo inline", Inline: true, Single: echo},
 		{ID: sinkPullID, Name: "sink", Stream: &grid.StreamHandler{Pull: sinkPull, InCapacity: streamWindow, OutCapacity: 1}},
+		{ID: sinkRecycleID, Name: "sink recycle", Stream: &grid.StreamHandler{Pull: sinkRecycle, InCapacity: streamWindow, OutCapacity: 1}},
 		{ID: sinkChannelID, Name: "sink channel", Stream: &grid.StreamHandler{Handle: sinkChannel, InCapacity: streamWindow, OutCapacity: 1}},
 		{ID: holdID, Name: "hold", Single: func(ctx context.Context, req []byte) ([]byte, error) {
 			held.Add(1)
@@ -170,14 +172,23 @@ func (n *gridNode) register() error {
 }
 
 func sinkPull(ctx context.Context, _ []byte, p *grid.Pipe) error {
+	return sink(ctx, p, func([]byte) {})
+}
+
+func sinkRecycle(ctx context.Context, _ []byte, p *grid.Pipe) error {
+	return sink(ctx, p, grid.Recycle)
+}
+
+func sink(ctx context.Context, p *grid.Pipe, done func([]byte)) error {
 	for count := uint64(0); ; count++ {
-		_, err := p.Recv(ctx)
+		msg, err := p.Recv(ctx)
 		if err == io.EOF {
 			return p.SendOwned(ctx, binary.LittleEndian.AppendUint64(nil, count))
 		}
 		if err != nil {
 			return err
 		}
+		done(msg)
 	}
 }
 
@@ -258,7 +269,11 @@ func (c *gridClient) flow(ctx context.Context) (flow, error) {
 		}
 		return &gridChannelFlow{st}, nil
 	}
-	p, err := c.conn.OpenPipe(ctx, sinkPullID, nil)
+	id := sinkPullID
+	if c.stack == "grid-recycle" {
+		id = sinkRecycleID
+	}
+	p, err := c.conn.OpenPipe(ctx, id, nil)
 	if err != nil {
 		return nil, err
 	}

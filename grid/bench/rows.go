@@ -121,7 +121,7 @@ func allocationRow() row {
 func streamRow(size int) row {
 	r := row{
 		id: "stream-512", title: "stream of 512 B messages, one way",
-		stacks: []string{"rawmux", "grid", "grid-channel", "grpc", "drpc", "yamux", "ttrpc", "nats"},
+		stacks: []string{"rawmux", "grid", "grid-recycle", "grid-channel", "grpc", "drpc", "yamux", "ttrpc", "nats"},
 		main:   messageRate, more: []column{cpuColumn, allocsColumn},
 		goals: []goal{
 			{text: "pull ≥ 0.5 × rawmux", metric: rate, stack: "grid", base: "rawmux", least: 0.5},

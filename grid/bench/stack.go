@@ -63,6 +63,7 @@ func stacks() []stack {
 		{"rawmux-tls", "rawmux over crypto/tls", serveRaw(false), dialRaw},
 		{"grid", "Request; Pipe for streams", serveGrid, dialGrid},
 		{"grid-append", "AppendRequest into a reused buffer", serveGrid, dialGrid},
+		{"grid-recycle", "streams whose sink gives received memory back", serveGrid, dialGrid},
 		{"grid-inline", "AppendRequest to a handler declared Inline", serveGrid, dialGrid},
 		{"grid-channel", "streams by channels at both ends", serveGrid, dialGrid},
 		{"grid-tls", "grid over https", serveGrid, dialGrid},
