@@ -233,8 +233,10 @@ func (d cliDoor) get(t *testing.T, node int, c *corpus, names []string) {
 // dataDoor is plain HTTP, as curl speaks it.
 type dataDoor struct{ m meshUnderTest }
 
-func (d dataDoor) url(node int, name string) string {
-	u := url.URL{Scheme: "http", Host: d.m.http(node), Path: "/data/real/" + name}
+func (d dataDoor) url(node int, name string) string { return d.at(node, "real", name) }
+
+func (d dataDoor) at(node int, bucket, key string) string {
+	u := url.URL{Scheme: "http", Host: d.m.http(node), Path: "/data/" + bucket + "/" + key}
 	return u.String()
 }
 
