@@ -125,7 +125,7 @@ func (c *Connection) ready(ctx context.Context, op string, h HandlerID) (*sessio
 // maxOut is the largest payload both ends allow.
 func (s *session) maxOut() int { return min(s.peer.maxMessage, s.m.o.MaxMessage) }
 
-// reserve takes room in the session's queue, waiting for it if need be.
+// reserve takes room in the session's queue, waiting in line if need be.
 func (s *session) reserve(ctx context.Context, op string, h HandlerID, n int64) error {
 	if s.room.tryTake(n) {
 		return nil
@@ -136,18 +136,16 @@ func (s *session) reserve(ctx context.Context, op string, h HandlerID, n int64) 
 	if ctx.Value(noWaitKey{}) != nil {
 		return &Error{Op: op, Host: s.peer.name, Handler: h, Err: ErrOverloaded, notExecuted: true, retryAfter: 100 * time.Millisecond}
 	}
-	for {
-		freed := s.room.wait()
-		if s.room.tryTake(n) {
-			return nil
-		}
-		select {
-		case <-freed:
-		case <-ctx.Done():
-			return fail(ctx.Err())
-		case <-s.dead:
-			return fail(s.cause)
-		}
+	w := s.room.enter(n)
+	select {
+	case <-w.granted:
+		return nil
+	case <-ctx.Done():
+		s.room.giveUp(w)
+		return fail(ctx.Err())
+	case <-s.dead:
+		s.room.giveUp(w)
+		return fail(s.cause)
 	}
 }
 

@@ -33,6 +33,7 @@
 //	serve.go, context.go        the peer's calls, and what handlers see
 //	work.go                     the goroutines that handlers run in
 //	queue.go, write.go          the writer role, lanes and their shares
+//	room.go                     the bound of what waits to be written
 //	batch.go, segment.go        how bytes are laid out for one write
 //	recycle.go                  the memory of what is received
 //	pipe.go, send.go, open.go   streams: life and receiving, sending, opening
