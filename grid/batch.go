@@ -5,6 +5,7 @@ import (
 	"hash/crc32"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/gobwas/ws"
 )
@@ -30,6 +31,7 @@ type batch struct {
 	bulk     int        // payload bytes that count against the session window
 	freed    int64      // queue bytes that this batch makes room for
 	messages uint64     // for the counters
+	now      time.Time  // when the first deadline was put in
 	segments []*segment // to recycle after the write
 	vector   net.Buffers
 	spine    net.Buffers // vector's memory: writing consumes the former
@@ -48,6 +50,7 @@ func (b *batch) reset() {
 	clear(b.refs)
 	b.refs = b.refs[:0]
 	b.refBytes, b.bulk, b.freed, b.messages = 0, 0, 0, 0
+	b.now = time.Time{}
 }
 
 // size is the payload so far.
@@ -208,11 +211,20 @@ func (b *batch) appendExtras(h *header, m *outMessage) {
 	}
 	if !m.deadline.IsZero() {
 		h.flags |= flagDeadline
-		b.buf = binary.LittleEndian.AppendUint64(b.buf, remainingMicros(m.deadline))
+		b.buf = binary.LittleEndian.AppendUint64(b.buf, b.remainingMicros(m.deadline))
 	}
 	if meta := m.meta(); meta != nil {
 		h.flags |= flagMeta
 		b.buf = binary.LittleEndian.AppendUint16(b.buf, uint16(len(meta)))
 		b.buf = append(b.buf, meta...)
 	}
+}
+
+// remainingMicros is what remains of a call's time. All calls of a batch leave
+// at once: the clock is read for the first of them.
+func (b *batch) remainingMicros(deadline time.Time) uint64 {
+	if b.now.IsZero() {
+		b.now = time.Now()
+	}
+	return uint64(max(deadline.Sub(b.now).Microseconds(), 1))
 }

@@ -46,13 +46,13 @@ func (c *Connection) request(ctx context.Context, h HandlerID, dst, req []byte) 
 	if hooks.CallStart == nil && hooks.CallEnd == nil {
 		return c.doRequest(ctx, h, dst, req)
 	}
-	info, start := c.callInfo(h, len(req), false), time.Now()
+	info, start := c.callInfo(h, len(req), false), c.m.elapsed()
 	if hooks.CallStart != nil {
 		ctx = hooks.CallStart(ctx, info)
 	}
 	resp, err := c.doRequest(ctx, h, dst, req)
 	if hooks.CallEnd != nil {
-		hooks.CallEnd(ctx, info, CallResult{Duration: time.Since(start), Size: len(resp) - len(dst), Err: err})
+		hooks.CallEnd(ctx, info, CallResult{Duration: c.m.elapsed() - start, Size: len(resp) - len(dst), Err: err})
 	}
 	return resp, err
 }

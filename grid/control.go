@@ -3,7 +3,6 @@ package grid
 import (
 	"encoding/binary"
 	"sync/atomic"
-	"time"
 )
 
 // control is a frame without user payload. Credits are computed when they are
@@ -97,8 +96,4 @@ func (s *session) sendNumbered(typ frameType, handler uint16, body []byte) {
 	c.handler = handler
 	s.push(&c.item)
 	s.kick(s.underWay())
-}
-
-func remainingMicros(deadline time.Time) uint64 {
-	return uint64(max(time.Until(deadline).Microseconds(), 1))
 }

@@ -111,7 +111,7 @@ func partialKey(id uint64) uint64 { return id&originAcceptor | uint64(idIndex(id
 // begin starts to put a message together.
 func (s *session) begin(h header, f first) error {
 	s.drop(h.id)
-	p := &partial{h: h, total: int(f.total), deadline: deadlineIn(f.remainingMicros)}
+	p := &partial{h: h, total: int(f.total), deadline: s.deadlineIn(f.remainingMicros)}
 	room := min(p.total, 1<<20)
 	if h.typ != frameData {
 		if s.partialIn > 0 && s.partialIn+p.total > s.m.o.ReassemblyBudget {
@@ -181,7 +181,7 @@ func (s *session) onCall(h header, body []byte) error {
 	}
 	s.openedIn.Add(1)
 	if h.flags&flagMore == 0 {
-		return s.admit(h, f, deadlineIn(f.remainingMicros), false)
+		return s.admit(h, f, s.deadlineIn(f.remainingMicros), false)
 	}
 	if int(f.total) > s.m.o.MaxMessage {
 		return s.refuse(h.id, wireError{Kind: kindTooLarge, NotExecuted: true})
@@ -189,11 +189,16 @@ func (s *session) onCall(h header, body []byte) error {
 	return s.begin(h, f)
 }
 
-func deadlineIn(micros uint64) time.Time {
+// deadlineIn makes a deadline of what remains of a call's time. All calls of a
+// batch arrive at once: the clock is read for the first of them.
+func (s *session) deadlineIn(micros uint64) time.Time {
 	if micros == 0 {
 		return time.Time{}
 	}
-	return time.Now().Add(time.Duration(min(micros, 1<<50)) * time.Microsecond)
+	if s.arrived.IsZero() {
+		s.arrived = time.Now()
+	}
+	return s.arrived.Add(time.Duration(min(micros, 1<<50)) * time.Microsecond)
 }
 
 func (s *session) onReply(h header, body []byte, ours bool) error {

@@ -3,7 +3,6 @@ package grid
 import (
 	"context"
 	"encoding/binary"
-	"time"
 )
 
 // OpenPipe is NewStream without channels: the caller sends and receives
@@ -13,7 +12,7 @@ func (c *Connection) OpenPipe(ctx context.Context, h HandlerID, payload []byte) 
 	if hooks.CallStart == nil && hooks.CallEnd == nil {
 		return c.openPipe(ctx, h, payload)
 	}
-	info, start := c.callInfo(h, len(payload), true), time.Now()
+	info, start := c.callInfo(h, len(payload), true), c.m.elapsed()
 	if hooks.CallStart != nil {
 		ctx = hooks.CallStart(ctx, info)
 	}
@@ -22,11 +21,11 @@ func (c *Connection) OpenPipe(ctx context.Context, h HandlerID, payload []byte) 
 		return p, err
 	}
 	if err != nil {
-		hooks.CallEnd(ctx, info, CallResult{Duration: time.Since(start), Err: err})
+		hooks.CallEnd(ctx, info, CallResult{Duration: c.m.elapsed() - start, Err: err})
 		return p, err
 	}
 	p.onEnd(func(err error) {
-		hooks.CallEnd(ctx, info, CallResult{Duration: time.Since(start), Err: err})
+		hooks.CallEnd(ctx, info, CallResult{Duration: c.m.elapsed() - start, Err: err})
 	})
 	return p, nil
 }

@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"io"
 	"net"
+	"time"
 
 	"github.com/gobwas/ws"
 )
@@ -225,6 +226,7 @@ func (s *session) readBatch(b []byte) error {
 		b = b[:n]
 	}
 	s.count.batchesIn.Add(1)
+	s.arrived = time.Time{}
 	messages := uint64(0)
 	for len(b) > 0 {
 		if len(b) < headerLen {

@@ -21,8 +21,8 @@ type servedCall struct {
 	payload []byte
 	cost    int64 // of the session's inbound budget
 	out     outMessage
-	start   time.Time
-	inline  bool // runs in the reader
+	start   time.Duration // Manager.elapsed, for ServeEnd
+	inline  bool          // runs in the reader
 }
 
 var servedPool = sync.Pool{New: func() any {
@@ -162,18 +162,19 @@ func (c *servedCall) serveSingle() {
 
 // begin and end frame the handler, for hooks, limits and Close.
 func (c *servedCall) begin() {
-	if hooks := &c.s.m.o.Hooks; hooks.ServeStart != nil || hooks.ServeEnd != nil {
-		c.start = time.Now()
-		if hooks.ServeStart != nil {
-			c.user = hooks.ServeStart(c.ctx, c.info())
-		}
+	hooks := &c.s.m.o.Hooks
+	if hooks.ServeEnd != nil {
+		c.start = c.s.m.elapsed()
+	}
+	if hooks.ServeStart != nil {
+		c.user = hooks.ServeStart(c.ctx, c.info())
 	}
 }
 
 func (c *servedCall) end(size int, err error) {
 	s := c.s
 	if hooks := &s.m.o.Hooks; hooks.ServeEnd != nil {
-		hooks.ServeEnd(c.user, c.info(), CallResult{Duration: time.Since(c.start), Size: size, Err: err})
+		hooks.ServeEnd(c.user, c.info(), CallResult{Duration: s.m.elapsed() - c.start, Size: size, Err: err})
 	}
 	c.ctx.finish(context.Canceled)
 	c.reg.inFlight.Add(-1)

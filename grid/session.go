@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // session is one socket and everything that lives and dies with it: ids,
@@ -55,6 +56,7 @@ type session struct {
 	openedIn  atomic.Uint64 // the peer's calls that began to arrive
 	tasks     []*servedCall
 	bulkOwed  control
+	arrived   time.Time // when the batch did, once somebody had to know
 	kicked    bool
 
 	// Life.
