@@ -134,21 +134,21 @@ func proof(secret []byte, role string, helloMsg, welcomeMsg []byte) []byte {
 // prove makes our proof with the first secret; nil without secrets.
 func (h *handshaker) prove(role string, helloMsg, welcomeMsg []byte) []byte {
 	secrets := h.m.secrets()
-	if len(secrets) == 0 {
+	if len(secrets) == 0 || len(secrets[0]) == 0 {
 		return nil
 	}
 	return proof(secrets[0], role, helloMsg, welcomeMsg)
 }
 
-// verify checks the other end's proof against every secret.
+// verify checks the other end's proof against every secret. Secrets that give
+// none, or an empty one, let nobody in.
 func (h *handshaker) verify(got []byte, role string, helloMsg, welcomeMsg []byte) bool {
-	secrets := h.m.secrets()
-	if len(secrets) == 0 {
+	if h.m.o.Secrets == nil {
 		return true // its certificate was checked instead, or nothing is asked for
 	}
 	ok := false
-	for _, secret := range secrets {
-		ok = hmac.Equal(got, proof(secret, role, helloMsg, welcomeMsg)) || ok
+	for _, secret := range h.m.secrets() {
+		ok = len(secret) > 0 && hmac.Equal(got, proof(secret, role, helloMsg, welcomeMsg)) || ok
 	}
 	return ok
 }

@@ -105,7 +105,8 @@ func (m *Manager) Connection(name string) *Connection {
 	return c
 }
 
-// AddHost makes a host known and connects to it. A known host is no error.
+// AddHost makes a host known and connects to it. A known host is no error; a
+// plaintext host that nothing could prove itself by is one.
 func (m *Manager) AddHost(name string) error {
 	h, err := parseHost(name)
 	if err != nil {
@@ -119,6 +120,9 @@ func (m *Manager) AddHost(name string) error {
 	conns := *m.conns.Load()
 	if conns[h.name] != nil {
 		return nil
+	}
+	if !h.secure && m.o.Secrets == nil && !m.o.Insecure {
+		return fmt.Errorf("grid: host %s: over plaintext and without Secrets it could not prove who it is (set Insecure to allow that)", h.name)
 	}
 	c := newConnection(m, h)
 	c.life, c.end = context.WithCancel(m.life)
