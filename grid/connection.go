@@ -118,17 +118,20 @@ func (c *Connection) whyDown() error {
 	return ErrDisconnected
 }
 
-// WaitConnected returns when a session is up, when ctx ends, when the host
-// is removed or when the manager closes.
+// WaitConnected returns when a session is up whose peer is not going away,
+// when ctx ends, when the host is removed or when the manager closes.
 func (c *Connection) WaitConnected(ctx context.Context) error {
 	c = c.resolve()
 	for {
 		c.mu.Lock()
 		state, changed := c.state, c.changedLocked()
+		draining := c.current != nil && c.current.going.Load()
 		c.mu.Unlock()
 		switch state {
 		case StateConnected:
-			return nil
+			if !draining { // its calls would fail, and who tries again would spin
+				return nil
+			}
 		case StateUnknown, StateClosed:
 			return &Error{Op: "wait", Host: c.host, Err: c.whyDown(), notExecuted: true}
 		}
