@@ -177,10 +177,23 @@ func (s *session) call(ctx context.Context, sl *slot, l lane) ([]byte, error) {
 		<-sl.done // the reader is just putting the answer in
 	}
 	resp, err := s.complete(sl)
-	if ctx.Err() != nil {
-		return nil, &Error{Op: "request", Host: s.peer.name, Handler: h, Err: ctx.Err(), notExecuted: NotExecuted(err)}
+	if cause := endOf(ctx, err); cause != nil {
+		return nil, &Error{Op: "request", Host: s.peer.name, Handler: h, Err: cause, notExecuted: NotExecuted(err)}
 	}
 	return resp, err
+}
+
+// endOf is the error of a context that has ended. One whose deadline has
+// passed counts as ended where a call has failed: the peer may have noticed
+// before our own timer ran.
+func endOf(ctx context.Context, failure error) error {
+	if err := ctx.Err(); err != nil || failure == nil {
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return nil
 }
 
 // complete takes the outcome out of a delivered slot and releases it.
@@ -205,12 +218,13 @@ func (s *session) abandon(sl *slot) (notExecuted bool) {
 	id := sl.out.id
 	answered := sl.err != nil
 	linked, started, complete := sl.detach()
+	if linked {
+		return true // the writer's: see takeCall
+	}
 	if started && !(complete && answered) && !s.isDead() {
 		s.send(frameCancel, id, nil)
 	}
-	if !linked {
-		s.slots.release(sl)
-	}
+	s.slots.release(sl)
 	return !complete
 }
 

@@ -110,7 +110,9 @@ func partialKey(id uint64) uint64 { return id&originAcceptor | uint64(idIndex(id
 
 // begin starts to put a message together.
 func (s *session) begin(h header, f first) error {
-	s.drop(h.id)
+	if old := s.partials[partialKey(h.id)]; old != nil {
+		s.drop(old.h.id)
+	}
 	p := &partial{h: h, total: int(f.total), deadline: s.deadlineIn(f.remainingMicros)}
 	room := min(p.total, 1<<20)
 	if h.typ != frameData {
@@ -137,7 +139,7 @@ func (s *session) drop(id uint64) {
 	if len(s.partials) == 0 {
 		return
 	}
-	if p := s.partials[partialKey(id)]; p != nil {
+	if p := s.partials[partialKey(id)]; p != nil && p.h.id == id {
 		s.partialIn -= p.budget
 		delete(s.partials, partialKey(id))
 	}

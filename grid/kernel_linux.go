@@ -12,6 +12,9 @@ import (
 const unsentLimit = 128 << 10
 
 func boundKernelQueue(conn net.Conn) {
+	if over, ok := conn.(interface{ NetConn() net.Conn }); ok { // TLS
+		conn = over.NetConn()
+	}
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok {
 		return

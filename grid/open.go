@@ -117,8 +117,8 @@ func (p *Pipe) waitAccepted(ctx context.Context) error {
 // onAccept is the open reply at the opener.
 func (p *Pipe) onAccept(input bool, windowBytes, windowMessages, outMessages uint32) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.over || p.messages != 0 {
+		p.mu.Unlock()
 		return
 	}
 	p.messages = int(min(max(outMessages, 1), 1<<20))
@@ -130,6 +130,11 @@ func (p *Pipe) onAccept(input bool, windowBytes, windowMessages, outMessages uin
 	}
 	close(p.accepted)
 	signal(p.sendReady)
+	if p.end != nil {
+		p.linkAndUnlock()
+		return
+	}
+	p.mu.Unlock()
 }
 
 // accept makes the serving end of a stream and answers the opening. It runs
@@ -153,6 +158,7 @@ func (s *session) accept(c *servedCall, f first) {
 		reply.flags = flagInput
 	}
 	c.ctx.pipe = p
+	s.accepts.Add(1)
 	s.push(&reply.item)
 	s.kicked = true
 }

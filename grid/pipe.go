@@ -186,6 +186,8 @@ func (p *Pipe) inputEnd() {
 func (p *Pipe) remoteEnd(err error) {
 	if err == nil {
 		err = io.EOF
+	} else if cause := endOf(p.ctx, err); cause != nil {
+		err = p.failed("stream", cause)
 	}
 	p.finish(err, ErrStreamDone)
 }
@@ -226,15 +228,20 @@ func (p *Pipe) close(recv, send error, abrupt bool) {
 		dropped += seg.size()
 		seg.free()
 	}
+	if p.end != nil {
+		dropped += itemCost
+	}
 	p.tail, p.waiting, p.end = nil, 0, nil
 	p.mu.Unlock()
 	if dropped > 0 {
 		p.s.room.release(int64(dropped))
+		p.s.noteQuiet()
 	}
 	if p.slot != nil {
 		p.releaseSlot(abrupt)
-	} else if ctx := p.s.inbound.get(p.id); ctx != nil {
-		p.s.inbound.remove(p.id, ctx)
+	} else if p.s.inbound.take(p.id) != nil && abrupt && !p.s.isDead() {
+		w := wireErrorOf(recv) // we gave up, not the opener, who does not know yet
+		p.s.send(frameError, p.id, w.encode())
 	}
 	close(p.done)
 	signal(p.recvReady)
@@ -267,18 +274,20 @@ func (p *Pipe) releaseSlot(cancel bool) {
 		close(p.accepted)
 	}
 	linked, started, _ := sl.detach()
+	if linked {
+		return // the writer's: see takeCall
+	}
 	if cancel && started && !p.s.isDead() {
 		p.s.send(frameCancel, p.id, nil)
 	}
-	if !linked {
-		p.s.slots.release(sl)
-	}
+	p.s.slots.release(sl)
 }
 
 func (p *Pipe) failed(op string, err error) *Error {
 	return &Error{Op: op, Host: p.s.peer.name, Handler: p.handler, Err: err}
 }
 
-// Cancel ends the stream; the other end sees a cancelled context. A stream
-// that has ended is left as it is.
+// Cancel ends the stream. At the opening end it cancels the handler's context;
+// at the serving end the opener gets a *RemoteError with CodeCanceled. A
+// stream that has ended is left as it is.
 func (p *Pipe) Cancel() { p.abort(context.Canceled) }

@@ -200,6 +200,7 @@ func (s *session) readLoop() error {
 		switch op {
 		case ws.OpBinary:
 			if err := s.readBatch(payload); err != nil {
+				s.discardTasks()
 				return err
 			}
 		case ws.OpPing:
@@ -257,6 +258,15 @@ func (s *session) submitTasks() {
 		clear(s.tasks)
 		s.tasks = s.tasks[:0]
 	}
+}
+
+// discardTasks gives up the requests of a batch that turned out to be wrong.
+func (s *session) discardTasks() {
+	for _, c := range s.tasks {
+		c.discard()
+	}
+	clear(s.tasks)
+	s.tasks = s.tasks[:0]
 }
 
 // flushReader writes what reading has given cause for, once per burst.

@@ -181,6 +181,11 @@ func (p *Pipe) sendEnd(end *pipeEnd) {
 		return
 	}
 	p.end = end
+	p.s.room.used.Add(itemCost)
+	if p.slot != nil && p.messages == 0 {
+		p.mu.Unlock() // behind the open reply: an end must not overtake the opening
+		return
+	}
 	p.linkAndUnlock()
 }
 

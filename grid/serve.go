@@ -115,6 +115,10 @@ func (s *session) refuse(id uint64, w wireError) error {
 
 // run serves the call in a worker.
 func (c *servedCall) run() {
+	if c.ctx.abandoned.Load() {
+		c.discard() // cancelled, or lost with its session, before its turn came
+		return
+	}
 	if c.ctx.pipe != nil {
 		c.serveStream()
 		return
@@ -124,13 +128,28 @@ func (c *servedCall) run() {
 
 // serveSingle calls the handler and queues its answer.
 func (c *servedCall) serveSingle() {
-	s, ctx, reg, inline := c.s, c.ctx, c.reg, c.inline
+	s, inline := c.s, c.inline
 	c.begin()
 	resp, err := c.invokeSingle()
 	if err == nil && len(resp) > s.maxOut() {
 		err = ErrTooLarge
 	}
 	c.end(len(resp), err)
+	queued := c.queueAnswer(resp, err)
+	s.served() // not before its answer is in the queue, or a drain would pass it by
+	switch {
+	case !queued:
+	case inline:
+		s.kicked = true
+	default:
+		s.kick(s.underWay())
+	}
+}
+
+// queueAnswer hands the outcome to the writer. It reports false where nobody
+// wants it any more; otherwise the call is the writer's.
+func (c *servedCall) queueAnswer(resp []byte, err error) bool {
+	s, ctx, reg := c.s, c.ctx, c.reg
 	large := err == nil && len(resp) > chunkLen
 	wanted := !ctx.abandoned.Load()
 	if wanted && !large { // a large answer stays cancellable until it is written
@@ -138,26 +157,28 @@ func (c *servedCall) serveSingle() {
 	}
 	if !wanted || s.isDead() {
 		c.recycle()
-		return
+		return false
 	}
 	c.out = outMessage{typ: frameReply, id: ctx.id, payload: resp, isNil: resp == nil, owned: true}
 	if err != nil {
 		w := wireErrorOf(err)
 		c.out = outMessage{typ: frameError, id: ctx.id, payload: w.encode()}
 	}
-	if inline {
+	if c.inline {
 		s.room.used.Add(int64(c.out.cost())) // the reader never waits
 	} else if !s.room.tryTake(int64(c.out.cost())) && s.reserve(context.Background(), "reply", reg.ID, int64(c.out.cost())) != nil {
 		c.recycle()
-		return
+		return false
 	}
 	c.item.lane = laneOf(reg.Class, len(c.out.payload))
 	s.push(&c.item)
-	if inline {
-		s.kicked = true
-		return
-	}
-	s.kick(s.underWay())
+	return true
+}
+
+// served takes note that a call of the peer's is over but for the writing.
+func (s *session) served() {
+	s.serving.Add(-1)
+	s.noteQuiet()
 }
 
 // begin and end frame the handler, for hooks, limits and Close.
@@ -176,12 +197,24 @@ func (c *servedCall) end(size int, err error) {
 	if hooks := &s.m.o.Hooks; hooks.ServeEnd != nil {
 		hooks.ServeEnd(c.user, c.info(), CallResult{Duration: s.m.elapsed() - c.start, Size: size, Err: err})
 	}
+	c.leave()
+}
+
+// leave gives back what the call has taken but its place in a drain.
+func (c *servedCall) leave() {
 	c.ctx.finish(context.Canceled)
 	c.reg.inFlight.Add(-1)
-	s.budget.Add(-c.cost)
-	s.serving.Add(-1)
-	s.noteQuiet()
-	s.m.running.add(-1)
+	c.s.budget.Add(-c.cost)
+	c.s.m.running.add(-1)
+}
+
+// discard ends a call whose handler has not been and will not be run.
+func (c *servedCall) discard() {
+	s := c.s
+	c.leave()
+	c.s.inbound.remove(c.ctx.id, c.ctx)
+	c.recycle()
+	s.served()
 }
 
 func (c *servedCall) info() CallInfo {
@@ -221,6 +254,12 @@ func wireErrorOf(err error) wireError {
 	case errors.Is(err, ErrOverloaded):
 		retry, _ := RetryAfter(err)
 		return wireError{Kind: kindOverloaded, Message: clip(err.Error()), RetryAfterMS: uint32(retry.Milliseconds())}
+	case errors.Is(err, ErrUnknownHandler): // of a call that the handler made itself, like the next two
+		return wireError{Kind: kindUnknownHandler, Message: clip(err.Error())}
+	case errors.Is(err, ErrUnknownHost):
+		return wireError{Kind: kindUnknownHost, Message: clip(err.Error())}
+	case errors.Is(err, ErrDisconnected):
+		return wireError{Kind: kindDisconnected, Message: clip(err.Error())}
 	case errors.Is(err, context.Canceled):
 		return wireError{Kind: kindHandler, Code: CodeCanceled, Message: clip(err.Error())}
 	case errors.Is(err, context.DeadlineExceeded):

@@ -28,7 +28,8 @@ type session struct {
 	// Our calls and the peer's.
 	slots   slotTable
 	inbound inboundTable
-	serving atomic.Int64 // the peer's calls whose handlers have not returned
+	serving atomic.Int64 // the peer's calls whose answers, or ends, are not queued yet
+	accepts atomic.Int64 // open replies that are not written yet
 	budget  atomic.Int64 // bytes of the requests being served
 
 	// Writing; see write.go. Everything from lists on belongs to the role.
@@ -42,6 +43,7 @@ type session struct {
 	writeMark  atomic.Uint64 // odd while a write blocks
 	direct     *directWriter // nil where a write can't be tried
 	lists      [laneCount]itemList
+	parked     [2]itemList // of the stream and the bulk lane: messages that wait for the peer's reassembly budget
 	batch      batch
 	rest       []byte // of a batch that was begun directly
 	restLen    int
@@ -107,8 +109,8 @@ func newSession(m *Manager, c *Connection, conn net.Conn, info SessionInfo, peer
 	s.refs = isTCP && s.maskKey == [4]byte{}
 	if isTCP {
 		s.direct = newDirectWriter(conn)
-		boundKernelQueue(conn)
 	}
+	boundKernelQueue(conn)
 	s.bulkCredit.Store(int64(peer.window))
 	s.room.limit = int64(m.o.QueueLimit)
 	s.bulkOwed.init(laneControl)

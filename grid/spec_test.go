@@ -29,7 +29,7 @@ func TestWireConstants(t *testing.T) {
 		{"flags", fmt.Sprint(flagMore, flagNil, flagDeadline, flagMeta, flagInput), "1 2 4 8 16"},
 		{"phases", fmt.Sprint(goAwaySoon, goAwayAck, goAwayFinal), "1 2 3"},
 		{"features", fmt.Sprint(featureCRC, featureZeroMask), "1 2"},
-		{"kinds", fmt.Sprint(kindHandler, kindUnknownHandler, kindTooLarge, kindOverloaded, kindGoingAway, kindMalformed), "1 2 3 4 5 6"},
+		{"kinds", fmt.Sprint(kindHandler, kindUnknownHandler, kindTooLarge, kindOverloaded, kindGoingAway, kindMalformed, kindDisconnected, kindUnknownHost), "1 2 3 4 5 6 7 8"},
 		{"codes", fmt.Sprintf("%x %x %x %x %x", CodeUnspecified, CodePanic, CodeCanceled, CodeDeadline, CodeMalformed), "0 ffffffff fffffffe fffffffd fffffffc"},
 		{"origin", originAcceptor, uint64(1) << 63},
 		{"id", makeID(originAcceptor, 0x7fffffff, 9), uint64(0xffffffff00000009)},

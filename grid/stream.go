@@ -167,6 +167,7 @@ func (c *servedCall) serveStream() {
 		w := wireErrorOf(err)
 		p.sendEnd(&pipeEnd{typ: frameError, body: w.encode()})
 	}
+	c.s.served()
 	c.recycle()
 }
 
@@ -188,11 +189,12 @@ func (c *servedCall) invokeStream(p *Pipe) (err error) {
 func (c *servedCall) invokeChannels(p *Pipe, st *StreamHandler) error {
 	out := make(chan []byte, min(st.OutCapacity, maxChannel))
 	outDone := make(chan struct{})
+	var unsent error
 	go func() {
 		defer close(outDone)
 		for msg := range out {
-			if p.SendOwned(c.ctx, msg) != nil {
-				for range out { // nobody reads any more: the handler must not hang
+			if unsent = p.SendOwned(c.ctx, msg); unsent != nil {
+				for range out { // the handler must not hang
 				}
 			}
 		}
@@ -214,6 +216,9 @@ func (c *servedCall) invokeChannels(p *Pipe, st *StreamHandler) error {
 	stop()
 	<-outDone
 	<-inDone
+	if err == nil {
+		err = unsent // what lacks a message has no clean end
+	}
 	return err
 }
 

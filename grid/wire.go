@@ -22,6 +22,8 @@ const (
 	kindOverloaded     uint8 = 4
 	kindGoingAway      uint8 = 5
 	kindMalformed      uint8 = 6
+	kindDisconnected   uint8 = 7 // of a call that the handler made itself, like the next
+	kindUnknownHost    uint8 = 8
 )
 
 // wireError is the body of frameError.
@@ -100,6 +102,10 @@ func (w *wireError) error(op, host string, h HandlerID) *Error {
 		kind = ErrOverloaded
 	case kindGoingAway:
 		kind = ErrGoingAway
+	case kindDisconnected:
+		kind = ErrDisconnected
+	case kindUnknownHost:
+		kind = ErrUnknownHost
 	default:
 		e.Err = &RemoteError{Code: w.Code, Message: w.Message}
 		return e

@@ -239,7 +239,9 @@ func (s *session) fill(flows bool) bool {
 	b.mayRefer = s.refs && flows // a direct write takes one piece
 	s.fillSmall(laneControl, controlShare)
 	s.fillSmall(laneInteractive, b.size()+interactiveShare)
-	if flows {
+	// A stream's messages must not come before its open reply, of which there
+	// may be more than a batch has room for.
+	if flows && (s.lists[laneControl].head == nil || s.accepts.Load() == 0) {
 		s.fillFlows()
 	}
 	return !b.empty()
@@ -254,7 +256,11 @@ func (s *session) fillSmall(l lane, upTo int) {
 		}
 		switch it.kind {
 		case kindControl:
-			it.owner.(*control).encode(&s.batch)
+			c := it.owner.(*control)
+			c.encode(&s.batch)
+			if c.typ == frameAccept {
+				s.accepts.Add(-1)
+			}
 		case kindCall:
 			s.takeCall(it.owner.(*slot), maxChunkLen)
 		case kindReply:
@@ -268,7 +274,7 @@ func (s *session) fillSmall(l lane, upTo int) {
 // fillFlows takes chunks from streams and large messages, round robin within
 // a lane and by weight between the two, as far as the session window allows.
 func (s *session) fillFlows() {
-	start, skipped := s.batch.size(), 0
+	start := s.batch.size()
 	for {
 		room := flowShare - (s.batch.size() - start)
 		if room <= 0 {
@@ -296,13 +302,10 @@ func (s *session) fillFlows() {
 				list.tail = it
 			}
 			return
+		case again && s.batch.size() == before: // waits for the peer's reassembly budget
+			s.parked[l-laneStream].pushBack(it)
 		case again:
 			list.pushBack(it)
-		}
-		if s.batch.size() == before && again {
-			if skipped++; skipped > 64 {
-				return // large messages waiting for the peer's reassembly budget
-			}
 		}
 		s.flowSent[l-laneStream] += s.batch.size() - before
 	}
@@ -357,8 +360,11 @@ func (s *session) takeCall(sl *slot, limit int) bool {
 	state := &sl.item.state
 	if !state.CompareAndSwap(itemQueued, itemBusy) && !state.CompareAndSwap(itemPartial, itemBusy) {
 		// Cancelled while queued: this is where the slot becomes free again.
-		if m.started && len(m.payload) > chunkLen {
-			s.partialOut -= len(m.payload)
+		// The peer hears of it before anything else may use the slot's index,
+		// or the room that the message had in its reassembly budget.
+		if m.started {
+			s.batch.appendControl(header{typ: frameCancel, id: m.id}, nil)
+			s.partialEnded(m)
 		}
 		s.batch.freed += int64(m.cost())
 		s.slots.release(sl)
@@ -395,11 +401,23 @@ func (s *session) mayBegin(m *outMessage) bool {
 
 // ended accounts for a message that was taken whole.
 func (s *session) ended(m *outMessage) {
-	if len(m.payload) > chunkLen {
-		s.partialOut -= len(m.payload)
-	}
+	s.partialEnded(m)
 	s.batch.freed += int64(m.cost())
 	s.batch.messages++
+}
+
+// partialEnded gives the peer's reassembly budget back, and lets those have a
+// go that wait for it.
+func (s *session) partialEnded(m *outMessage) {
+	if len(m.payload) <= chunkLen {
+		return
+	}
+	s.partialOut -= len(m.payload)
+	for l := range s.parked {
+		parked := &s.parked[l]
+		s.lists[int(laneStream)+l].append(parked.head, parked.tail)
+		*parked = itemList{}
+	}
 }
 
 // waitsFor says that the message is not worth cutting: it is small, and fits
@@ -419,7 +437,7 @@ func (s *session) takeReply(c *servedCall, limit int) bool {
 	if len(m.payload) > chunkLen {
 		if c.ctx.abandoned.Load() {
 			if m.started {
-				s.partialOut -= len(m.payload)
+				s.partialEnded(m)
 				s.batch.appendControl(header{typ: frameCancel, id: m.id}, nil)
 			}
 			s.batch.freed += int64(m.cost())
@@ -452,6 +470,7 @@ func (s *session) takePipe(p *Pipe, room int, mayWait bool) (again, full bool) {
 	}
 	if end != nil {
 		s.batch.appendControl(header{typ: end.typ, id: p.id}, end.body)
+		s.batch.freed += itemCost
 		p.sentEnd(end)
 	}
 	return again, false
