@@ -3,326 +3,327 @@ package grid_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/gridloom/gridloom/grid"
-	"github.com/gridloom/gridloom/grid/gridtest"
 )
 
-func TestCloseDrains(t *testing.T) {
-	mesh(t, 3, nil, func(ctx context.Context, m *gridtest.Mesh) {
-		release := make(chan struct{})
-		entered := make(chan struct{}, 10)
-		register(t, m.Node(1), grid.Handler{ID: blockID, Single: func(ctx context.Context, req []byte) ([]byte, error) {
-			entered <- struct{}{}
-			select {
-			case <-release:
-				return append(req, " done"...), nil
-			case <-ctx.Done():
-				return nil, ctx.Err()
-			}
-		}})
-		type result struct {
-			resp []byte
-			err  error
+func closeCases() []conformance {
+	return []conformance{
+		{name: "10 the connection with oneself has the same semantics", run: loopback},
+		{name: "11 Close drains: going-away first, then what is under way ends", nodes: 3, run: closeDrains},
+		{name: "11 no answer is lost in a drain", run: drainLosesNothing},
+		{name: "11 what was not executed in a drain is known", run: drainKnows},
+		{name: "11 Close cancels when its context ends, and waiters return", run: closeCancels},
+		{name: "11 Close reports handlers that ignore their context", change: shortGrace, run: closeReportsStuck},
+		{name: "11 the end of NewManager's context ends everything", on: memory, run: contextEnds},
+		{name: "11 nothing is left after Close, and nothing spins", on: memory, run: nothingIsLeft},
+	}
+}
+
+func loopback(b *bed) {
+	h, entered, left := blocking()
+	var peer string
+	b.serve(0, h, echoPull(floodID, 2, 2), single(echoID, func(ctx context.Context, req []byte) ([]byte, error) {
+		peer = grid.PeerFrom(ctx)
+		return req, nil
+	}), single(otherID, func(context.Context, []byte) ([]byte, error) { panic("oops") }))
+	c := b.Connection(0, 0)
+	if err := c.WaitConnected(b.ctx); err != nil || c.State() != grid.StateConnected {
+		b.t.Errorf("%v, %v", c.State(), err)
+	}
+	for _, req := range [][]byte{nil, {}, []byte("x"), make([]byte, 300_000)} {
+		resp, err := c.Request(b.ctx, echoID, req)
+		if err != nil || len(resp) != len(req) || (resp == nil) != (req == nil) {
+			b.t.Errorf("%d bytes: %d, %v", len(req), len(resp), err)
 		}
-		results := make(chan result, 1)
+	}
+	if peer != b.Name(0) {
+		b.t.Errorf("the peer is %q", peer)
+	}
+	_, err := c.Request(b.ctx, otherID, nil)
+	wantCode(b.t, "panic", err, grid.CodePanic)
+	_, err = c.Request(b.ctx, 999, nil)
+	wantIs(b.t, "unknown", err, grid.ErrUnknownHandler)
+	ctx, cancel := context.WithCancel(b.ctx)
+	go func() {
+		<-entered
+		cancel()
+	}()
+	_, err = c.Request(ctx, blockID, nil)
+	wantIs(b.t, "Request", err, context.Canceled)
+	wantIs(b.t, "handler", <-left, context.Canceled)
+	p, err := c.OpenPipe(b.ctx, floodID, nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := errors.Join(p.Send(b.ctx, []byte("x")), p.CloseSend()); err != nil {
+		b.t.Error(err)
+	}
+	if msg, err := p.Recv(b.ctx); err != nil || string(msg) != "x" {
+		b.t.Errorf("got %q, %v", msg, err)
+	}
+	if _, err := p.Recv(b.ctx); err != io.EOF {
+		b.t.Errorf("end is %v", err)
+	}
+}
+
+func closeDrains(b *bed) {
+	release, entered := make(chan struct{}), make(chan struct{}, 10)
+	b.serve(1, single(blockID, func(ctx context.Context, req []byte) ([]byte, error) {
+		entered <- struct{}{}
+		select {
+		case <-release:
+			return append(req, " done"...), nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}))
+	b.serve(2, single(blockID, func(ctx context.Context, req []byte) ([]byte, error) {
+		entered <- struct{}{}
+		<-release
+		return nil, nil
+	}))
+	type result struct {
+		resp []byte
+		err  error
+	}
+	results := make(chan result, 2)
+	for _, link := range [][2]int{{0, 1}, {1, 2}} { // theirs, and our own
 		go func() {
-			resp, err := m.Connection(0, 1).Request(ctx, blockID, []byte("is"))
+			resp, err := b.Connection(link[0], link[1]).Request(b.ctx, blockID, []byte("is"))
 			results <- result{resp, err}
 		}()
 		<-entered
-		closed := make(chan error, 1)
-		go func() { closed <- m.Node(1).Close(ctx) }()
-		synctest.Wait()
-		if st := m.Connection(0, 1).State(); st != grid.StateDraining {
-			t.Errorf("state while draining is %v", st)
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- b.Node(1).Close(b.ctx) }()
+	b.until("node 1 is going away", func() bool { return b.Connection(0, 1).State() == grid.StateDraining })
+	err := <-b.call(b.ctx, blockID, nil)
+	wantIs(b.t, "a call while draining", err, grid.ErrGoingAway)
+	wantIs(b.t, "a call while draining", err, grid.ErrDisconnected)
+	wantNotExecuted(b.t, "a call while draining", err, true)
+	b.settle()
+	select {
+	case err := <-closed:
+		b.t.Fatalf("closed with calls under way: %v", err)
+	default:
+	}
+	close(release)
+	for range 2 {
+		if r := <-results; r.err != nil {
+			b.t.Errorf("a call under way: %q, %v", r.resp, r.err)
 		}
-		_, err := m.Connection(0, 1).Request(ctx, blockID, nil)
-		wantIs(t, "a call while draining", err, grid.ErrGoingAway)
-		wantIs(t, "a call while draining", err, grid.ErrDisconnected)
-		if !grid.NotExecuted(err) {
-			t.Error("counts as maybe executed")
+	}
+	if err := <-closed; err != nil {
+		b.t.Error(err)
+	}
+	for range 2 {
+		if err := b.Node(1).Close(b.ctx); err != nil {
+			b.t.Errorf("again: %v", err)
 		}
-		select {
-		case err := <-closed:
-			t.Fatalf("closed with a call under way: %v", err)
-		default:
-		}
-		close(release)
-		if r := <-results; r.err != nil || string(r.resp) != "is done" {
-			t.Errorf("the call under way: %q, %v", r.resp, r.err)
-		}
-		if err := <-closed; err != nil {
-			t.Error(err)
-		}
-		for range 2 {
-			if err := m.Node(1).Close(ctx); err != nil {
-				t.Errorf("again: %v", err)
-			}
-		}
-		_, err = m.Connection(1, 0).Request(ctx, blockID, nil)
-		wantIs(t, "a call by the closed", err, grid.ErrClosed)
-		wantIs(t, "a wait by the closed", m.Connection(1, 0).WaitConnected(ctx), grid.ErrClosed)
-	})
+	}
+	_, err = b.Connection(1, 0).Request(b.ctx, blockID, nil)
+	wantIs(b.t, "a call by the closed", err, grid.ErrClosed)
+	wantIs(b.t, "a wait by the closed", b.Connection(1, 0).WaitConnected(b.ctx), grid.ErrClosed)
+	wantIs(b.t, "a host for the closed", b.Node(1).AddHost("http://late:1"), grid.ErrClosed)
 }
 
-func TestCloseCancelsWhenItsContextEnds(t *testing.T) {
-	mesh(t, 2, nil, func(ctx context.Context, m *gridtest.Mesh) {
-		h, entered, left := blocking()
-		register(t, m.Node(1), h)
-		errs := make(chan error, 1)
-		go func() {
-			_, err := m.Connection(0, 1).Request(ctx, blockID, nil)
-			errs <- err
-		}()
-		<-entered
-		short, cancel := context.WithTimeout(ctx, 3*time.Second)
-		defer cancel()
-		start := time.Now()
-		if err := m.Node(1).Close(short); err != nil {
-			t.Error(err)
-		}
-		if took := time.Since(start); took != 3*time.Second {
-			t.Errorf("took %v", took)
-		}
-		wantIs(t, "handler", <-left, context.Canceled)
-		wantIs(t, "caller", <-errs, grid.ErrDisconnected)
-	})
-}
-
-func TestCloseReportsStuckHandlers(t *testing.T) {
-	mesh(t, 2, nil, func(ctx context.Context, m *gridtest.Mesh) {
-		entered, release := make(chan struct{}), make(chan struct{})
-		register(t, m.Node(1), grid.Handler{ID: blockID, Name: "deaf", Single: func(context.Context, []byte) ([]byte, error) {
-			close(entered)
+// drainLosesNothing closes the node that serves at once when handlers are
+// about to return: their answers, and the ends of streams, must get through.
+func drainLosesNothing(b *bed) {
+	for range 5 {
+		entered, release := make(chan struct{}, 100), make(chan struct{})
+		b.serve(1, single(blockID, func(context.Context, []byte) ([]byte, error) {
+			entered <- struct{}{}
 			<-release
-			return nil, nil
-		}})
-		errs := make(chan error, 1)
-		go func() {
-			_, err := m.Connection(0, 1).Request(ctx, blockID, nil)
-			errs <- err
-		}()
-		<-entered
-		ended, cancel := context.WithCancel(ctx)
-		cancel()
-		err := m.Node(1).Close(ended)
-		var stuck *grid.StuckError
-		if !errors.As(err, &stuck) || !strings.Contains(err.Error(), "deaf") {
-			t.Errorf("Close: %v", err)
+			return []byte("answer"), nil
+		}), pull(floodID, 0, 4, func(ctx context.Context, _ []byte, p *grid.Pipe) error {
+			entered <- struct{}{}
+			<-release
+			return p.Send(ctx, []byte("message"))
+		}))
+		if err := b.WaitConnected(b.ctx); err != nil {
+			b.t.Fatal(err)
 		}
-		wantIs(t, "caller", <-errs, grid.ErrDisconnected)
-		close(release)
-		if err := m.Node(1).Close(ended); err != nil {
-			t.Errorf("again: %v", err)
-		}
-	})
-}
-
-// TestNothingCrossesARestart makes calls while the peer restarts again and
-// again: an answer must be the answer to its own request.
-func TestNothingCrossesARestart(t *testing.T) {
-	mesh(t, 2, nil, func(ctx context.Context, m *gridtest.Mesh) {
-		var ok atomic.Int64
 		var wg sync.WaitGroup
-		stop := make(chan struct{})
-		for worker := range 8 {
+		const each = 6
+		for range each {
 			wg.Go(func() {
-				for i := 0; ; i++ {
-					select {
-					case <-stop:
-						return
-					default:
-					}
-					c := m.Connection(0, 1)
-					if c.WaitConnected(ctx) != nil {
-						return
-					}
-					req := []byte{byte(worker), byte(i), byte(i >> 8)}
-					resp, err := c.Request(ctx, echoID, req)
-					if err == nil {
-						if string(resp) != string(req) {
-							t.Errorf("asked %v, got %v", req, resp)
-						}
-						ok.Add(1)
-					}
-					time.Sleep(time.Millisecond) // virtual: lets the clock go on
+				if resp, err := b.Connection(0, 1).Request(b.ctx, blockID, nil); err != nil || string(resp) != "answer" {
+					b.t.Errorf("got %q, %v", resp, err)
+				}
+			})
+			p := b.openPipe(b.ctx, floodID, nil)
+			wg.Go(func() {
+				if msg, err := p.Recv(b.ctx); err != nil || string(msg) != "message" {
+					b.t.Errorf("got %q, %v", msg, err)
+				}
+				if _, err := p.Recv(b.ctx); err != io.EOF {
+					b.t.Errorf("the stream's end is %v", err)
 				}
 			})
 		}
-		for range 5 {
-			register(t, m.Node(1), echo())
-			time.Sleep(time.Second)
-			m.Restart(1)
+		for range 2 * each {
+			<-entered
 		}
-		close(stop)
+		closed := make(chan error, 1)
+		go func() { closed <- b.Node(1).Close(b.ctx) }()
+		b.until("node 1 is going away", func() bool { return b.Connection(0, 1).State() == grid.StateDraining })
+		close(release)
 		wg.Wait()
-		if ok.Load() == 0 {
-			t.Error("no call went through")
+		if err := <-closed; err != nil {
+			b.t.Error(err)
 		}
-	})
+		b.Restart(1)
+	}
 }
 
-func TestHandshakeRefusals(t *testing.T) {
-	other := []byte("another secret altogether, longer")
-	for _, tc := range []struct {
-		name   string
-		change func(int, *grid.ManagerOptions)
-		want   string
-	}{
-		{"wrong secret", func(i int, o *grid.ManagerOptions) {
-			if i == 1 {
-				o.Secrets = func() [][]byte { return [][]byte{other} }
-			}
-		}, "secret"},
-		{"no secret", func(i int, o *grid.ManagerOptions) {
-			if i == 1 {
-				o.Secrets, o.Insecure = nil, true
-			}
-		}, "secret"},
-		{"realm", func(i int, o *grid.ManagerOptions) {
-			o.Realm = func() string { return []string{"a", "b"}[i] }
-		}, "realm"},
-		{"unknown to the other", func(i int, o *grid.ManagerOptions) {
-			if i == 1 {
-				o.Hosts = nil
-			}
-		}, ""},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m := gridtest.New(t, 2, tc.change)
-				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-				defer cancel()
-				err := m.Connection(0, 1).WaitConnected(ctx)
-				wantIs(t, "WaitConnected", err, context.DeadlineExceeded)
-				dialler := m.Connection(0, 1)
-				if !dialler.Stats().Dialler {
-					dialler = m.Connection(1, 0)
+// drainKnows calls on and on while the peer closes: every call is answered,
+// or is known not to have been executed.
+func drainKnows(b *bed) {
+	var executed, answered atomic.Int64
+	b.serve(1, single(echoID, func(_ context.Context, req []byte) ([]byte, error) { executed.Add(1); return req, nil }))
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for {
+				err := <-b.call(b.ctx, echoID, []byte("x"))
+				if err != nil {
+					wantIs(b.t, "a refused call", err, grid.ErrDisconnected)
+					wantNotExecuted(b.t, "a refused call", err, true)
+					return
 				}
-				st := dialler.Stats()
-				if tc.want != "" && (st.LastError == nil || !strings.Contains(st.LastError.Error(), tc.want)) {
-					t.Errorf("the dialling end says %v", st.LastError)
+				answered.Add(1)
+				if b.virtual {
+					<-time.After(time.Microsecond)
 				}
-				if st.DialAttempts > 100 {
-					t.Errorf("%d attempts in a minute: no backoff", st.DialAttempts)
-				}
-			})
+			}
 		})
 	}
+	b.until("calls go through", func() bool { return answered.Load() > 20 })
+	if err := b.Node(1).Close(b.ctx); err != nil {
+		b.t.Error(err)
+	}
+	wg.Wait()
+	if e, a := executed.Load(), answered.Load(); e != a {
+		b.t.Errorf("%d calls were executed, %d answered", e, a)
+	}
 }
 
-func TestSecretRotation(t *testing.T) {
-	a, b := []byte("the old secret, known to everybody"), []byte("the new secret, known to everybody")
-	change := func(i int, o *grid.ManagerOptions) {
-		o.Secrets = func() [][]byte {
-			if i == 0 {
-				return [][]byte{a, b}
-			}
-			return [][]byte{b, a}
-		}
+func closeCancels(b *bed) {
+	h, entered, left := blocking()
+	b.serve(1, h)
+	errs := b.call(b.ctx, blockID, nil)
+	<-entered
+	waiter := make(chan error, 1)
+	go func() { waiter <- b.Node(1).Connection("http://nobody.invalid:1").WaitConnected(b.ctx) }()
+	<-waiter
+	const limit = 50 * time.Millisecond
+	short, cancel := context.WithTimeout(b.ctx, limit)
+	defer cancel()
+	start := time.Now()
+	if err := b.Node(1).Close(short); err != nil {
+		b.t.Error(err)
 	}
-	mesh(t, 2, change, func(ctx context.Context, m *gridtest.Mesh) {})
+	if took := time.Since(start); took < limit || b.virtual && took != limit {
+		b.t.Errorf("took %v", took)
+	}
+	wantIs(b.t, "handler", <-left, context.Canceled)
+	wantIs(b.t, "caller", <-errs, grid.ErrDisconnected)
 }
 
-func TestRealmAgreedLater(t *testing.T) {
-	var realms [2]atomic.Value
-	for i := range realms {
-		realms[i].Store("")
+func shortGrace(_ int, o *grid.ManagerOptions) { o.CloseGrace = 50 * time.Millisecond }
+
+func closeReportsStuck(b *bed) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	b.serve(1, grid.Handler{ID: blockID, Name: "deaf", Single: func(context.Context, []byte) ([]byte, error) {
+		close(entered)
+		<-release
+		return nil, nil
+	}})
+	errs := b.call(b.ctx, blockID, nil)
+	<-entered
+	ended, cancel := context.WithCancel(b.ctx)
+	cancel()
+	err := b.Node(1).Close(ended)
+	var stuck *grid.StuckError
+	if !errors.As(err, &stuck) || !strings.Contains(err.Error(), "deaf (1001) × 1") {
+		b.t.Errorf("Close: %v", err)
 	}
-	change := func(i int, o *grid.ManagerOptions) { o.Realm = func() string { return realms[i].Load().(string) } }
-	mesh(t, 2, change, func(ctx context.Context, m *gridtest.Mesh) {
-		realms[0].Store("one")
-		time.Sleep(time.Minute)
-		if m.Connection(0, 1).Stats().Sessions != 1 {
-			t.Error("one realm alone ended the session")
-		}
-		realms[1].Store("another")
-		time.Sleep(time.Minute)
-		if st := m.Connection(0, 1).State(); st == grid.StateConnected {
-			t.Error("the session outlives a difference in realms")
-		}
-		realms[1].Store("one")
-		if err := m.WaitConnected(ctx); err != nil {
-			t.Error(err)
-		}
-	})
+	wantIs(b.t, "caller", <-errs, grid.ErrDisconnected)
+	close(release)
+	if err := b.Node(1).Close(ended); err != nil {
+		b.t.Errorf("again: %v", err)
+	}
 }
 
-func TestHooksSeeCalls(t *testing.T) {
-	var mu sync.Mutex
-	seen := map[string]int{}
-	note := func(what string) {
-		mu.Lock()
-		defer mu.Unlock()
-		seen[what]++
+func contextEnds(b *bed) {
+	ctx, cancel := context.WithCancel(b.ctx)
+	m, err := grid.NewManager(ctx, grid.ManagerOptions{Local: "http://10.0.0.1:1", Hosts: []string{"http://10.0.0.2:1"}, Insecure: true})
+	if err != nil {
+		b.t.Fatal(err)
 	}
-	change := func(i int, o *grid.ManagerOptions) {
-		o.Hooks = grid.Hooks{
-			SessionUp: func(grid.SessionInfo) { note("up") },
-			CallStart: func(ctx context.Context, c grid.CallInfo) context.Context {
-				note("call " + c.Name)
-				return grid.WithMetadata(ctx, grid.Metadata{"traceparent": "T"})
-			},
-			CallEnd: func(_ context.Context, c grid.CallInfo, r grid.CallResult) { note("called " + c.Name) },
-			ServeStart: func(ctx context.Context, c grid.CallInfo) context.Context {
-				note("serve " + grid.MetadataFrom(ctx)["traceparent"])
-				return context.WithValue(ctx, t, "v")
-			},
-			ServeEnd:     func(_ context.Context, c grid.CallInfo, r grid.CallResult) { note("served") },
-			HandlerPanic: func(grid.CallInfo, any, []byte) { note("panic") },
-		}
+	h, entered, left := blocking()
+	register(b.t, m, h)
+	errs := make(chan error, 1)
+	go func() {
+		_, err := m.Connection(m.Local()).Request(b.ctx, blockID, nil)
+		errs <- err
+	}()
+	<-entered
+	cancel()
+	wantIs(b.t, "handler", <-left, context.Canceled)
+	wantIs(b.t, "caller", <-errs, grid.ErrDisconnected)
+	if err := m.Close(b.ctx); err != nil {
+		b.t.Error(err)
 	}
-	mesh(t, 2, change, func(ctx context.Context, m *gridtest.Mesh) {
-		register(t, m.Node(0), grid.Handler{ID: echoID, Name: "echo"})
-		register(t, m.Node(1), grid.Handler{ID: echoID, Name: "echo", Single: func(ctx context.Context, _ []byte) ([]byte, error) {
-			if ctx.Value(t) != "v" {
-				t.Error("the handler has not the hook's context")
-			}
-			panic("x")
-		}})
-		_, _ = m.Connection(0, 1).Request(ctx, echoID, nil)
-		synctest.Wait()
-		mu.Lock()
-		defer mu.Unlock()
-		for _, what := range []string{"up", "call echo", "called echo", "serve T", "served", "panic"} {
-			if seen[what] == 0 {
-				t.Errorf("%q was not seen: %v", what, seen)
-			}
-		}
-	})
 }
 
-func TestEvenDialling(t *testing.T) {
-	var total int
-	synctest.Test(t, func(t *testing.T) {
-		m := gridtest.New(t, 8, nil)
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		if err := m.WaitConnected(ctx); err != nil {
-			t.Fatal(err)
-		}
-		for i := range 8 {
-			for j := range 8 {
-				if i == j {
-					continue
-				}
-				if m.Connection(i, j).Stats().Dialler == m.Connection(j, i).Stats().Dialler {
-					t.Errorf("%d and %d do not agree on who dials", i, j)
-				}
-				if m.Connection(i, j).Stats().Dialler {
-					total++
-				}
+// nothingIsLeft closes nodes in the middle of everything. The bubble fails
+// for a goroutine that is left, and the clock stands still if one spins.
+func nothingIsLeft(b *bed) {
+	b.settle()
+	before := runtime.NumGoroutine()
+	for round := range 5 {
+		var nodes []*grid.Manager
+		for i := range 2 {
+			m, err := grid.NewManager(b.ctx, grid.ManagerOptions{
+				Local: fmt.Sprintf("http://10.0.%d.%d:1", round, i), Insecure: true,
+				Hosts: []string{fmt.Sprintf("http://10.0.%d.%d:1", round, 1-i)},
+				Dial:  func(context.Context, string) (net.Conn, error) { return nil, errors.New("nobody is there") },
+			})
+			if err != nil {
+				b.t.Fatal(err)
 			}
+			nodes = append(nodes, m)
 		}
-	})
-	if total != 28 {
-		t.Errorf("%d diallers for 28 links", total)
+		waiters := make(chan error, 2)
+		for i, m := range nodes {
+			register(b.t, m, echo())
+			if _, err := m.Connection(m.Local()).Request(b.ctx, echoID, nil); err != nil {
+				b.t.Error(err)
+			}
+			go func() { waiters <- m.Connection(nodes[1-i].Local()).WaitConnected(b.ctx) }()
+		}
+		b.pass(time.Duration(round) * time.Second)
+		for _, m := range nodes {
+			if err := m.Close(b.ctx); err != nil {
+				b.t.Error(err)
+			}
+			wantIs(b.t, "a waiter", <-waiters, grid.ErrClosed)
+		}
+	}
+	b.settle()
+	if after := runtime.NumGoroutine(); after > before {
+		buf := make([]byte, 1<<20)
+		b.t.Errorf("%d goroutines before, %d after\n%s", before, after, buf[:runtime.Stack(buf, true)])
 	}
 }

@@ -7,17 +7,20 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"testing"
 	"time"
 
 	"github.com/tinylib/msgp/msgp"
 
 	"github.com/gridloom/gridloom/grid"
+	"github.com/gridloom/gridloom/grid/gridtest"
 )
 
 // second is another implementation of the dialling end, as small as it can be
@@ -27,6 +30,9 @@ type second struct {
 	conn net.Conn
 	r    *bufio.Reader
 	mask [4]byte
+
+	instance string
+	attempt  uint64
 }
 
 // write sends one WebSocket message (section 3).
@@ -84,19 +90,17 @@ func secondProof(secret, label string, hello, welcome []byte) []byte {
 }
 
 // step reads a handshake step (section 4).
-func (s *second) step() (welcome, proof []byte, ready bool) {
+func (s *second) step() (welcome, proof []byte, ready bool, refused string) {
 	s.t.Helper()
 	v, rest, err := msgp.ReadMapStrIntfBytes(s.read(), nil)
 	if err != nil || len(rest) > 0 {
 		s.t.Fatal(err)
 	}
-	if reason, _ := v["refused"].(string); reason != "" {
-		s.t.Fatal("refused: ", reason)
-	}
+	refused, _ = v["refused"].(string)
 	welcome, _ = v["welcome"].([]byte)
 	proof, _ = v["proof"].([]byte)
 	ready, _ = v["ready"].(bool)
-	return welcome, proof, ready
+	return welcome, proof, ready, refused
 }
 
 // batch sends frames with their checksum (section 5).
@@ -148,80 +152,89 @@ func (s *second) await(typ byte, id uint64) []byte {
 	}
 }
 
-func TestSecondImplementation(t *testing.T) {
-	const secret = "a secret that both ends know well"
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	local := "http://" + ln.Addr().String()
-	name := ""
-	for port := 1; ; port++ { // a name that dials (section 1)
-		name = fmt.Sprintf("http://127.0.0.1:%d", port)
+// diallingName gives a name that dials local (section 1).
+func diallingName(local string) string {
+	for port := 1; ; port++ {
+		name := fmt.Sprintf("http://127.0.0.1:%d", port)
 		a, b := name, local
 		if b < a {
 			a, b = b, a
 		}
 		sum := sha256.Sum256([]byte(a + "\x00" + b))
 		if (sum[0]&1 == 0) == (a == name) {
-			break
+			return name
 		}
 	}
-	m, err := grid.NewManager(context.Background(), grid.ManagerOptions{
-		Local: local, Hosts: []string{local, name}, Secrets: func() [][]byte { return [][]byte{[]byte(secret)} },
-	})
+}
+
+// newSecond connects to a node, without a word so far, and closes with the test.
+func newSecond(t *testing.T, m *grid.Manager) *second {
+	t.Helper()
+	conn, err := net.Dial("tcp", m.Local()[len("http://"):])
 	if err != nil {
 		t.Fatal(err)
 	}
-	register(t, m, echo(), grid.Handler{ID: sinkID, Stream: &grid.StreamHandler{InCapacity: 4, OutCapacity: 4,
-		Handle: func(ctx context.Context, payload []byte, in <-chan []byte, out chan<- []byte) error {
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return &second{t: t, conn: conn, r: bufio.NewReader(conn), mask: [4]byte{1, 2, 3, 4}, instance: "0123456789abcdef", attempt: 1}
+}
+
+// closed waits for the other end to close.
+func (s *second) closed() {
+	s.t.Helper()
+	if _, err := io.Copy(io.Discard, s.r); errors.Is(err, os.ErrDeadlineExceeded) {
+		s.t.Error("the connection stays open")
+	}
+}
+
+func TestSecondImplementation(t *testing.T) {
+	onTCP(t, 1, nil, nil, func(b *bed) {
+		m := b.Node(0)
+		name := diallingName(m.Local())
+		if err := m.AddHost(name); err != nil {
+			t.Fatal(err)
+		}
+		b.serve(0, echo(), channels(sinkID, 4, 4, func(ctx context.Context, payload []byte, in <-chan []byte, out chan<- []byte) error {
 			for msg := range in {
 				out <- append(payload, msg...)
 			}
 			return ctx.Err()
-		}}})
-	server := &http.Server{Handler: m.Handler()}
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
-		_ = server.Serve(ln)
-	}()
-	defer func() {
-		ended, cancel := context.WithCancel(context.Background())
-		cancel()
-		if err := m.Close(ended); err != nil {
-			t.Error(err)
-		}
-		server.Close()
-		<-served
-	}()
-
-	conn, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	s := &second{t: t, conn: conn, r: bufio.NewReader(conn), mask: [4]byte{1, 2, 3, 4}}
-	s.connect(name, local, secret)
-	s.talk(m, name)
+		}))
+		s := newSecond(t, m)
+		s.connect(name, m.Local())
+		s.talk(m, name)
+	})
 }
 
-// connect upgrades and shakes hands (sections 2 and 4), with a mask key that
-// is not zero.
-func (s *second) connect(name, peer, secret string) {
-	t := s.t
+// upgrade is section 2.
+func (s *second) upgrade(name, peer string) {
+	s.t.Helper()
 	fmt.Fprintf(s.conn, "GET /grid/v1 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nGridloom-Grid-From: %s\r\nGridloom-Grid-To: %s\r\n\r\n", name, peer)
 	resp, err := http.ReadResponse(s.r, nil)
 	if err != nil || resp.StatusCode != 101 {
-		t.Fatal(resp, err)
+		s.t.Fatal(resp, err)
 	}
+}
+
+// connect upgrades and shakes hands, and fails where that is refused.
+func (s *second) connect(name, peer string) {
+	s.t.Helper()
+	s.upgrade(name, peer)
+	if refused := s.shake(name, peer); refused != "" {
+		s.t.Fatal("refused: ", refused)
+	}
+}
+
+// shake is section 4, with a mask key that is not zero.
+func (s *second) shake(name, peer string) (refused string) {
+	t := s.t
+	t.Helper()
 	nonce := make([]byte, 32)
 	rand.Read(nonce)
 	hello, err := msgp.AppendMapStrIntf(nil, map[string]any{
-		"protocol": "/grid/v1", "from": name, "to": peer, "instance": "0123456789abcdef", "attempt": uint64(1),
+		"protocol": "/grid/v1", "from": name, "to": peer, "instance": s.instance, "attempt": s.attempt,
 		"nonce": nonce, "realm": "", "features": uint64(1), "max_message": uint32(1 << 20), "reassembly": uint32(1 << 20),
 		"window": uint32(1 << 20), "unix_us": int64(0), "from the future": "ignored",
 	})
@@ -229,18 +242,23 @@ func (s *second) connect(name, peer, secret string) {
 		t.Fatal(err)
 	}
 	s.write(hello)
-	welcome, proof, _ := s.step()
-	if !hmac.Equal(proof, secondProof(secret, "gridloom grid v1 acceptor", hello, welcome)) {
+	welcome, proof, _, refused := s.step()
+	if refused != "" {
+		return refused
+	}
+	if !hmac.Equal(proof, secondProof(gridtest.Secret, "gridloom grid v1 acceptor", hello, welcome)) {
 		t.Fatal("the peer's proof is wrong")
 	}
-	answer, err := msgp.AppendMapStrIntf(nil, map[string]any{"proof": secondProof(secret, "gridloom grid v1 dialler", hello, welcome)})
+	answer, err := msgp.AppendMapStrIntf(nil, map[string]any{"proof": secondProof(gridtest.Secret, "gridloom grid v1 dialler", hello, welcome)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.write(answer)
-	if _, _, ready := s.step(); !ready {
+	_, _, ready, refused := s.step()
+	if refused == "" && !ready {
 		t.Fatal("not ready")
 	}
+	return refused
 }
 
 // talk makes a request, a request in two frames and a stream (sections 6 to 8).

@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	pool *x509.CertPool
+	own  func() tls.Certificate // for 127.0.0.1
 }
 
 func newAuthority(t *testing.T) *authority {
@@ -37,6 +39,7 @@ func newAuthority(t *testing.T) *authority {
 	}
 	a.key, a.cert = a.sign(template, template, nil)
 	a.pool.AddCert(a.cert)
+	a.own = sync.OnceValue(func() tls.Certificate { return a.issue("127.0.0.1") })
 	return a
 }
 
