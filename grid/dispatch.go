@@ -71,7 +71,7 @@ func (s *session) onSessionCredit(n uint64) error {
 
 // bulkIn accounts for bulk bytes that are off the socket.
 func (s *session) bulkIn(n int) {
-	worth := int64(s.m.o.SessionWindow / 4)
+	worth := int64(s.m.o.SessionWindow / 2)
 	if s.bulkOwed.owe(s, int64(n), 0, worth, 1<<62) {
 		s.kicked = true
 	}

@@ -99,7 +99,9 @@
 //
 // The opener takes a slot and sends OPEN; the serving end answers ACCEPT with
 // its windows. Each direction has a window in bytes and one in messages, both
-// granted by the receiver as its user takes messages. A message may overdraw
+// granted by the receiver as its user takes messages, half a window at a time;
+// the reader writes what is granted, once, when it is about to wait for the
+// peer, or the user does where it waits already. A message may overdraw
 // the bytes, so that one larger than the window passes. END ends a direction;
 // END or ERROR from the serving end finishes the stream; CANCEL from the
 // opener aborts it. Beside the streams' windows a session-wide window bounds

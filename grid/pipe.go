@@ -126,10 +126,11 @@ func (p *Pipe) RecvAppend(ctx context.Context, dst []byte) ([]byte, error) {
 	return dst, nil
 }
 
-// taken grants credit for a message that is with the user.
+// taken grants credit for a message that is with the user, half a window at a
+// time.
 func (p *Pipe) taken(n int) {
-	if p.credit.owe(p.s, int64(n), 1, int64(p.window/4), int64(max(p.messages/4, 1))) {
-		p.s.kick(p.s.underWay())
+	if p.credit.owe(p.s, int64(n), 1, int64(p.window/2), int64(max(p.messages/2, 1))) {
+		p.s.kickCredit()
 	}
 }
 

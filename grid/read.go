@@ -41,6 +41,7 @@ func (r *batchReader) init(s *session) {
 	r.masked = !s.info.Dialled
 	r.before = s.flushReader
 	r.reads = func(n int) {
+		s.reading.Store(false)
 		s.count.bytesIn.Add(uint64(n))
 		s.keep.life.Add(1)
 	}
@@ -271,9 +272,18 @@ func (s *session) discardTasks() {
 
 // flushReader writes what reading has given cause for, once per burst.
 func (s *session) flushReader() {
-	if s.kicked {
+	s.reading.Store(true)
+	if s.kicked || s.pushed[laneControl].head.Load() != nil {
 		s.kicked = false
 		s.kick(0)
+	}
+}
+
+// kickCredit sees to it that a stream's credit gets written: by the reader,
+// with the credits of others and its own, unless that waits for the peer.
+func (s *session) kickCredit() {
+	if s.reading.Load() {
+		s.kick(s.underWay())
 	}
 }
 

@@ -58,7 +58,8 @@ type session struct {
 	openedIn  atomic.Uint64 // the peer's calls that began to arrive
 	tasks     []*servedCall
 	bulkOwed  control
-	arrived   time.Time // when the batch did, once somebody had to know
+	reading   atomic.Bool // the reader is, or is about to be, in a read that may block
+	arrived   time.Time   // when the batch did, once somebody had to know
 	kicked    bool
 
 	// Life.
