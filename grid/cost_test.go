@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"runtime"
 	"sync"
 	"testing"
@@ -21,11 +20,13 @@ func heapInUse() int {
 }
 
 // TestIdleConnectionIsCheap pins what an idle connection costs at each end.
-func TestIdleConnectionIsCheap(t *testing.T) {
+func TestIdleConnectionIsCheap(t *testing.T) { tryIdle(t, 16) }
+
+// tryIdle has n nodes: n(n-1)/2 connections, with two ends each.
+func tryIdle(t *testing.T, n int) {
 	if poisonRecycled {
 		t.Log("the race detector's own memory is in these figures: not judged")
 	}
-	const n = 16 // nodes: 120 connections, 240 ends
 	heap, goroutines := heapInUse(), runtime.NumGoroutine()
 	nodes := newTestMesh(t, n)
 	for _, a := range nodes { // past the handshakes, with every first ping answered
@@ -39,7 +40,7 @@ func TestIdleConnectionIsCheap(t *testing.T) {
 	heap, goroutines = (heapInUse()-heap)/ends, runtime.NumGoroutine()-goroutines
 	// Each node's loopback and listener have goroutines of their own.
 	perEnd := float64(goroutines-6*n) / float64(ends)
-	t.Logf("%d bytes of heap and %.1f goroutines at each end", heap, perEnd)
+	t.Logf("%d connections: %d bytes of heap and %.1f goroutines at each end", ends/2, heap, perEnd)
 	if !poisonRecycled && heap > 32<<10 {
 		t.Errorf("%d bytes of heap at each end, 32 KiB allowed", heap)
 	}
@@ -66,13 +67,14 @@ func waitingHeap(n int) int {
 // TestManyCallsInFlight has very many requests wait in their handlers at once
 // on one connection.
 func TestManyCallsInFlight(t *testing.T) {
-	n := 20_000
-	if os.Getenv("GRIDLOOM_SOAK") != "" {
-		n = 100_000
+	if poisonRecycled {
+		tryInFlight(t, 5_000)
+		return
 	}
-	if poisonRecycled || testing.Short() {
-		n = 5_000
-	}
+	tryInFlight(t, 20_000)
+}
+
+func tryInFlight(t *testing.T, n int) {
 	nodes := newTestMesh(t, 2)
 	var entered sync.WaitGroup
 	entered.Add(n)
@@ -104,8 +106,8 @@ func TestManyCallsInFlight(t *testing.T) {
 	each := (heapInUse() - before) / n
 	runtime.ReadMemStats(&ms)
 	each -= waiting + len(req)
-	t.Logf("%d bytes of heap for each call in flight, beside its payload and two goroutines with stacks of together %d",
-		each, int(ms.StackInuse-stacksBefore.StackInuse)/n)
+	t.Logf("%d calls: %d bytes of heap for each call in flight, beside its payload and two goroutines with stacks of together %d",
+		n, each, int(ms.StackInuse-stacksBefore.StackInuse)/n)
 	if !poisonRecycled && n >= 20_000 && each > 1<<10 { // with fewer the fixed costs show
 		t.Errorf("%d bytes of heap for each call in flight", each)
 	}

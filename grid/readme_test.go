@@ -13,10 +13,6 @@ import (
 // TestReadmeProgram builds the program in README.md, runs it as two processes
 // and waits until they have talked.
 func TestReadmeProgram(t *testing.T) {
-	if testing.Short() {
-		t.Log("not run: -short")
-		return
-	}
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
