@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"time"
@@ -144,11 +143,11 @@ func (c *Control) openRemote(o *Options) error {
 	if o.Grid == nil || o.Conn == nil {
 		return fault.New(fault.InvalidArgument, "grid", "is missing: node %s holds the index, not %s", c.owner, c.self)
 	}
-	switch _, err := c.fs.Stat(c.stateDir()); {
-	case err == nil:
+	switch found, err := storeExists(c.fs, c.stateDir()); {
+	case err != nil:
+		return err
+	case found:
 		return fault.New(fault.InvalidArgument, "peers", "make node %s the one that holds the index, and it is here on node %s, in %s: the first of the sorted names must stay the first", c.owner, c.self, c.stateDir())
-	case !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("data directory: %w", err)
 	}
 	c.remote = o.Conn(c.owner)
 	c.setUnready(c.waitingFor(nil))

@@ -1,7 +1,9 @@
 package control
 
 import (
+	"errors"
 	"fmt"
+	iofs "io/fs"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -53,9 +55,31 @@ type store struct {
 	err    error // the first failure; written before failed is closed
 }
 
+// storeExists tells whether there is a store in dir, and changes nothing. A
+// directory, or Pebble's lock in it, is none yet.
+func storeExists(fs vfs.FS, dir string) (bool, error) {
+	switch desc, err := pebble.Peek(dir, fs); {
+	case err == nil:
+		return desc.Exists, nil
+	case errors.Is(err, iofs.ErrNotExist):
+		return false, nil
+	default:
+		return false, fmt.Errorf("index %s: %w", dir, err)
+	}
+}
+
 // openStore opens the store in dir. With fresh it makes one where there is
-// none; without, that is a pebble.ErrDBDoesNotExist.
+// none; without, that is a pebble.ErrDBDoesNotExist, and nothing is made:
+// Pebble alone would leave a directory and a lock.
 func openStore(fs vfs.FS, dir string, fresh bool, log *slog.Logger) (*store, error) {
+	if !fresh {
+		switch found, err := storeExists(fs, dir); {
+		case err != nil:
+			return nil, err
+		case !found:
+			return nil, fmt.Errorf("index %s: %w", dir, pebble.ErrDBDoesNotExist)
+		}
+	}
 	s := &store{fs: fs, dir: dir, opened: time.Now(), log: log, failed: make(chan struct{})}
 	o := &pebble.Options{
 		FS:                 fs,
