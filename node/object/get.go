@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/gridloom/gridloom/dataio"
 	"github.com/gridloom/gridloom/node/control"
@@ -151,11 +152,11 @@ func (s *Service) sendParts(ctx context.Context, w io.Writer, parts []part, win 
 		if next == nil {
 			break
 		}
-		if src, err = next.take(); err != nil {
-			// What was in short supply then may be there now.
-			if src, err = s.openSource(ctx, parts[i+1]); err != nil {
-				return sent, err
-			}
+		if src, err = next.take(); err != nil && s.again(next) {
+			src, err = s.openSource(ctx, parts[i+1])
+		}
+		if err != nil {
+			return sent, err
 		}
 		win.FirstBytes = win.NextBytes
 		if win.FirstBytes <= 0 {
@@ -163,6 +164,14 @@ func (s *Service) sendParts(ctx context.Context, w io.Writer, parts []part, win 
 		}
 	}
 	return sent, nil
+}
+
+// again says that a prefetch that failed is worth another attempt: what it
+// found in short supply may have been what the part before it held, and what
+// it found missing long ago may be there now. Otherwise it has just waited for
+// as long as a request may.
+func (s *Service) again(p *prefetch) bool {
+	return fault.KindOf(p.err) == fault.Overloaded || time.Since(p.ended) > s.o.WaitTimeout
 }
 
 // sendSource sends one part, and has the next one opened near its end.
@@ -270,9 +279,10 @@ func (s *Service) sendBytes(ctx context.Context, w io.Writer, data []byte, path 
 // A nil prefetch has nothing to drop.
 type prefetch struct {
 	open   func() (*source, error)
-	opened chan struct{} // nil before start; closed when src and err are there
+	opened chan struct{} // nil before start; closed when the fields below it are there
 	src    *source
 	err    error
+	ended  time.Time
 }
 
 // start begins, once.
@@ -284,6 +294,7 @@ func (p *prefetch) start() {
 	go func() {
 		defer close(p.opened)
 		p.src, p.err = p.open()
+		p.ended = time.Now()
 	}()
 }
 

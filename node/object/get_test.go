@@ -343,3 +343,59 @@ func TestLateNode(t *testing.T) {
 		t.Error("other bytes")
 	}
 }
+
+// TestLaterSegmentAway: a request that finds a later segment's node away waits
+// for it once, not once more after the prefetch did.
+func TestLaterSegmentAway(t *testing.T) {
+	var lines countLines
+	m := newMesh(t, meshConfig{drives: []int{0, 1, 1}, options: func(node int, o *Options) {
+		if o.WaitTimeout = 500 * time.Millisecond; node == 0 {
+			o.Log = lines.logger()
+		}
+	}})
+	m.bucket("away")
+	asker, owner := m.nodes[0], m.nodes[2]
+	data := randomBytes(testSegment + GridMaxBytes + 1)
+	ctx := testContext(t)
+	var parts []part
+	for i := 0; parts == nil; i++ {
+		key := fmt.Sprint(i)
+		asker.put(t, "away", key, data, true)
+		r, err := asker.Open(ctx, "away", key, Conditions{})
+		must(t, err)
+		seg := r.record.Segments
+		if seg[0].Drives[0] != owner.drives[0].ID() && seg[1].Drives[0] == owner.drives[0].ID() {
+			parts = r.parts(0, int64(len(data)))
+		}
+	}
+	must(t, owner.grid.RemoveHost(asker.url))
+	for connected(asker.o.Conn(owner.name)) {
+		must(t, pause(ctx))
+	}
+	var buf bytes.Buffer
+	sent, err := asker.sendParts(ctx, &buf, parts, dataio.Windows{})
+	if fault.KindOf(err) != fault.Waiting || sent != testSegment || !bytes.Equal(buf.Bytes(), data[:testSegment]) {
+		t.Errorf("%d bytes, %v", sent, err)
+	}
+	if n := lines.count(); n != 2 {
+		t.Errorf("%d lines, want one for the beginning of the wait and one for its end", n)
+	}
+}
+
+// TestPrefetchAgain: which failures of a prefetch are worth another attempt.
+func TestPrefetchAgain(t *testing.T) {
+	s := &Service{o: Options{WaitTimeout: time.Minute}}
+	waiting, overloaded := fault.New(fault.Waiting, "x", "y"), fault.New(fault.Overloaded, "x", "y")
+	now := time.Now()
+	for _, c := range []struct {
+		err   error
+		ended time.Time
+		again bool
+	}{
+		{waiting, now, false}, {overloaded, now, true}, {waiting, now.Add(-time.Hour), true},
+	} {
+		if got := s.again(&prefetch{err: c.err, ended: c.ended}); got != c.again {
+			t.Errorf("%v %v ago: %v", c.err, now.Sub(c.ended), got)
+		}
+	}
+}
