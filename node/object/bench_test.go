@@ -105,7 +105,7 @@ func BenchmarkSums(b *testing.B) {
 					h := newHasher(sums, func() *chunk { return new(chunk) })
 					for !body.ended {
 						c := h.next()
-						c.n, _ = body.fill(c.buf[:])
+						c.n, _ = body.fill(b.Context(), c.buf[:])
 						h.add(c)
 						w.Write(c.bytes())
 					}
@@ -113,7 +113,7 @@ func BenchmarkSums(b *testing.B) {
 				} else {
 					c := new(chunk)
 					for !body.ended {
-						c.n, _ = body.fill(c.buf[:])
+						c.n, _ = body.fill(b.Context(), c.buf[:])
 						sums.add(c.bytes())
 						w.Write(c.bytes())
 					}

@@ -17,9 +17,14 @@ type bodyReader struct {
 	ended    bool // with io.EOF, and the declared size
 }
 
-// fill reads until buf is full or the body has ended.
-func (b *bodyReader) fill(buf []byte) (n int, err error) {
+// fill reads until buf is full or the body has ended. It stops, with the cause,
+// before the first Read after the end of ctx; a Read that blocks is for who
+// handed in the body to end.
+func (b *bodyReader) fill(ctx context.Context, buf []byte) (n int, err error) {
 	for idle := 0; n < len(buf) && !b.ended; {
+		if ctx.Err() != nil {
+			return n, context.Cause(ctx)
+		}
 		m, err := b.r.Read(buf[n:])
 		n += m
 		b.read += int64(m)

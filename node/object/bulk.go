@@ -224,7 +224,7 @@ func (s *Service) receiveBody(ctx context.Context, w http.ResponseWriter, r *htt
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := body.fill(c.buf[:])
+		n, err := body.fill(ctx, c.buf[:])
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

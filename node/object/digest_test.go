@@ -83,7 +83,7 @@ func TestBodyReader(t *testing.T) {
 		var out bytes.Buffer
 		p := make([]byte, buf)
 		for !b.ended {
-			n, err := b.fill(p)
+			n, err := b.fill(t.Context(), p)
 			out.Write(p[:n])
 			if err != nil {
 				return out.String(), err

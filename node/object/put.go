@@ -136,13 +136,13 @@ func (p *put) store(ctx context.Context) error {
 		return p.stream(ctx)
 	}
 	first := p.s.chunk()
-	n, err := p.body.fill(first.buf[:])
+	n, err := p.body.fill(ctx, first.buf[:])
 	first.n = n
 	var second *chunk
 	if err == nil && !p.body.ended {
 		// It may end right here.
 		second = p.s.chunk()
-		second.n, err = p.body.fill(second.buf[:])
+		second.n, err = p.body.fill(ctx, second.buf[:])
 	}
 	if err == nil && second != nil && second.n > 0 {
 		return p.stream(ctx, first, second)
@@ -168,7 +168,7 @@ func (p *put) store(ctx context.Context) error {
 func (p *put) stream(ctx context.Context, read ...*chunk) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	p.commits, ctx = errgroup.WithContext(ctx) // a failed sync ends the put now
+	p.commits, ctx = errgroup.WithContext(ctx) // a failed sync ends the put at the next Read of the body
 	p.commits.SetLimit(commitsAtOnce)
 	h := newHasher(p.sums, p.s.chunk)
 	err := p.pump(ctx, h, read)
@@ -202,7 +202,7 @@ func (p *put) pump(ctx context.Context, h *hasher, read []*chunk) error {
 	for !p.body.ended {
 		c := h.next()
 		var err error
-		if c.n, err = p.body.fill(c.buf[:]); err != nil {
+		if c.n, err = p.body.fill(ctx, c.buf[:]); err != nil {
 			return err
 		}
 		if err := context.Cause(ctx); err != nil {

@@ -392,3 +392,29 @@ func TestPutCommitUnknown(t *testing.T) {
 		t.Errorf("%d files reported left behind, want 4", left)
 	}
 }
+
+// endlessBody brings a byte at a time, a hundred thousand reads before a chunk
+// is full.
+type endlessBody struct{ reads int }
+
+func (b *endlessBody) Read(p []byte) (int, error) {
+	b.reads++
+	p[0] = 0
+	return 1, pause(context.Background())
+}
+
+// TestFailedSyncEndsSlowBody: a segment that can't be synced ends a put while
+// the body trickles in, and not when its next chunk is full.
+func TestFailedSyncEndsSlowBody(t *testing.T) {
+	var faults datatest.Faults
+	m := newMesh(t, meshConfig{drives: []int{1}, drive: func(int) dataio.Options { return dataio.Options{Interceptor: &faults} }})
+	m.bucket("slow")
+	faults.Add(datatest.Fault{Op: dataio.OpSync, Err: syscall.EIO})
+	trickle := &endlessBody{}
+	body := io.MultiReader(bytes.NewReader(randomBytes(testSegment)), trickle)
+	_, err := m.nodes[0].Put(testContext(t), PutRequest{Bucket: "slow", Key: "k", SizeBytes: -1}, body, nil)
+	if fault.KindOf(err) == fault.Deadline || !errors.Is(err, syscall.EIO) {
+		t.Errorf("after %d reads: %v", trickle.reads, err)
+	}
+	m.wantFiles(0)
+}
