@@ -3,6 +3,7 @@ package object
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"time"
 
 	"github.com/gridloom/gridloom/node/control"
@@ -81,7 +82,8 @@ func (s *Service) ListBuckets(ctx context.Context, after string, limit int) (buc
 	return buckets, next, nil
 }
 
-// objectNotFound names an object that isn't there.
+// objectNotFound says of an object that it isn't there, in the words that the
+// index has for a read of it.
 func objectNotFound(bucket, key string) error {
-	return fault.New(fault.ObjectNotFound, "object "+bucket+"/"+key, "does not exist")
+	return fault.New(fault.ObjectNotFound, fmt.Sprintf("object %q", bucket+"/"+key), "doesn't exist")
 }

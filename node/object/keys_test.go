@@ -166,6 +166,10 @@ func TestDelete(t *testing.T) {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}
+	_, read := n.Stat(ctx, "delete", "a", Conditions{})
+	if err := n.Delete(ctx, "delete", "a", Conditions{}); err.Error() != read.Error() {
+		t.Errorf("a deletion says %q, a read %q", err, read)
+	}
 	wantFault(t, n.Delete(ctx, "delete", "b", Conditions{IfMatch: []string{"x"}}), fault.PreconditionFailed, "if_match")
 	wantFault(t, n.Delete(ctx, "delete", "b", Conditions{IfNoneMatch: []string{"*"}}), fault.PreconditionFailed, "if_none_match")
 	must(t, n.Delete(ctx, "delete", "b", Conditions{IfMatch: []string{"x", shaHex([]byte("b"))}, IfNoneMatch: []string{"x"}}))
