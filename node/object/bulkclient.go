@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,10 +42,12 @@ type bulkClient struct {
 	closed bool
 }
 
-// bulkPeer is a peer by its base URL.
+// bulkPeer is a peer by its base URL. Who has a slot takes an idle connection
+// before a new one is opened, so that the open ones, idle or not, are never
+// more than there are slots.
 type bulkPeer struct {
-	slots chan struct{} // open connections
-	idle  []*bulkConn   // oldest first
+	slots chan struct{} // connections in use, or being opened
+	idle  []*bulkConn   // oldest first; at most bulkIdlePerPeer
 }
 
 // bulkConn is a connection. One goroutine at a time uses it.
@@ -73,16 +76,18 @@ func (b *bulkClient) peer(base string) *bulkPeer {
 	return p
 }
 
-// connect returns an idle connection to a node, or a new one.
+// connect returns an idle connection to a node, or a new one, for which the
+// oldest idle one makes way if fresh.
 func (b *bulkClient) connect(ctx context.Context, n control.Node, fresh bool) (*bulkConn, error) {
 	p := b.peer(n.URL)
-	if !fresh {
-		if c := b.reuse(p); c != nil {
-			return c, nil
-		}
-	}
 	if err := b.slot(ctx, p, n.Name); err != nil {
 		return nil, err
+	}
+	switch c := b.takeIdle(p, fresh); {
+	case c != nil && !fresh:
+		return c, nil
+	case c != nil:
+		b.discard(c)
 	}
 	c, err := b.dial(ctx, n)
 	if err != nil {
@@ -94,26 +99,30 @@ func (b *bulkClient) connect(ctx context.Context, n control.Node, fresh bool) (*
 	return c, nil
 }
 
-func (b *bulkClient) reuse(p *bulkPeer) *bulkConn {
+// takeIdle takes the idle connection that was used last, or the oldest; nil if
+// there is none.
+func (b *bulkClient) takeIdle(p *bulkPeer, oldest bool) *bulkConn {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	last := len(p.idle) - 1
-	if last < 0 {
+	i := len(p.idle) - 1
+	if i < 0 {
 		return nil
 	}
-	c := p.idle[last]
-	p.idle = p.idle[:last]
+	if oldest {
+		i = 0
+	}
+	c := p.idle[i]
+	p.idle = slices.Delete(p.idle, i, i+1)
 	return c
 }
 
-// slot waits until one more connection may be opened. Idle ones make way.
+// slot waits until one more connection may be in use.
 func (b *bulkClient) slot(ctx context.Context, p *bulkPeer, node string) error {
 	select {
 	case p.slots <- struct{}{}:
 		return nil
 	default:
 	}
-	b.closeIdle(p, time.Now())
 	t := time.NewTimer(b.s.o.WaitTimeout)
 	defer t.Stop()
 	select {
@@ -186,9 +195,11 @@ func (c *bulkConn) secure(ctx context.Context, conf *tls.Config, host string) er
 	return nil
 }
 
-// release gives a connection back, to be used again if it is at the end of a
-// response and in order.
+// release gives a connection and its slot back, to be used again if it is at
+// the end of a response and in order. It is idle before somebody who waits for
+// the slot looks for it.
 func (b *bulkClient) release(c *bulkConn, again bool) {
+	defer func() { <-c.peer.slots }()
 	if again && c.SetDeadline(time.Time{}) == nil {
 		b.mu.Lock()
 		if !b.closed && len(c.peer.idle) < bulkIdlePerPeer {
@@ -199,8 +210,12 @@ func (b *bulkClient) release(c *bulkConn, again bool) {
 		}
 		b.mu.Unlock()
 	}
+	b.discard(c)
+}
+
+// discard closes a connection.
+func (b *bulkClient) discard(c *bulkConn) {
 	c.Close()
-	<-c.peer.slots
 	b.count(c.node, -1)
 }
 
@@ -211,11 +226,11 @@ func (b *bulkClient) closeIdle(p *bulkPeer, before time.Time) {
 	for n < len(p.idle) && p.idle[n].since.Before(before) {
 		n++
 	}
-	old := p.idle[:n:n]
-	p.idle = p.idle[n:]
+	old := slices.Clone(p.idle[:n])
+	p.idle = slices.Delete(p.idle, 0, n)
 	b.mu.Unlock()
 	for _, c := range old {
-		b.release(c, false)
+		b.discard(c)
 	}
 }
 
