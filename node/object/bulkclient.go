@@ -301,14 +301,21 @@ func (b *bulkClient) exchange(ctx context.Context, n control.Node, method, path 
 	}
 }
 
+// requestHead writes the head of a request: of h, the fields that bulk requests
+// have, in this order.
 func requestHead(n control.Node, method, path string, h http.Header) []byte {
 	host := n.URL
 	if u, err := url.Parse(n.URL); err == nil {
 		host = u.Host
 	}
 	head := fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: %s\r\n", method, path, host)
-	for name, values := range h {
-		head = fmt.Appendf(head, "%s: %s\r\n", name, values[0])
+	for _, name := range []string{
+		"Range", "Expect", "Content-Length", "Transfer-Encoding",
+		headerFrom, headerTo, headerMesh, headerExpires, headerProof,
+	} {
+		if value := h.Get(name); value != "" {
+			head = fmt.Appendf(head, "%s: %s\r\n", name, value)
+		}
 	}
 	return append(head, "\r\n"...)
 }

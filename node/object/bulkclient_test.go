@@ -3,6 +3,7 @@ package object
 import (
 	"context"
 	"net"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -85,5 +86,21 @@ func TestBulkFreshMakesWay(t *testing.T) {
 	b.close()
 	if open, _ := r.conns(); open != 0 {
 		t.Errorf("%d connections are open", open)
+	}
+}
+
+// TestRequestHead: every field of a bulk request is sent, in one order.
+func TestRequestHead(t *testing.T) {
+	h := http.Header{}
+	want := "PUT /p HTTP/1.1\r\nHost: b\r\n"
+	for _, name := range []string{
+		"Range", "Expect", "Content-Length", "Transfer-Encoding",
+		headerFrom, headerTo, headerMesh, headerExpires, headerProof,
+	} {
+		h.Set(name, "v")
+		want += name + ": v\r\n"
+	}
+	if got := string(requestHead(bulkTestPeer, http.MethodPut, "/p", h)); got != want+"\r\n" {
+		t.Errorf("%q", got)
 	}
 }
