@@ -14,6 +14,9 @@ import (
 // is told to come again.
 const requestPatience = 10 * time.Second
 
+// healthEvery is how late gRPC's health service may learn of a change.
+const healthEvery = 250 * time.Millisecond
+
 // joinEvery is how often a node that could not register its drives tries again.
 const joinEvery = time.Second
 
@@ -33,9 +36,26 @@ func (n *Node) form(ctx context.Context) error {
 	}
 	n.waiting.Store(nil)
 	close(n.ready)
-	n.api.SetServing(true)
 	n.log.Info("ready", "deployment", n.control.Deployment())
 	return ended(ctx, n.objects.Run(ctx))
+}
+
+// reportHealth keeps gRPC's health service saying what /readyz says.
+func (n *Node) reportHealth(ctx context.Context) error {
+	tick := time.NewTicker(healthEvery)
+	defer tick.Stop()
+	for serving := false; ; {
+		if now := n.state() == nil; now != serving {
+			serving = now
+			n.api.SetServing(serving)
+		}
+		select {
+		case <-ctx.Done():
+			n.api.SetServing(false)
+			return nil
+		case <-tick.C:
+		}
+	}
 }
 
 // join tells the index which drives this node has.
@@ -66,13 +86,17 @@ func (n *Node) join(ctx context.Context) error {
 // waitFor publishes what the node waits for.
 func (n *Node) waitFor(reason error) { n.waiting.Store(&reason) }
 
-// state is nil once the node is ready, and else says what it waits for.
+// state is nil while the node is ready, and else says what it waits for: first
+// for what form needs, later for an index that was lost.
 func (n *Node) state() error {
-	reason := n.waiting.Load()
-	if reason == nil {
-		return nil
+	index := n.control.Ready()
+	switch reason := n.waiting.Load(); {
+	case index != nil:
+		return fault.New(fault.Waiting, "node "+n.cfg.Name, "not ready: waiting for the index: %v", index)
+	case reason != nil:
+		return fault.New(fault.Waiting, "node "+n.cfg.Name, "not ready: %v", *reason)
 	}
-	return fault.New(fault.Waiting, "node "+n.cfg.Name, "not ready: %v", *reason)
+	return nil
 }
 
 // waitReady waits for the node to be ready: until ctx ends, ten seconds at the

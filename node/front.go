@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"strings"
+	"time"
 
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
@@ -16,6 +17,13 @@ import (
 // first is ours alone, so that a proxy which uses Authorization for itself
 // does not take ours away.
 var credentialHeaders = [...]string{"Gridloom-Authorization", "Authorization"}
+
+// Times that bound a request that no door has taken: the reading of its answer,
+// and what may still come of a body that nobody wants.
+const (
+	answerTimeout = time.Minute
+	bodyTimeout   = 5 * time.Second
+)
 
 // metaPrefix begins the headers of user metadata, the only ones with our
 // prefix that may come from outside.
@@ -38,6 +46,7 @@ type front struct {
 
 // ServeHTTP implements http.Handler.
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	bound(w, r)
 	path := r.URL.EscapedPath()
 	if api, ok := healthAPI(path); ok {
 		observability.SetAPI(r.Context(), api)
@@ -63,8 +72,30 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			fault.WriteProblem(w, err)
 			return
 		}
+		unbound(w)
 	}
 	h.ServeHTTP(w, r)
+}
+
+// bound gives a request what holds until a door takes it: nothing waits for a
+// body that nobody wants (net/http reads it before it answers, unless the
+// connection ends with the answer), and an answer that isn't read is given up.
+func bound(w http.ResponseWriter, r *http.Request) {
+	control, now := http.NewResponseController(w), time.Now()
+	_ = control.SetWriteDeadline(now.Add(answerTimeout))
+	if r.ContentLength != 0 {
+		_ = control.SetReadDeadline(now.Add(bodyTimeout))
+		w.Header().Set("Connection", "close")
+	}
+}
+
+// unbound lets a door have the body, for as long as it moves: deadlines are the
+// door's from here on.
+func unbound(w http.ResponseWriter) {
+	control := http.NewResponseController(w)
+	_ = control.SetWriteDeadline(time.Time{})
+	_ = control.SetReadDeadline(time.Time{})
+	w.Header().Del("Connection")
 }
 
 // route finds the handler of a path, and whether it needs a node that is up.

@@ -1,11 +1,15 @@
 package node
 
 import (
+	"bufio"
 	"context"
+	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
@@ -148,4 +152,40 @@ func TestFrontWhileWaiting(t *testing.T) {
 			t.Errorf("%s: no Retry-After, or not what is missing: %s", path, w.Body)
 		}
 	}
+}
+
+// TestFrontWaitsForNoBody sends the heads of requests whose bodies never come to
+// a real listener: each is answered at once.
+func TestFrontWaitsForNoBody(t *testing.T) {
+	var last seen
+	f, key := newTestFront(t, &last, nil)
+	server := httptest.NewServer(f)
+	defer server.Close()
+	for path, want := range map[string]int{"/data/b/k": 401, "/livez": 405, "/nowhere": 401, "/metrics": 401} {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		fmt.Fprintf(conn, "PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n", path)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Errorf("%s without its body: %v", path, err)
+		} else if resp.StatusCode != want || !resp.Close {
+			t.Errorf("%s without its body: %s, close %t", path, resp.Status, resp.Close)
+		}
+		_ = conn.Close()
+	}
+	// With a key and a door the connection stays.
+	req, _ := http.NewRequest(http.MethodPut, server.URL+"/data/b/k", strings.NewReader("body"))
+	req.Header.Set("Authorization", "Bearer "+key.String())
+	resp, err := server.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.Close || last.name != "door" {
+		t.Errorf("a wanted body: close %t, reached %q", resp.Close, last.name)
+	}
+	server.Client().CloseIdleConnections()
 }

@@ -70,8 +70,11 @@ func (n *Node) driveEvents() dataio.Events {
 	ctx := context.Background()
 	return dataio.Events{
 		StateChanged: func(d *dataio.Drive, from, to dataio.State, cause error) {
+			if to == dataio.Offline && cause == nil { // closed, by us
+				return
+			}
 			level := slog.LevelWarn
-			if cause == nil { // well again, or closed by us
+			if cause == nil { // well again
 				level = slog.LevelInfo
 			}
 			n.log.Log(ctx, level, "a drive changed its state", "drive", d.ID(), "path", d.Path(), "from", from, "to", to, "cause", cause)

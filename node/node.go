@@ -262,10 +262,10 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.serveGRPC(ctx) })
 	g.Go(func() error { return ended(ctx, n.collector.Run(ctx)) })
 	g.Go(func() error { return n.form(ctx) })
+	g.Go(func() error { return n.reportHealth(ctx) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
-			n.api.SetServing(false)
 			return nil
 		case <-n.control.Done():
 			return fmt.Errorf("the index stopped: %w", n.control.Err())

@@ -10,12 +10,16 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/gridloom/gridloom/node/iam"
 )
@@ -269,7 +273,7 @@ func TestSaysWhatIsMissing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	err := lonely.waitReady(ctx)
-	if err == nil || !bytes.Contains([]byte(err.Error()), []byte("index on node a")) {
+	if err == nil || !bytes.Contains([]byte(err.Error()), []byte("node a")) {
 		t.Errorf("the error does not name what is missing: %v", err)
 	}
 }
@@ -333,4 +337,49 @@ func TestForeignDrive(t *testing.T) {
 	if !errors.As(err, &ce) || ce.Field != "Drives" || !bytes.Contains([]byte(err.Error()), []byte(other.Drives[0])) {
 		t.Errorf("want a refusal that names the drive, got %v", err)
 	}
+}
+
+// TestReadinessIsWithdrawn stops the node with the index under another, which
+// says so, and is ready again when the index is back.
+func TestReadinessIsWithdrawn(t *testing.T) {
+	configs := meshConfigs(t, t.TempDir(), 2)
+	owner, other := runNode(t, configs[0]), runNode(t, configs[1])
+	owner.await(t)
+	other.await(t)
+	conn, err := grpc.NewClient(other.Addrs().GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	agree := func(want healthpb.HealthCheckResponse_ServingStatus, ready int) {
+		t.Helper()
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
+		for limit := time.After(20 * time.Second); ; {
+			resp, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			status, body := call(t, http.MethodGet, other.url("/readyz"), nil)
+			if resp.Status == want && status.StatusCode == ready {
+				return
+			}
+			select {
+			case <-limit:
+				t.Fatalf("gRPC says %s and /readyz %s (%s), want %s and %d", resp.Status, status.Status, body, want, ready)
+			case <-tick.C:
+			}
+		}
+	}
+	agree(healthpb.HealthCheckResponse_SERVING, http.StatusOK)
+	owner.stop(t)
+	agree(healthpb.HealthCheckResponse_NOT_SERVING, http.StatusServiceUnavailable)
+	peer, err := url.Parse(configs[0].Peers[0].URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	configs[0].GRPC, configs[0].HTTP = ListenerConfig{Listener: openListener(t)}, ListenerConfig{Listener: openListener(t)}
+	configs[0].Peer = ListenerConfig{Addr: peer.Host}
+	runNode(t, configs[0]).await(t)
+	agree(healthpb.HealthCheckResponse_SERVING, http.StatusOK)
 }
