@@ -45,11 +45,20 @@ func refusal(err error) (*outcome, bool) {
 	return &outcome{Refused: true, Kind: uint16(fe.Kind), Subject: fe.Subject, Detail: fe.Detail}, true
 }
 
+// errRefused is the cause of every error that is a command's outcome.
+var errRefused = errors.New("the index has decided so")
+
+// Refused tells whether err of Propose is what the command came to: the index
+// has applied it as a refusal, so neither it nor a retry will ever change
+// anything. Another error, of whatever kind, is about the way to the index:
+// it says nothing about an earlier try of the same command.
+func Refused(err error) bool { return errors.Is(err, errRefused) }
+
 // result makes the Result of cmd, or the error of its refusal. left are the
 // keys of a DeleteRecords that it didn't come to.
 func (o *outcome) result(cmd *Command) (res *Result, left []string, err error) {
 	if o.Refused {
-		return nil, nil, &fault.Error{Kind: fault.Kind(o.Kind), Subject: o.Subject, Detail: o.Detail}
+		return nil, nil, &fault.Error{Kind: fault.Kind(o.Kind), Subject: o.Subject, Detail: o.Detail, Err: errRefused}
 	}
 	res = &Result{LogTime: o.LogTime, Epoch: o.Epoch, Bucket: o.Bucket}
 	switch {

@@ -106,7 +106,13 @@ func ask[Req, Resp any](ctx context.Context, c *Control, call func(context.Conte
 		if c.ctx.Err() != nil {
 			return nil, errStopping()
 		}
+		_, changes := any(req).(*Command)
 		if !passing(err) {
+			// What the owner says of this try, that of an earlier one isn't:
+			// its answer to a command that it has applied comes without error.
+			if begun && changes {
+				return nil, c.giveUp(ctx, err, true)
+			}
 			return nil, FromWire(err)
 		}
 		begun = begun || !grid.NotExecuted(err) && !errors.Is(err, grid.ErrUnknownHandler)
@@ -116,7 +122,6 @@ func ask[Req, Resp any](ctx context.Context, c *Control, call func(context.Conte
 			until = time.Now().Add(patience)
 		}
 		if !c.pause(inner, until, pause) {
-			_, changes := any(req).(*Command)
 			return nil, c.giveUp(ctx, err, begun && changes)
 		}
 	}
@@ -189,7 +194,9 @@ func (c *Control) giveUp(ctx context.Context, cause error, begun bool) error {
 	case errors.Is(ctx.Err(), context.Canceled):
 		return ctx.Err()
 	case begun:
-		return &fault.Error{Kind: fault.Unavailable, Subject: "node " + c.owner, Detail: "the connection was lost during the call, and didn't come back: whether it was carried out isn't known", Err: cause}
+		// The cause is of the last try, which may well not have been executed:
+		// only its text is told, so that nobody takes that for the whole call's.
+		return &fault.Error{Kind: fault.Unavailable, Subject: "node " + c.owner, Detail: "the connection was lost during the call, and no answer was had afterwards: whether it was carried out isn't known", Err: errors.New(cause.Error())}
 	}
 	return c.waitingFor(cause)
 }
