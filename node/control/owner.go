@@ -99,12 +99,17 @@ func openOwner(s *store, clock func() time.Time, hooks Hooks, observe func(*view
 }
 
 // propose puts a valid command into the log and waits until it is applied and
-// durable. What needs room is refused where the disk is nearly full. When ctx ends before run has taken it, it never happened;
-// afterwards it completes without its caller.
+// durable. What needs room is refused where the disk is nearly full, except
+// that a retry gets the outcome of the first try. When ctx ends before run has
+// taken it, it never happened; afterwards it completes without its caller.
 func (w *owner) propose(ctx context.Context, cmd *Command) (*outcome, error) {
 	if cmd.PutRecord != nil || cmd.CreateBucket != nil {
-		if err := w.store.room(); err != nil {
-			return nil, err
+		if full := w.store.room(); full != nil {
+			out, err := w.remembered(cmd.RequestID)
+			if out == nil && err == nil {
+				err = full
+			}
+			return out, err
 		}
 	}
 	p := &proposal{cmd: cmd, bytes: int64(cmd.Msgsize()), done: make(chan *outcome, 1)}
@@ -127,6 +132,21 @@ func (w *owner) propose(ctx context.Context, cmd *Command) (*outcome, error) {
 	default:
 		return nil, w.gone()
 	}
+}
+
+// remembered gives the outcome of a command that was carried out before, nil
+// where none is known.
+func (w *owner) remembered(id [16]byte) (*outcome, error) {
+	v := w.acquire()
+	defer w.release(v)
+	var known replyRow
+	switch found, err := get(v.rows, replyKey(id), &known); {
+	case err != nil:
+		return nil, w.unreadable(err)
+	case !found:
+		return nil, nil
+	}
+	return &known.Outcome, nil
 }
 
 // enqueue waits for room in the queue.
@@ -294,16 +314,24 @@ func (w *owner) read(ctx context.Context, q *Query) (*Answer, error) {
 	v := w.acquire()
 	defer w.release(v)
 	a, err := v.answer(q)
+	if err == nil && q.Begin != nil {
+		err = w.store.room() // before the payload is sent, rather than after
+	}
 	if err != nil {
 		if _, refused := refusal(err); !refused {
-			w.store.log.Error("the index can't be read", "dir", w.store.dir, "error", err)
-			err = &fault.Error{Kind: fault.Corrupted, Subject: "index", Detail: "a part of it can't be read", Err: err}
+			err = w.unreadable(err)
 		}
 		return nil, err
 	}
 	// A put's birth must not lie as far back as the last command.
 	a.LogTime = max(a.LogTime, w.clock().UnixNano())
 	return a, nil
+}
+
+// unreadable is the answer where a row can't be read.
+func (w *owner) unreadable(err error) error {
+	w.store.log.Error("the index can't be read", "dir", w.store.dir, "error", err)
+	return &fault.Error{Kind: fault.Corrupted, Subject: "index", Detail: "a part of it can't be read", Err: err}
 }
 
 // halt ends run after the batch it is at. What is queued is not carried out.

@@ -341,15 +341,36 @@ func TestFullDisk(t *testing.T) {
 		disk.free.Store(1 << 40)
 		c := openAlone(t, Options{fs: disk})
 		b := createBucket(t, c, "b")
-		if _, err := c.Propose(t.Context(), putOf(b, "k", "e")); err != nil {
+		put := putOf(b, "k", "e")
+		put.RequestID = randomID()
+		first, err := c.Propose(t.Context(), put)
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused := &Command{RequestID: randomID(), CreateBucket: &CreateBucket{Name: "b"}}
+		if _, err := c.Propose(t.Context(), refused); fault.KindOf(err) != fault.AlreadyExists {
 			t.Fatal(err)
 		}
 		disk.free.Store(storeReserveBytes - 1)
 		time.Sleep(roomInterval)
 		for _, cmd := range []*Command{putOf(b, "l", "e"), {CreateBucket: &CreateBucket{Name: "c"}}} {
-			if _, err := c.Propose(t.Context(), cmd); fault.KindOf(err) != fault.NoSpace {
+			if _, err := c.Propose(t.Context(), cmd); fault.KindOf(err) != fault.NoSpace || Refused(err) {
 				t.Errorf("%+v: %v", cmd, err)
 			}
+		}
+		// A retry learns what the first try came to.
+		if again, err := c.Propose(t.Context(), put); err != nil || again.LogTime != first.LogTime || again.Record.LogTime != first.Record.LogTime {
+			t.Errorf("a retry: %+v, %v", again, err)
+		}
+		if _, err := c.Propose(t.Context(), refused); fault.KindOf(err) != fault.AlreadyExists || !Refused(err) {
+			t.Errorf("a retry of what was refused: %v", err)
+		}
+		// A put learns it before it has sent its payload.
+		if _, err := c.Read(t.Context(), &Query{Begin: &BeginQuery{Bucket: "b"}}); fault.KindOf(err) != fault.NoSpace {
+			t.Errorf("the beginning of a put: %v", err)
+		}
+		if _, err := c.Read(t.Context(), &Query{Begin: &BeginQuery{Bucket: "x"}}); fault.KindOf(err) != fault.BucketNotFound {
+			t.Errorf("the beginning of a put to no bucket: %v", err)
 		}
 		if _, err := c.Read(t.Context(), &Query{Record: &RecordQuery{Bucket: "b", Key: "k"}}); err != nil {
 			t.Error(err)

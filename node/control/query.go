@@ -69,7 +69,7 @@ type RecordsQuery struct {
 }
 
 // BeginQuery begins a put: Answer.Bucket, and Answer.LogTime for
-// PutRecord.Birth. BucketNotFound.
+// PutRecord.Birth. BucketNotFound; NoSpace where the put couldn't be committed.
 type BeginQuery struct {
 	Bucket string `msg:"b"`
 }
