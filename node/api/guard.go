@@ -15,6 +15,7 @@ import (
 
 // credentialKeys are where the credential is looked for, in this order: the
 // first is ours alone, for the sake of proxies that use the second themselves.
+// An empty one doesn't count, as at the HTTP listener.
 var credentialKeys = [...]string{"gridloom-authorization", "authorization"}
 
 // guard stands before every method. For gRPC it authenticates, waits for the
@@ -88,7 +89,7 @@ func (g *guard) enter(ctx context.Context, method string) (_ context.Context, ch
 func (g *guard) authenticate(ctx context.Context) (iam.Principal, error) {
 	credential := ""
 	for _, key := range credentialKeys {
-		if values := metadata.ValueFromIncomingContext(ctx, key); len(values) > 0 {
+		if values := metadata.ValueFromIncomingContext(ctx, key); len(values) > 0 && values[0] != "" {
 			credential = values[0]
 			break
 		}

@@ -182,6 +182,8 @@ func TestCredentials(t *testing.T) {
 		{"gridloom-authorization", []string{"gridloom-authorization", good}, true},
 		{"ours goes first", []string{"authorization", bad, "gridloom-authorization", good}, true},
 		{"ours goes first, and alone", []string{"authorization", good, "gridloom-authorization", bad}, false},
+		{"ours is empty", []string{"gridloom-authorization", "", "authorization", good}, true},
+		{"both are empty", []string{"gridloom-authorization", "", "authorization", ""}, false},
 		{"another key", []string{"authorization", bad}, false},
 		{"no scheme", []string{"authorization", root.String()}, false},
 		{"another scheme", []string{"authorization", "Basic " + root.String()}, false},
