@@ -73,7 +73,7 @@ func (s *Service) commitRecord(ctx context.Context, bucket *control.Bucket, birt
 			info := infoOf(bucket.Name, result.Record)
 			info.Replaced = result.Replaced
 			return info, false, nil
-		case refusedByIndex(err), notProposed(err) && !unknown:
+		case control.Refused(err), notApplied(err) && !unknown:
 			return nil, false, err
 		}
 		unknown = true
@@ -83,33 +83,27 @@ func (s *Service) commitRecord(ctx context.Context, bucket *control.Bucket, birt
 	}
 }
 
-// unknownOutcome is the error of a commit that nobody knows the outcome of. The
-// deadline of the attempts is this package's, and must not look like the
-// caller's.
+// unknownOutcome is the error of a commit that nobody knows the outcome of. It
+// doesn't look like a refusal, which the last try's error may be, nor like the
+// caller's deadline: that of the attempts is this package's.
 func unknownOutcome(subject string, err error) error {
 	switch fault.KindOf(err) {
-	case fault.Deadline, fault.Canceled:
+	case fault.Unavailable, fault.Waiting, fault.Corrupted, fault.Internal:
+	default:
 		return &fault.Error{Kind: fault.Unavailable, Subject: subject, Detail: "the index doesn't say whether it was stored", Err: err}
 	}
 	return err
 }
 
-// refusedByIndex says that an error is the index's own answer to a command,
-// which it will never apply now.
-func refusedByIndex(err error) bool {
+// notApplied says of the error of a command's only try that it was not applied:
+// it never reached the index, or was turned away before it was. Of a later try's
+// error that says nothing about those before it.
+func notApplied(err error) bool {
 	switch fault.KindOf(err) {
 	case fault.InvalidArgument, fault.BucketNotFound, fault.AlreadyExists, fault.Conflict,
 		fault.PreconditionFailed, fault.TooLarge, fault.QuotaExceeded, fault.PermissionDenied,
-		fault.WrongMesh, fault.NotFound, fault.ObjectNotFound, fault.Unimplemented:
-		return true
-	}
-	return false
-}
-
-// notProposed says that a command never reached the index.
-func notProposed(err error) bool {
-	switch fault.KindOf(err) {
-	case fault.Waiting, fault.Overloaded:
+		fault.WrongMesh, fault.NotFound, fault.ObjectNotFound, fault.Unimplemented,
+		fault.NoSpace, fault.Waiting, fault.Overloaded:
 		return true
 	}
 	return grid.NotExecuted(err)

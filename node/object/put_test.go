@@ -319,6 +319,13 @@ func (l *lossyIndex) Propose(ctx context.Context, c *control.Command) (*control.
 func TestPutCommitUnknown(t *testing.T) {
 	lost := fault.New(fault.Unavailable, "index", "the answer was lost")
 	waiting := fault.New(fault.Waiting, "index", "is not connected")
+	full := fault.New(fault.NoSpace, "index", "is full")
+	turnedAway := []error{
+		full,
+		fault.New(fault.Conflict, "peers", "node b was asked for the index"),
+		fault.New(fault.WrongMesh, "mesh", "is another one"),
+		fault.New(fault.PermissionDenied, "index", "says no"),
+	}
 	var mode atomic.Value
 	var ids sync.Map
 	var tries atomic.Int32
@@ -342,6 +349,20 @@ func TestPutCommitUnknown(t *testing.T) {
 				return lost, nil
 			}
 			return waiting, nil
+		case "index full":
+			return full, nil
+		case "committed, then turned away":
+			if n == 1 {
+				return nil, lost
+			}
+			return turnedAway[int(n)%len(turnedAway)], nil
+		case "turned away, then found":
+			if n == 1 {
+				return nil, lost
+			}
+			if n == 2 {
+				return full, nil
+			}
 		}
 		return nil, nil
 	}}
@@ -391,6 +412,22 @@ func TestPutCommitUnknown(t *testing.T) {
 	if left := n.recorded.leftBehind(); left != 4 {
 		t.Errorf("%d files reported left behind, want 4", left)
 	}
+	if _, n, err := put("index full"); fault.KindOf(err) != fault.NoSpace || n != 1 {
+		t.Errorf("%v after %d tries", err, n)
+	}
+	m.wantFiles(6)
+	// The object is there, whatever a later try is told on its way.
+	if _, n, err := put("committed, then turned away"); fault.KindOf(err) != fault.Unavailable || n < 2 {
+		t.Errorf("%v after %d tries", err, n)
+	}
+	m.wantFiles(8)
+	if got := m.nodes[1].get(t, "unknown", spell("committed, then turned away"), -1, 0); !bytes.Equal(got, randomBytes(testSegment+1)) {
+		t.Error("what was committed can't be read")
+	}
+	if _, n, err := put("turned away, then found"); err != nil || n != 3 {
+		t.Errorf("%v after %d tries", err, n)
+	}
+	m.wantFiles(10)
 }
 
 // endlessBody brings a byte at a time, a hundred thousand reads before a chunk
