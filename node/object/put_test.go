@@ -369,7 +369,7 @@ func TestPutCommitUnknown(t *testing.T) {
 	m := newMesh(t, meshConfig{
 		drives:  []int{1, 1},
 		index:   func(i control.Index) control.Index { index.Index = i; return index },
-		options: func(_ int, o *Options) { o.WaitTimeout = 200 * time.Millisecond },
+		options: func(_ int, o *Options) { o.WaitTimeout = 400 * time.Millisecond },
 	})
 	m.bucket("unknown")
 	n := m.nodes[0]
