@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
+	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/node/object"
 	"github.com/gridloom/gridloom/observability"
@@ -46,6 +47,11 @@ type Options struct {
 	MaxConnectionAge  time.Duration // then no new calls; those under way end in their time (1 h)
 	PingInterval      time.Duration // silence before a ping (1 min)
 	PingTimeout       time.Duration // silence after it before the connection is dropped (20 s)
+
+	// Stall is how long a stream waits for its client to send or to take a
+	// message with a byte of payload in it. One of the greatest size, 4 MiB,
+	// must come in this time. (30 s)
+	Stall time.Duration
 
 	// BodyTimeout is how long the body of a JSON request may take to come, and
 	// that of its answer to go. (30 s)
@@ -102,6 +108,7 @@ type API struct {
 	server  *grpc.Server
 	health  *health.Server
 	gateway *gateway
+	stop    context.CancelCauseFunc // of the guard's stopping
 }
 
 // New makes the services. It starts nothing.
@@ -110,8 +117,9 @@ func New(o Options) (*API, error) {
 		return nil, errors.New("api: Objects, Cluster, Resources and Auth are required")
 	}
 	o.setDefaults()
-	g := &guard{auth: o.Auth, ready: o.Ready, permissions: permissions(), log: o.Logger}
-	a := &API{server: grpc.NewServer(serverOptions(&o, g)...), health: health.NewServer()}
+	stopping, stop := context.WithCancelCause(context.Background())
+	g := &guard{auth: o.Auth, ready: o.Ready, permissions: permissions(), stall: o.Stall, stopping: stopping, log: o.Logger}
+	a := &API{server: grpc.NewServer(serverOptions(&o, g)...), health: health.NewServer(), stop: stop}
 	register(a.server, &o)
 	healthpb.RegisterHealthServer(a.server, a.health)
 	reflection.Register(a.server)
@@ -150,6 +158,7 @@ func (o *Options) setDefaults() {
 		{&o.MaxConnectionAge, time.Hour},
 		{&o.PingInterval, time.Minute},
 		{&o.PingTimeout, 20 * time.Second},
+		{&o.Stall, 30 * time.Second},
 		{&o.BodyTimeout, 30 * time.Second},
 	} {
 		if *d.field <= 0 {
@@ -214,6 +223,13 @@ func (a *API) GRPCServer() *grpc.Server { return a.server }
 // Gateway serves /v1/: the unary calls as JSON. It expects the principal in
 // the request's context and refuses requests without one.
 func (a *API) Gateway() http.Handler { return a.gateway }
+
+// EndWatches ends the streams that would go on for as long as their clients
+// like, health's Watch and reflection, and refuses new ones. It is for the begin
+// of a stop, before GracefulStop, which would wait for them.
+func (a *API) EndWatches() {
+	a.stop(fault.New(fault.Unavailable, "", "the node is stopping"))
+}
 
 // SetServing makes the gRPC health service say SERVING or NOT_SERVING, for the
 // server ("") and for each service. It begins with the latter.

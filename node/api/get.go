@@ -125,6 +125,9 @@ func (d *download) flush() error {
 		d.err = d.stream.Send(d.msg)
 	}
 	d.buf = d.buf[:0]
+	if d.err != nil {
+		d.buf = nil // a stream that stalled may still be reading it
+	}
 	return d.err
 }
 

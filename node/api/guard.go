@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"runtime/debug"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -25,6 +26,8 @@ type guard struct {
 	auth        *iam.Authenticator
 	ready       func(context.Context) error
 	permissions map[string]permission
+	stall       time.Duration   // see pacedStream
+	stopping    context.Context // ends when endless streams must
 	log         *slog.Logger
 }
 
@@ -49,7 +52,26 @@ func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	if err != nil {
 		return err
 	}
-	return next(srv, &guardedStream{ServerStream: ss, ctx: ctx, check: check})
+	ending := context.Background()
+	if g.permissions[info.FullMethod].endless {
+		ending = g.stopping
+		if err := context.Cause(ending); err != nil {
+			return err
+		}
+		// A handler that waits for something else than its client has the context.
+		var cancel context.CancelCauseFunc
+		ctx, cancel = context.WithCancelCause(ctx)
+		defer cancel(nil)
+		defer context.AfterFunc(ending, func() { cancel(context.Cause(ending)) })()
+		defer func() {
+			if why := context.Cause(ending); err != nil && why != nil {
+				err = why
+			}
+		}()
+	}
+	paced := pace(ss, g.stall, ending)
+	defer paced.release()
+	return next(srv, &guardedStream{ServerStream: paced, ctx: ctx, check: check})
 }
 
 // local is the interceptor of calls from the gateway: ctx has the principal.

@@ -31,7 +31,11 @@ type store struct {
 
 func serveStore(t testing.TB) *store {
 	t.Helper()
-	s := serve(t, nil)
+	return makeStore(t, serve(t, nil))
+}
+
+func makeStore(t testing.TB, s *served) *store {
+	t.Helper()
 	st := &store{s, pb.NewBucketServiceClient(s.conn), pb.NewObjectServiceClient(s.conn)}
 	if _, err := st.buckets.CreateBucket(t.Context(), &pb.CreateBucketRequest{Bucket: "photos"}); err != nil {
 		t.Fatal(err)

@@ -17,6 +17,9 @@ type permission struct {
 	open bool
 	// early: the method is served before the node is ready.
 	early bool
+	// endless: the call is a stream that ends when its client likes; the node's
+	// stop doesn't wait for it.
+	endless bool
 	// check decides on the call's first message. It is set unless open is.
 	check func(p iam.Principal, m any) error
 }
@@ -42,10 +45,10 @@ func permissions() map[string]permission {
 
 		healthpb.Health_Check_FullMethodName: {open: true, early: true},
 		healthpb.Health_List_FullMethodName:  {open: true, early: true},
-		healthpb.Health_Watch_FullMethodName: {open: true, early: true},
+		healthpb.Health_Watch_FullMethodName: {open: true, early: true, endless: true},
 
-		reflectionpb.ServerReflection_ServerReflectionInfo_FullMethodName:      {early: true, check: always(iam.APIRead).check},
-		reflectionalphapb.ServerReflection_ServerReflectionInfo_FullMethodName: {early: true, check: always(iam.APIRead).check},
+		reflectionpb.ServerReflection_ServerReflectionInfo_FullMethodName:      {early: true, endless: true, check: always(iam.APIRead).check},
+		reflectionalphapb.ServerReflection_ServerReflectionInfo_FullMethodName: {early: true, endless: true, check: always(iam.APIRead).check},
 	}
 }
 

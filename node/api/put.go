@@ -84,7 +84,7 @@ func (u *upload) next() (chunk []byte, err error) {
 	case err == io.EOF:
 		return nil, io.EOF
 	case err != nil:
-		// The client is gone, or has been told already: grpc answers what it
+		// The client is gone or has stalled, or has been told already: grpc answers what it
 		// refuses by itself, a message that is too large for one.
 		return nil, fault.Wrap(fault.IncompleteBody, "stream", err)
 	case u.trailer != nil:
