@@ -58,7 +58,7 @@ func TestRoomIsServedInLine(t *testing.T) {
 			},
 			"release": func(t *rapid.T) {
 				if len(held) == 0 {
-					t.Skip()
+					t.Skip("nothing is held")
 				}
 				i := rapid.IntRange(0, len(held)-1).Draw(t, "which")
 				n := held[i]
@@ -68,7 +68,7 @@ func TestRoomIsServedInLine(t *testing.T) {
 			},
 			"give up in line": func(t *rapid.T) {
 				if len(line) == 0 {
-					t.Skip()
+					t.Skip("nobody waits")
 				}
 				i := rapid.IntRange(0, len(line)-1).Draw(t, "which")
 				w := line[i]
@@ -81,7 +81,7 @@ func TestRoomIsServedInLine(t *testing.T) {
 				line = append(line, w)
 				settle()
 				if !w.has() {
-					t.Skip()
+					t.Skip("it was not granted")
 				}
 				held = held[:len(held)-1]
 				r.giveUp(w)
