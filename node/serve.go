@@ -46,6 +46,7 @@ func (n *Node) serveGRPC(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 	}
+	n.api.EndWatches() // they don't end by themselves
 	stopped := make(chan struct{})
 	go func() {
 		n.grpcServer.GracefulStop()
