@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,7 @@ func contractCases() []conformance {
 	return []conformance{
 		{name: "00 Connection is never nil, an unknown host gives ErrUnknownHost", run: unknownHost},
 		{name: "00 one message each way, of any size", run: requestSizes},
+		{name: "00 large messages go through beside each other", on: plain, slow: true, run: largeRequests},
 		{name: "00 the deadline is forwarded", run: deadlineTravels},
 		{name: "00 cancelling returns at once, with the context's error", run: cancelReturns},
 		{name: "00 a context that has ended wins over an answer", run: endedContextWins},
@@ -63,7 +65,7 @@ func requestSizes(b *bed) {
 	b.serve(0, echo())
 	b.serve(1, echo())
 	for _, c := range []*grid.Connection{b.Connection(0, 1), b.Connection(1, 0), b.Connection(0, 0)} {
-		for _, size := range []int{0, 1, 63, 512, 5000, 16 << 10, 16<<10 + 1, 64<<10 + 1, 1 << 20} {
+		for _, size := range []int{0, 1, 63, 512, 5000, 16 << 10, 16<<10 + 1, 64<<10 + 1, 300_000} {
 			req := bytes.Repeat([]byte{byte(size), 3, 7}, size/3+1)[:size]
 			resp, err := c.Request(b.ctx, echoID, req)
 			if err != nil || !bytes.Equal(resp, req) || resp == nil {
@@ -71,6 +73,23 @@ func requestSizes(b *bed) {
 			}
 		}
 	}
+}
+
+func largeRequests(b *bed) {
+	for i := range 2 {
+		b.serve(i, echo())
+	}
+	var wg sync.WaitGroup
+	for i, size := range []int{5 << 20, 3<<20 + 1, 1 << 20, 16 << 20} {
+		wg.Go(func() {
+			req := bytes.Repeat([]byte{byte(i), 3, 7}, size/3+1)[:size]
+			resp, err := b.Connection(i%2, 1-i%2).Request(b.ctx, echoID, req)
+			if err != nil || !bytes.Equal(resp, req) {
+				b.t.Errorf("%d bytes: got %d, %v", size, len(resp), err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func deadlineTravels(b *bed) {

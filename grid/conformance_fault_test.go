@@ -28,7 +28,7 @@ func faultCases() []conformance {
 	}
 }
 
-const quickDeadAfter = 800 * time.Millisecond
+const quickDeadAfter = 600 * time.Millisecond
 
 func quickDeath(_ int, o *grid.ManagerOptions) {
 	o.PingInterval, o.DeadAfter = quickDeadAfter/8, quickDeadAfter
@@ -114,7 +114,7 @@ func slowLink(b *bed) {
 	b.serve(1, echo())
 	p := b.tcp.link(0, 1)
 	p.set(func() { p.slow = 1024 })
-	req := bytes.Repeat([]byte("slow"), 150_000)
+	req := bytes.Repeat([]byte("slow"), 100_000)
 	if resp, err := b.Connection(0, 1).Request(b.ctx, echoID, req); err != nil || !bytes.Equal(req, resp) {
 		b.t.Errorf("got %d, %v", len(resp), err)
 	}
@@ -241,13 +241,16 @@ func duplicates(b *bed) {
 	if err := m.AddHost(name); err != nil {
 		b.t.Fatal(err)
 	}
+	sessions := func() uint64 { return m.Connection(name).Stats().Sessions }
 	connect := func(instance string, attempt uint64) (*second, string) {
 		s := newSecond(b.t, m)
 		s.instance, s.attempt = instance, attempt
+		before := sessions()
 		s.upgrade(name, m.Local())
-		return s, s.shake(name, m.Local())
+		refused := s.shake(name, m.Local())
+		b.until("it is refused or up", func() bool { return refused != "" || sessions() > before })
+		return s, refused
 	}
-	sessions := func() uint64 { return m.Connection(name).Stats().Sessions }
 	first, refused := connect("aaaaaaaaaaaaaaaa", 5)
 	if refused != "" {
 		b.t.Fatal(refused)

@@ -19,9 +19,9 @@ func flowCases() []conformance {
 		{name: "13 windows are in bytes too, and the receiver's", slow: true, change: smallWindow, run: byteWindows},
 		{name: "13 requests beyond the reassembly budget wait, and all pass", slow: true, change: tightBudget, run: beyondReassembly},
 		{name: "13 requests beyond the inbound budget are refused", change: smallInbound, run: inboundBudget},
-		{name: "13 many streams opened at once are all accepted", run: manyStreams},
+		{name: "13 many streams opened at once are all accepted", slow: true, run: manyStreams},
 		{name: "14 no class starves", on: sockets, slow: true, run: noStarvation},
-		{name: "14 bulk holds up no small request", on: plain, slow: true, run: besideBulk},
+		{name: "14 bulk holds up no small request", on: plain, slow: true, change: noProxy, run: besideBulk},
 		{name: "15 queues are bounded in bytes, a producer waits on its context", slow: true, change: smallQueue, run: queueIsBounded},
 		{name: "15 a producer waits on the session", change: smallQueue, run: producerDiesWithSession},
 		{name: "16 pull and channels are two views of one stream", run: pullAndChannels},
@@ -150,7 +150,7 @@ func byteWindows(b *bed) {
 func beyondReassembly(b *bed) {
 	b.serve(1, echo())
 	var wg sync.WaitGroup
-	for worker := range 150 {
+	for worker := range 100 {
 		wg.Go(func() {
 			req := bytes.Repeat([]byte{byte(worker)}, 50_000)
 			if resp, err := b.Connection(0, 1).Request(b.ctx, echoID, req); err != nil || !bytes.Equal(req, resp) {
@@ -193,7 +193,7 @@ func manyStreams(b *bed) {
 	b.serve(1, pull(floodID, 0, 1, func(ctx context.Context, payload []byte, p *grid.Pipe) error { return p.Send(ctx, payload) }))
 	b.Blackhole(0, 1) // so that they come in one go
 	var pipes []*grid.Pipe
-	for i := range 1500 {
+	for i := range 1000 {
 		pipes = append(pipes, b.openPipe(b.ctx, floodID, []byte{byte(i), byte(i >> 8)}))
 	}
 	b.Heal(0, 1)
@@ -233,6 +233,8 @@ func noStarvation(b *bed) {
 	cancel()
 	wg.Wait()
 }
+
+func noProxy(_ int, o *grid.ManagerOptions) { o.Dial = nil }
 
 // besideBulk measures how many bytes of bulk go ahead of a small request:
 // its median delay times the bulk's rate.
@@ -274,9 +276,7 @@ func besideBulk(b *bed) {
 	slices.Sort(delays)
 	ahead := delays[len(delays)/2].Seconds() * rate
 	b.t.Logf("p50 %v beside %.0f MB/s: %.0f KiB ahead of a small request", delays[len(delays)/2], rate/1e6, ahead/1024)
-	// The proxy's sockets and its buffers are on the way too, and are not the
-	// grid's to bound: it gets as much again.
-	if ahead > 3<<20 {
+	if ahead > 1<<20 {
 		b.t.Errorf("%.0f bytes of bulk go ahead of a small request", ahead)
 	}
 }

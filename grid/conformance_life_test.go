@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -203,7 +202,7 @@ func drainKnows(b *bed) {
 				}
 				answered.Add(1)
 				if b.virtual {
-					<-time.After(time.Microsecond)
+					<-time.After(100 * time.Microsecond)
 				}
 			}
 		})
@@ -291,7 +290,7 @@ func contextEnds(b *bed) {
 // for a goroutine that is left, and the clock stands still if one spins.
 func nothingIsLeft(b *bed) {
 	b.settle()
-	before := runtime.NumGoroutine()
+	before, _ := goroutines()
 	for round := range 5 {
 		var nodes []*grid.Manager
 		for i := range 2 {
@@ -322,8 +321,5 @@ func nothingIsLeft(b *bed) {
 		}
 	}
 	b.settle()
-	if after := runtime.NumGoroutine(); after > before {
-		buf := make([]byte, 1<<20)
-		b.t.Errorf("%d goroutines before, %d after\n%s", before, after, buf[:runtime.Stack(buf, true)])
-	}
+	b.noMore(before)
 }

@@ -73,7 +73,7 @@ func (b *bed) settle() {
 		b.pass(time.Millisecond)
 		return
 	}
-	b.pass(30 * time.Millisecond)
+	b.pass(20 * time.Millisecond)
 }
 
 // serve registers handlers at node i.

@@ -191,6 +191,7 @@ func clockOff(b *bed) {
 		b.t.Fatal(err)
 	}
 	newSecond(b.t, m).connect(name, m.Local()) // it says that it is 1970
+	b.until("the session is up", func() bool { return m.Connection(name).State() == grid.StateConnected })
 	if off := m.Connection(name).Stats().ClockOffset; off > -40*365*24*time.Hour {
 		b.t.Errorf("the peer's clock is off by %v", off)
 	}
@@ -262,7 +263,9 @@ func hostileFrames(b *bed) {
 	} {
 		s := newSecond(b.t, m)
 		s.instance = fmt.Sprintf("%-16.16s", what)
+		sessions := m.Connection(name).Stats().Sessions
 		s.connect(name, m.Local())
+		b.until("the session is up", func() bool { return m.Connection(name).Stats().Sessions > sessions })
 		say(s)
 		b.until("the session with "+what+" ends", func() bool { return m.Connection(name).State() != grid.StateConnected })
 	}
