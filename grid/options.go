@@ -29,7 +29,7 @@ type ManagerOptions struct {
 
 	MaxMessage       int           // bytes; largest payload taken or sent (16 MiB)
 	StreamWindow     int           // bytes unread per stream and direction (512 KiB)
-	SessionWindow    int           // bytes of bulk on their way per session and direction (512 KiB)
+	SessionWindow    int           // bytes of bulk on their way per session and direction; at least bandwidth × round trip for full speed (512 KiB)
 	ReassemblyBudget int           // bytes of partly received calls and answers per session (64 MiB)
 	InboundBudget    int           // bytes of requests being served per session (256 MiB)
 	QueueLimit       int           // bytes waiting to be written per session (32 MiB)
