@@ -1,5 +1,7 @@
 package control
 
+import "time"
+
 //go:generate go tool -modfile=../../internal/tools/go.mod msgp -file=query.go -o=query_gen.go -tests=false -io=false
 
 //msgp:limit arrays:1024 maps:1024
@@ -16,9 +18,11 @@ const (
 	maxPageBytes   = 4 << 20 // encoded bytes of one page; at least one entry is given
 )
 
-// Query is one linearizable read: exactly one of the pointers is set.
+// Query is one read: exactly one of the pointers is set. It is linearizable
+// unless MaxAge allows for less.
 type Query struct {
-	Version    uint8            `msg:"v"` // QueryVersion; 0 means that
+	Version    uint8            `msg:"v"`            // QueryVersion; 0 means that
+	MaxAge     time.Duration    `msg:"ma,omitempty"` // 0: linearizable; else how old the answer may be
 	Deployment *DeploymentQuery `msg:"dep,omitempty"`
 	Bucket     *BucketQuery     `msg:"b,omitempty"`
 	Buckets    *BucketsQuery    `msg:"bs,omitempty"`

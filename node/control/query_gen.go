@@ -917,44 +917,48 @@ func (z *Node) Msgsize() (s int) {
 func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(10)
-	var zb0001Mask uint16 /* 10 bits */
+	zb0001Len := uint32(11)
+	var zb0001Mask uint16 /* 11 bits */
 	_ = zb0001Mask
-	if z.Deployment == nil {
+	if z.MaxAge == 0 {
 		zb0001Len--
 		zb0001Mask |= 0x2
 	}
-	if z.Bucket == nil {
+	if z.Deployment == nil {
 		zb0001Len--
 		zb0001Mask |= 0x4
 	}
-	if z.Buckets == nil {
+	if z.Bucket == nil {
 		zb0001Len--
 		zb0001Mask |= 0x8
 	}
-	if z.Record == nil {
+	if z.Buckets == nil {
 		zb0001Len--
 		zb0001Mask |= 0x10
 	}
-	if z.Records == nil {
+	if z.Record == nil {
 		zb0001Len--
 		zb0001Mask |= 0x20
 	}
-	if z.Begin == nil {
+	if z.Records == nil {
 		zb0001Len--
 		zb0001Mask |= 0x40
 	}
-	if z.Topology == nil {
+	if z.Begin == nil {
 		zb0001Len--
 		zb0001Mask |= 0x80
 	}
-	if z.Garbage == nil {
+	if z.Topology == nil {
 		zb0001Len--
 		zb0001Mask |= 0x100
 	}
-	if z.Segments == nil {
+	if z.Garbage == nil {
 		zb0001Len--
 		zb0001Mask |= 0x200
+	}
+	if z.Segments == nil {
+		zb0001Len--
+		zb0001Mask |= 0x400
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -965,6 +969,11 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 		o = append(o, 0xa1, 0x76)
 		o = msgp.AppendUint8(o, z.Version)
 		if (zb0001Mask & 0x2) == 0 { // if not omitted
+			// string "ma"
+			o = append(o, 0xa2, 0x6d, 0x61)
+			o = msgp.AppendDuration(o, z.MaxAge)
+		}
+		if (zb0001Mask & 0x4) == 0 { // if not omitted
 			// string "dep"
 			o = append(o, 0xa3, 0x64, 0x65, 0x70)
 			if z.Deployment == nil {
@@ -975,7 +984,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				o = append(o, 0x80)
 			}
 		}
-		if (zb0001Mask & 0x4) == 0 { // if not omitted
+		if (zb0001Mask & 0x8) == 0 { // if not omitted
 			// string "b"
 			o = append(o, 0xa1, 0x62)
 			if z.Bucket == nil {
@@ -987,7 +996,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				o = msgp.AppendString(o, z.Bucket.Name)
 			}
 		}
-		if (zb0001Mask & 0x8) == 0 { // if not omitted
+		if (zb0001Mask & 0x10) == 0 { // if not omitted
 			// string "bs"
 			o = append(o, 0xa2, 0x62, 0x73)
 			if z.Buckets == nil {
@@ -1002,7 +1011,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				o = msgp.AppendInt(o, z.Buckets.Limit)
 			}
 		}
-		if (zb0001Mask & 0x10) == 0 { // if not omitted
+		if (zb0001Mask & 0x20) == 0 { // if not omitted
 			// string "r"
 			o = append(o, 0xa1, 0x72)
 			if z.Record == nil {
@@ -1017,7 +1026,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				o = msgp.AppendString(o, z.Record.Key)
 			}
 		}
-		if (zb0001Mask & 0x20) == 0 { // if not omitted
+		if (zb0001Mask & 0x40) == 0 { // if not omitted
 			// string "rs"
 			o = append(o, 0xa2, 0x72, 0x73)
 			if z.Records == nil {
@@ -1030,7 +1039,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x40) == 0 { // if not omitted
+		if (zb0001Mask & 0x80) == 0 { // if not omitted
 			// string "bg"
 			o = append(o, 0xa2, 0x62, 0x67)
 			if z.Begin == nil {
@@ -1042,7 +1051,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				o = msgp.AppendString(o, z.Begin.Bucket)
 			}
 		}
-		if (zb0001Mask & 0x80) == 0 { // if not omitted
+		if (zb0001Mask & 0x100) == 0 { // if not omitted
 			// string "t"
 			o = append(o, 0xa1, 0x74)
 			if z.Topology == nil {
@@ -1053,7 +1062,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				o = append(o, 0x80)
 			}
 		}
-		if (zb0001Mask & 0x100) == 0 { // if not omitted
+		if (zb0001Mask & 0x200) == 0 { // if not omitted
 			// string "g"
 			o = append(o, 0xa1, 0x67)
 			if z.Garbage == nil {
@@ -1071,7 +1080,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				o = msgp.AppendInt(o, z.Garbage.Limit)
 			}
 		}
-		if (zb0001Mask & 0x200) == 0 { // if not omitted
+		if (zb0001Mask & 0x400) == 0 { // if not omitted
 			// string "s"
 			o = append(o, 0xa1, 0x73)
 			if z.Segments == nil {
@@ -1116,6 +1125,12 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 			z.Version, bts, err = msgp.ReadUint8Bytes(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Version")
+				return
+			}
+		case "ma":
+			z.MaxAge, bts, err = msgp.ReadDurationBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "MaxAge")
 				return
 			}
 		case "dep":
@@ -1530,7 +1545,7 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *Query) Msgsize() (s int) {
-	s = 1 + 2 + msgp.Uint8Size + 4
+	s = 1 + 2 + msgp.Uint8Size + 3 + msgp.DurationSize + 4
 	if z.Deployment == nil {
 		s += msgp.NilSize
 	} else {
