@@ -43,7 +43,7 @@ bench-grid: ## the grid beside other stacks, about 10 minutes; flags in BENCHFLA
 	cd grid/bench && CGO_ENABLED=0 $(GO) run . $(BENCHFLAGS)
 
 .PHONY: bench-control
-bench-control: ## the index beside etcd, about 4 minutes; flags in BENCHFLAGS
+bench-control: ## the index beside etcd, about 3 minutes; flags in BENCHFLAGS
 	cd node/control/bench && CGO_ENABLED=0 $(GO) run . $(BENCHFLAGS)
 
 # CGO_ENABLED=0 wherever it does not matter, so that all of it shares compiled

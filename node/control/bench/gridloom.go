@@ -152,15 +152,18 @@ func (c *gridloomClient) leads(ctx context.Context) (bool, error) {
 	return err == nil && leaderOf(resp) == resp.GetNode(), err
 }
 
-// leaderOf names the node that leads the group of the records: the one that
-// keeps the index.
-func leaderOf(resp *gridloomv1.GetClusterResponse) string {
+// leaderOf names the node that leads the records' group: the one node that
+// keeps the index. Where several keep it there is more to ask than Node.index
+// tells, and "" has the harness say so in place of a wrong leader.
+func leaderOf(resp *gridloomv1.GetClusterResponse) (name string) {
 	for _, n := range resp.GetNodes() {
-		if n.GetIndex() {
-			return n.GetName()
+		if n.GetIndex() && name != "" {
+			return ""
+		} else if n.GetIndex() {
+			name = n.GetName()
 		}
 	}
-	return ""
+	return name
 }
 
 func (c *gridloomClient) close() error { return c.conn.Close() }
