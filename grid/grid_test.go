@@ -56,7 +56,8 @@ func newTestMesh(t testing.TB, n int, change ...func(*ManagerOptions)) []*testNo
 			node.server.Close()
 		}
 	})
-	ctx := testContext(t)
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second+time.Duration(n*n)*10*time.Millisecond)
+	defer stop()
 	for _, a := range nodes {
 		for _, b := range nodes {
 			if err := a.Connection(b.Local()).WaitConnected(ctx); err != nil {
