@@ -30,6 +30,8 @@ var layers = map[string][]string{
 	"grid/gridtest":   {"grid"},
 	"dataio/datatest": {"dataio"},
 
+	"node/control/replica/replicatest": {"node/control/replica"},
+
 	"gen":               nil,
 	"gen/gridloom/v1":   nil,
 	"deploy":            nil,
@@ -44,8 +46,8 @@ var forTests = map[string][]string{
 	"node/api":             {"node/control", "grid/gridtest", "dataio/datatest"},
 	"node/door":            {"node/control", "grid/gridtest", "dataio/datatest"},
 	"node/object":          {"grid/gridtest", "dataio/datatest"},
-	"node/control":         {"grid/gridtest"},
-	"node/control/replica": {"node/control/disk"},
+	"node/control":         {"grid/gridtest", "node/control/replica/replicatest"},
+	"node/control/replica": {"node/control/disk", "node/control/replica/replicatest"},
 	"internal/e2e":         {"gen/gridloom/v1"},
 	"grid":                 {"grid/gridtest"},
 	"dataio":               {"dataio/datatest"},
@@ -53,7 +55,9 @@ var forTests = map[string][]string{
 
 // helps says whether a package is there for tests alone, and so is as free as
 // they are.
-func (p *pkg) helps() bool { return p.dir == "grid/gridtest" || p.dir == "dataio/datatest" }
+func (p *pkg) helps() bool {
+	return p.dir == "grid/gridtest" || p.dir == "dataio/datatest" || p.dir == "node/control/replica/replicatest"
+}
 
 func checkLayers(t *tree, r *report) {
 	for _, p := range t.pkgs {

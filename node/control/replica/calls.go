@@ -2,7 +2,6 @@ package replica
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -13,6 +12,11 @@ import (
 
 // call lets do run in run, and waits for it.
 func (e *Engine) call(ctx context.Context, do func(*core) error) error {
+	if e.stepped == nil { // there is no run: see Stepper
+		err := do(e.core)
+		e.dispatch(e.core.pump())
+		return err
+	}
 	done := make(chan error, 1)
 	if !e.inbox.putUpTo(maxInbox, func(c *core) { done <- do(c) }) {
 		if e.stop.Err() != nil {
@@ -26,62 +30,40 @@ func (e *Engine) call(ctx context.Context, do func(*core) error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-e.stepped:
-		return ErrClosed
+		select { // what is done before the end is done
+		case err := <-done:
+			return err
+		default:
+			return ErrClosed
+		}
 	}
 }
 
-// Propose puts data into the log of a group that this node leads, as the last
-// entry for now. It returns before that is durable or agreed, and where ctx
-// ends, the entry may be there all the same.
+// Propose puts data, which must not be empty, into the log of a group that this
+// node leads, as the last entry for now. It returns before that is durable or
+// agreed, and where ctx ends, the entry may be there all the same.
 func (e *Engine) Propose(ctx context.Context, g GroupID, data []byte) error {
 	return e.call(ctx, func(c *core) error { return c.propose(g, data) })
 }
 
 // Change proposes a change of membership to a group that this node leads, by
 // joint consensus where it is more than one step. While another is not yet
-// applied, raft puts an empty entry in its place: Status tells what came of it.
+// applied, it is ErrBusy, or raft puts an empty entry in its place: Status
+// tells what came of it.
 func (e *Engine) Change(ctx context.Context, g GroupID, changes []*pb.ConfChangeSingle) error {
-	return e.call(ctx, func(c *core) error {
-		group := c.group(g)
-		switch {
-		case group == nil:
-			return ErrNoGroup
-		case group.soft.RaftState != raft.StateLeader:
-			return &NotLeaderError{Leader: group.soft.Lead}
-		}
-		e.groups[g].aloneTerm.Store(0) // until it is applied, or has failed
-		err := group.raw.ProposeConfChange(&pb.ConfChangeV2{Changes: changes})
-		if err != nil {
-			e.groups[g].settle()
-		}
-		if errors.Is(err, raft.ErrProposalDropped) {
-			return ErrBusy
-		}
-		return err
-	})
+	return e.call(ctx, func(c *core) error { return c.change(g, changes) })
 }
 
 // Transfer hands the leadership of a group over to a node. It returns at once;
 // raft tries for the length of an election timeout.
 func (e *Engine) Transfer(ctx context.Context, g GroupID, to uint64) error {
 	return e.call(ctx, func(c *core) error {
-		group := c.group(g)
-		if group == nil {
-			return ErrNoGroup
+		group, err := c.led(g)
+		if err == nil {
+			group.raw.TransferLeader(to)
 		}
-		if group.soft.RaftState != raft.StateLeader {
-			return &NotLeaderError{Leader: group.soft.Lead}
-		}
-		group.raw.TransferLeader(to)
-		return nil
+		return err
 	})
-}
-
-// fromPeers are the messages that come from other nodes. The others are
-// between raft and this package.
-var fromPeers = []pb.MessageType{
-	pb.MsgApp, pb.MsgAppResp, pb.MsgVote, pb.MsgVoteResp, pb.MsgSnap, pb.MsgHeartbeat, pb.MsgHeartbeatResp,
-	pb.MsgTimeoutNow, pb.MsgReadIndex, pb.MsgReadIndexResp, pb.MsgPreVote, pb.MsgPreVoteResp,
 }
 
 // Deliver takes in a batch that the node from has sent. The engine keeps the
@@ -92,9 +74,8 @@ func (e *Engine) Deliver(from uint64, batch []byte) error {
 		return err
 	}
 	for _, out := range all {
-		m := out.message
-		if m.GetFrom() != from || !slices.Contains(fromPeers, m.GetType()) || len(m.GetResponses()) > 0 {
-			return fmt.Errorf("%w: a %v of node %x from node %x", errBatch, m.GetType(), m.GetFrom(), from)
+		if err := check(from, out.message); err != nil {
+			return fmt.Errorf("%w: from node %x: %w", errBatch, from, err)
 		}
 	}
 	all = slices.DeleteFunc(all, func(out outgoing) bool {
@@ -103,7 +84,7 @@ func (e *Engine) Deliver(from uint64, batch []byte) error {
 			return true // for a node that was here before, or a group that isn't
 		}
 		if out.message.GetType() == pb.MsgSnap {
-			r.copies.receive(e, out)
+			r.copies.receive(out)
 			return true
 		}
 		return false
@@ -214,3 +195,7 @@ func (e *Engine) Applied(g GroupID) uint64 {
 	}
 	return 0
 }
+
+// Stranded tells whether Close has left a goroutine behind that hangs in a
+// write: the stores must not be closed then, and the process has to end.
+func (e *Engine) Stranded() bool { return e.log.stalled(e.stalled) }

@@ -6,7 +6,9 @@ import (
 	"math"
 
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/confchange"
 	pb "go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -24,7 +26,7 @@ const (
 
 // Position is how far a machine has come.
 type Position struct {
-	Index uint64 // of the last entry applied
+	Index uint64 // of the last entry applied; a group's first membership counts as entry 1
 	Term  uint64 // of that entry
 	Conf  []byte // membership after it: a raftpb.ConfState; empty where the group is not known yet
 }
@@ -58,12 +60,32 @@ type Machine interface {
 type group struct {
 	id      GroupID
 	name    string
+	self    uint64 // this node's raft id
 	raw     *raft.RawNode
 	storage *storage
 	machine Machine
 
 	soft raft.SoftState // as last told
 	term uint64
+	conf membership
+}
+
+// membership is what raft goes by: that after the last entry handed out, which
+// the machine may not have applied yet.
+type membership struct {
+	since uint64 // index of the entry that made it so, at most
+	sole  bool   // this node is the only voter
+	alone bool   // and there are no others either
+}
+
+// adopt notes a membership.
+func (g *group) adopt(cs *pb.ConfState, since uint64) {
+	sole := len(cs.GetVoters()) == 1 && cs.GetVoters()[0] == g.self && len(cs.GetVotersOutgoing()) == 0
+	g.conf = membership{
+		since: since,
+		sole:  sole,
+		alone: sole && len(cs.GetLearners()) == 0 && len(cs.GetLearnersNext()) == 0,
+	}
 }
 
 // core steps the groups of one node. Its methods must not overlap.
@@ -84,11 +106,13 @@ type appending struct {
 	message *pb.Message
 }
 
-// applying is what a group wants applied. responses are for the group.
+// applying is what a group wants applied. responses are for the group. Without
+// entries it asks for upkeep.
 type applying struct {
-	group     *group
-	entries   []Entry
-	responses []*pb.Message
+	group      *group
+	entries    []Entry
+	responses  []*pb.Message
+	checkpoint bool
 }
 
 // readable says that a read which was asked for under token may be answered
@@ -119,16 +143,21 @@ type ready struct {
 	apply  []applying
 	reads  []readable
 	change []change
+	conf   []*group // whose membership has changed
 }
 
 // newGroup starts a group at where its log and machine are.
 func newGroup(id uint64, gid GroupID, name string, s *storage, m Machine, c timing, log raft.Logger) (*group, error) {
+	at := m.Position()
+	if at.Index == 0 && len(at.Conf) > 0 {
+		return nil, fmt.Errorf("raft group %s: its first membership must have an index, for others to learn it from a snapshot", name)
+	}
 	raw, err := raft.NewRawNode(&raft.Config{
 		ID:                        id,
 		ElectionTick:              c.electionTicks,
 		HeartbeatTick:             c.heartbeatTicks,
 		Storage:                   s,
-		Applied:                   m.Position().Index,
+		Applied:                   at.Index,
 		AsyncStorageWrites:        true,
 		MaxSizePerMsg:             maxMessageBytes,
 		MaxCommittedSizePerReady:  maxApplyingBytes,
@@ -145,7 +174,9 @@ func newGroup(id uint64, gid GroupID, name string, s *storage, m Machine, c timi
 	if err != nil {
 		return nil, fmt.Errorf("raft group %s: %w", name, err)
 	}
-	return &group{id: gid, name: name, raw: raw, storage: s, machine: m}, nil
+	g := &group{id: gid, name: name, self: id, raw: raw, storage: s, machine: m, term: s.hard.GetTerm()}
+	g.adopt(&s.conf, at.Index)
+	return g, nil
 }
 
 // group finds a group, nil where there is none of that id.
@@ -162,10 +193,13 @@ func (c *core) group(id GroupID) *group {
 // the time, so that it doesn't take a leader that is long gone for a live one.
 func (c *core) tick(stand bool) {
 	for _, g := range c.groups {
-		if stand || g.soft.RaftState == raft.StateLeader {
-			g.raw.Tick()
-		} else {
+		if !stand && g.soft.RaftState != raft.StateLeader {
 			g.raw.TickQuiesced()
+			continue
+		}
+		g.raw.Tick()
+		if g.conf.sole && g.soft.RaftState == raft.StateFollower {
+			_ = g.raw.Campaign() // nobody else could win: don't wait for a timeout
 		}
 	}
 }
@@ -174,28 +208,116 @@ func (c *core) tick(stand bool) {
 // nobody the group knows, do nothing.
 func (c *core) step(id GroupID, m *pb.Message) {
 	g := c.group(id)
-	if g == nil || m.GetTo() != c.id {
+	if g == nil || m.GetTo() != c.id || m.GetType() == pb.MsgReadIndex && g.unsure() {
 		return
 	}
 	// Refusals are raft's way to say that a message has no meaning here.
 	_ = g.raw.Step(m)
 }
 
+// readIndex asks the leader, under a token.
+func (c *core) readIndex(id GroupID, token string) {
+	if g := c.group(id); g != nil && !g.unsure() {
+		g.raw.ReadIndex([]byte(token))
+	}
+}
+
+// unsure tells whether this node is the only voter, and leads, but may have
+// acknowledged more in an earlier term than it knows to be committed: the
+// commit index isn't synced. Raft waits for an entry of the leader's own term
+// where there are more voters, but answers reads at once where there aren't.
+// Whoever asks asks again.
+func (g *group) unsure() bool {
+	if !g.conf.sole {
+		return false
+	}
+	s := g.raw.BasicStatus()
+	if s.RaftState != raft.StateLeader {
+		return false
+	}
+	term, err := g.storage.Term(s.HardState.GetCommit())
+	return err != nil || term != s.HardState.GetTerm()
+}
+
 // propose appends to the log of a group that this node leads.
 func (c *core) propose(id GroupID, data []byte) error {
-	g := c.group(id)
-	switch {
-	case g == nil:
-		return ErrNoGroup
-	case g.soft.RaftState != raft.StateLeader:
-		return &NotLeaderError{Leader: g.soft.Lead}
-	}
-	switch err := g.raw.Propose(data); {
-	case errors.Is(err, raft.ErrProposalDropped):
-		return ErrBusy // too much is uncommitted, or leadership is being handed over
-	default:
+	g, err := c.led(id)
+	if err != nil {
 		return err
 	}
+	if len(data) == 0 {
+		return errEmpty // it would be taken for one of raft's own
+	}
+	return refused(g.raw.Propose(data))
+}
+
+// change proposes a change of membership. One that makes no membership is
+// refused here: in the log it would end every node that applies it.
+func (c *core) change(id GroupID, changes []*pb.ConfChangeSingle) error {
+	g, err := c.led(id)
+	if err != nil {
+		return err
+	}
+	cc := &pb.ConfChangeV2{Changes: changes}
+	if err := g.possible(cc); err != nil {
+		return err
+	}
+	return refused(g.raw.ProposeConfChange(cc))
+}
+
+// possible tells whether a change makes a membership of the present one.
+func (g *group) possible(cc *pb.ConfChangeV2) error {
+	s := g.raw.Status()
+	switch {
+	case len(cc.Changes) == 0:
+		return errEmpty
+	case len(s.Config.Voters[1]) > 0:
+		return ErrBusy // the last change is not through yet
+	}
+	members := tracker.ProgressMap{}
+	for id, p := range s.Progress {
+		members[id] = &p
+	}
+	for _, c := range cc.Changes {
+		if !validID(c.GetNodeId()) {
+			return fmt.Errorf("replica: %x can't be a node's raft id", c.GetNodeId())
+		}
+	}
+	changer := confchange.Changer{
+		Tracker:   tracker.ProgressTracker{Config: s.Config, Progress: members},
+		LastIndex: s.HardState.GetCommit(),
+	}
+	var err error
+	if leave, joint := cc.EnterJoint(); joint {
+		_, _, err = changer.EnterJoint(leave, cc.Changes...)
+	} else {
+		_, _, err = changer.Simple(cc.Changes...)
+	}
+	if err != nil {
+		return fmt.Errorf("replica: no membership comes of this change: %w", err)
+	}
+	return nil
+}
+
+// led finds a group that this node leads.
+func (c *core) led(id GroupID) (*group, error) {
+	switch g := c.group(id); {
+	case g == nil:
+		return nil, ErrNoGroup
+	case g.soft.RaftState != raft.StateLeader:
+		return nil, &NotLeaderError{Leader: g.soft.Lead}
+	default:
+		return g, nil
+	}
+}
+
+// refused makes raft's refusal of a proposal ours: too much is uncommitted,
+// leadership is being handed over or was lost this moment.
+func refused(err error) error {
+	if errors.Is(err, raft.ErrProposalDropped) {
+		return ErrBusy
+	}
+	return err
 }
 
 // pump takes everything that is ready.
@@ -210,12 +332,15 @@ func (c *core) pump() ready {
 }
 
 func (g *group) take(r *ready, rd raft.Ready) {
+	changed := false
 	if rd.SoftState != nil {
-		g.soft = *rd.SoftState
+		g.soft, changed = *rd.SoftState, true
 	}
-	if term := g.raw.BasicStatus().HardState.GetTerm(); rd.SoftState != nil || term != g.term {
-		g.term = term
-		r.change = append(r.change, change{g.id, Leadership{Term: term, Leader: g.soft.Lead, Leads: g.soft.RaftState == raft.StateLeader}})
+	if !raft.IsEmptyHardState(rd.HardState) && rd.HardState.GetTerm() != g.term {
+		g.term, changed = rd.HardState.GetTerm(), true
+	}
+	if changed {
+		r.change = append(r.change, change{g.id, Leadership{Term: g.term, Leader: g.soft.Lead, Leads: g.soft.RaftState == raft.StateLeader}})
 	}
 	for _, s := range rd.ReadStates {
 		r.reads = append(r.reads, readable{g.id, string(s.RequestCtx), s.Index})
@@ -223,11 +348,23 @@ func (g *group) take(r *ready, rd raft.Ready) {
 	for _, m := range rd.Messages {
 		switch m.GetTo() {
 		case raft.LocalAppendThread:
+			if at := m.GetSnapshot().GetMetadata(); at.GetIndex() > 0 {
+				g.adopt(at.GetConfState(), at.GetIndex())
+				r.conf = append(r.conf, g)
+			}
 			r.write = append(r.write, appending{g, m})
 		case raft.LocalApplyThread:
+			before := g.conf.since
 			r.apply = append(r.apply, g.committed(m))
+			if g.conf.since != before {
+				r.conf = append(r.conf, g)
+			}
 		default:
-			r.send = append(r.send, outgoing{g.id, m})
+			// What was for the leader, and came here for one, is not passed
+			// on in the name of who asked: he asks again.
+			if m.GetFrom() == g.self && m.GetType() != pb.MsgTransferLeader {
+				r.send = append(r.send, outgoing{g.id, m})
+			}
 		}
 	}
 }
@@ -247,7 +384,9 @@ func (g *group) committed(m *pb.Message) applying {
 			if err := proto.Unmarshal(e.GetData(), cc); err != nil {
 				panic(fmt.Sprintf("replica: entry %d of group %s is no membership change: %v", e.GetIndex(), g.name, err))
 			}
-			out.Conf = marshal(g.raw.ApplyConfChange(cc))
+			cs := g.raw.ApplyConfChange(cc)
+			g.adopt(cs, e.GetIndex())
+			out.Conf = marshal(cs)
 		}
 		a.entries = append(a.entries, out)
 	}
@@ -275,6 +414,8 @@ var (
 	ErrNoGroup = errors.New("replica: this node has no part in the group")
 	ErrBusy    = errors.New("replica: the leader takes nothing at the moment")
 	ErrClosed  = errors.New("replica: closed")
+
+	errEmpty = errors.New("replica: there is nothing in it")
 )
 
 // NotLeaderError says who leads instead.

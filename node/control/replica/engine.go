@@ -2,7 +2,6 @@ package replica
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -12,8 +11,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"go.etcd.io/raft/v3"
-	pb "go.etcd.io/raft/v3/raftpb"
 )
 
 // Times, in their defaults. An election begins one to two times electionTicks
@@ -30,37 +27,48 @@ const (
 
 // Bounds of the queues and of the log.
 const (
-	maxInbox     = 8192     // messages and calls waiting for run
-	maxLogBytes  = 32 << 20 // of a group; then it is cut
-	keepLogBytes = 16 << 20 // so much stays for followers that are behind
-	cutEvery     = 20       // ticks between looking
+	maxInbox = 8192     // messages and calls waiting for run
+	logBytes = 32 << 20 // of a group; then it is cut
+	logWaits = 8        // times that for whoever fetches a snapshot, and no more
+	cutEvery = 20       // ticks between looking
 )
 
-// Options configures Open. Functions must not block.
+// Options configures Open. Functions must not block, and may be called from
+// several goroutines at once.
 type Options struct {
 	ID     uint64     // this node's raft id; neither 0 nor one of the two largest
 	Log    *pebble.DB // of all groups; the caller closes it after Close
 	Groups []GroupOptions
 
+	// LogFailed is asked after every write of Log, and what it returns is
+	// final: Pebble tells its Logger of a failed write and the writer nothing,
+	// if that doesn't end the process. Nil: it does.
+	LogFailed func() error
+
 	// Send passes a batch on to a node, or drops it.
 	Send func(to uint64, batch []byte)
 	// Fetch makes dir with the snapshot that node from offers, or what is
-	// missing of it in a dir that is there in part. It may take long.
+	// missing of it in a dir that is there in part, of that same snapshot. It
+	// may take long.
 	Fetch func(ctx context.Context, from uint64, g GroupID, at Position, dir string) error
 	// SnapshotDir is for snapshots on their way; what is in it when Open is
 	// called is removed.
 	SnapshotDir string
 	FS          vfs.FS // of SnapshotDir; nil is the real one
 
-	// Stand tells whether this node may become leader; nil: always.
+	// Stand tells whether this node may become leader where there are other
+	// voters; nil: always.
 	Stand func() bool
 	// Changed is told every change of leadership, in order for every group.
 	Changed func(GroupID, Leadership)
 	// Failed is called when a group's log or machine fails, once.
 	Failed func(error)
 
-	Tick   time.Duration // 0 is 50 ms
-	Logger *slog.Logger  // nil is silent
+	// LogBytes is how large a group's log gets before it is cut back to half
+	// of that; 0 is 32 MiB.
+	LogBytes int64
+	Tick     time.Duration // 0 is 50 ms
+	Logger   *slog.Logger  // nil is silent
 }
 
 // GroupOptions is one group.
@@ -72,27 +80,28 @@ type GroupOptions struct {
 
 // Engine runs groups. All methods may be called from many goroutines at once.
 type Engine struct {
-	o    Options
-	log  *logbook
-	core *core // run's
-
-	groups map[GroupID]*running
+	o       Options
+	log     *logbook
+	core    *core // run's
+	groups  map[GroupID]*running
+	sorted  []*running
+	stalled time.Duration // Stalled, but for tests
+	now     func() time.Time
 
 	inbox  *mailbox[func(*core)]
 	writes *mailbox[appending]
 	cuts   *mailbox[cut]
 
-	writing atomic.Int64 // when the write that is going on began, ns after opened; 0: none
-	opened  time.Time
+	stop    context.Context // ends with Close, or a failure
+	cancel  context.CancelFunc
+	start   func(func()) // starts a goroutine that joined counts
+	joined  sync.WaitGroup
+	stepped chan struct{} // run has returned; nil: there is none
+	once    sync.Once     // fail
+	failed  chan struct{}
+	err     error // written before failed is closed
 
-	stop     context.Context // ends with Close, or a failure
-	cancel   context.CancelFunc
-	joined   sync.WaitGroup
-	stepped  chan struct{} // run has returned
-	once     sync.Once     // fail
-	failed   chan struct{}
-	err      error // written before failed is closed
-	stranded atomic.Bool
+	stranded atomic.Bool // Close has left write behind
 
 	mu     sync.Mutex // guards what follows
 	closed bool       // by Close: spawn starts nothing any more
@@ -107,21 +116,36 @@ type running struct {
 	copies  copies
 
 	lead        atomic.Pointer[Leadership]
-	aloneTerm   atomic.Uint64 // the term in which this node is the only voter and leads; else 0
+	lonely      atomic.Pointer[lonely]
 	appliedTerm atomic.Uint64 // of the last entry applied
 	applied     atomic.Uint64
-	durable     atomic.Uint64
 }
 
-// cut asks write to drop entries.
+// lonely says that this node leads a group that has no other members.
+type lonely struct {
+	term  uint64 // that it leads in
+	since uint64 // the entry that made it so; it may not be applied yet
+}
+
+// cut asks write to drop entries: durable are in the state up to there.
 type cut struct {
-	group *group
-	index uint64
+	r       *running
+	durable uint64
 }
 
 // Open starts the groups at where their logs and machines are. A group whose
 // machine has no membership yet waits for a leader to find it.
 func Open(o Options) (*Engine, error) {
+	e, err := newEngine(o)
+	if err != nil {
+		return nil, err
+	}
+	e.launch()
+	return e, nil
+}
+
+// newEngine makes an Engine in which nothing runs yet.
+func newEngine(o Options) (*Engine, error) {
 	if !validID(o.ID) {
 		return nil, fmt.Errorf("replica: %x can't be a node's raft id", o.ID)
 	}
@@ -134,11 +158,19 @@ func Open(o Options) (*Engine, error) {
 	if o.Tick == 0 {
 		o.Tick = tickInterval
 	}
-	e := &Engine{
-		o: o, log: &logbook{db: o.Log}, core: &core{id: o.ID}, groups: map[GroupID]*running{},
-		inbox: newMailbox[func(*core)](), writes: newMailbox[appending](), cuts: newMailbox[cut](),
-		opened: time.Now(), stepped: make(chan struct{}), failed: make(chan struct{}),
+	if o.LogBytes == 0 {
+		o.LogBytes = logBytes
 	}
+	if o.LogFailed == nil {
+		o.LogFailed = func() error { return nil }
+	}
+	e := &Engine{
+		o: o, log: newLogbook(o.Log, o.LogFailed), core: &core{id: o.ID}, groups: map[GroupID]*running{},
+		stalled: Stalled, now: time.Now,
+		inbox: newMailbox[func(*core)](), writes: newMailbox[appending](), cuts: newMailbox[cut](),
+		failed: make(chan struct{}),
+	}
+	e.start = e.joined.Go
 	if err := o.FS.RemoveAll(o.SnapshotDir); err != nil {
 		return nil, err
 	}
@@ -152,17 +184,20 @@ func Open(o Options) (*Engine, error) {
 			return nil, err
 		}
 	}
-	e.joined.Add(2 + len(e.groups))
-	go e.guard("raft", e.run)
-	go e.guard("raft log", e.write)
-	for _, r := range e.groups {
-		go e.guard("group "+r.name, func() { e.apply(r) })
-	}
 	return e, nil
 }
 
-func (e *Engine) add(o GroupOptions) error {
-	s, err := e.log.open(o.ID, o.Machine.Position())
+func (e *Engine) add(o GroupOptions) (err error) {
+	defer func() {
+		if r := recover(); r != nil { // raft's way to say that the log isn't what it must be
+			err = fmt.Errorf("raft group %s: %v", o.Name, r)
+		}
+	}()
+	if e.groups[o.ID] != nil {
+		return fmt.Errorf("raft group %s: its id is another's, too", o.Name)
+	}
+	at := o.Machine.Position()
+	s, err := e.log.open(o.ID, at)
 	if err != nil {
 		return err
 	}
@@ -171,26 +206,27 @@ func (e *Engine) add(o GroupOptions) error {
 		return err
 	}
 	r := &running{group: g, applies: newMailbox[applying]()}
-	r.lead.Store(&Leadership{})
-	at := o.Machine.Position()
+	r.lead.Store(&Leadership{Term: g.term})
 	r.applied.Store(at.Index)
-	r.durable.Store(at.Index)
 	r.copies.open(e, r)
 	s.offer = r.copies.offer
 	e.core.groups = append(e.core.groups, g)
 	e.groups[o.ID] = r
-	if g.sole() {
+	e.sorted = append(e.sorted, r)
+	if g.conf.sole {
 		return g.raw.Campaign() // nobody else could win: don't wait for a timeout
 	}
 	return nil
 }
 
-// sole tells whether this node is the only voter.
-func (g *group) sole() bool {
-	conf := g.raw.Status().Config
-	voters := conf.Voters.IDs()
-	_, self := voters[g.raw.BasicStatus().ID]
-	return self && len(voters) == 1
+// launch starts the goroutines.
+func (e *Engine) launch() {
+	e.stepped = make(chan struct{})
+	e.joined.Go(func() { e.guard("raft", e.run) })
+	e.joined.Go(func() { e.guard("raft log", e.write) })
+	for _, r := range e.sorted {
+		e.joined.Go(func() { e.guard("group "+r.name, func() { e.apply(r) }) })
+	}
 }
 
 // spawn starts a goroutine that Close waits for, unless Close has begun.
@@ -200,14 +236,13 @@ func (e *Engine) spawn(f func()) bool {
 	if e.closed {
 		return false
 	}
-	e.joined.Go(f)
+	e.start(f)
 	return true
 }
 
 // guard runs one of the goroutines. What panics in it is raft saying that the
 // log isn't what it must be.
 func (e *Engine) guard(what string, f func()) {
-	defer e.joined.Done()
 	defer func() {
 		if r := recover(); r != nil {
 			e.fail(fmt.Errorf("%s: %v\n%s", what, r, debug.Stack()))
@@ -242,300 +277,33 @@ func (e *Engine) Err() error {
 	}
 }
 
-// run steps the groups.
-func (e *Engine) run() {
-	defer close(e.stepped)
-	ticker := time.NewTicker(e.o.Tick)
-	defer ticker.Stop()
-	for ticks := 1; ; {
-		e.dispatch(e.core.pump())
-		select {
-		case <-e.stop.Done():
-			return
-		case <-ticker.C:
-			e.core.tick(e.o.Stand == nil || e.o.Stand())
-			e.watch(ticks)
-			ticks++
-		case <-e.inbox.wake:
-		}
-		for _, do := range e.inbox.take() {
-			do(e.core)
-		}
-	}
-}
-
-// dispatch gives what is ready to those who do it.
-func (e *Engine) dispatch(r ready) {
-	for _, c := range r.change {
-		e.changed(c)
-	}
-	e.send(r.send)
-	e.writes.put(r.write...)
-	for _, a := range r.apply {
-		e.groups[a.group.id].applies.put(a)
-	}
-	for _, s := range r.reads {
-		e.groups[s.group].reads.resolve(e, s)
-	}
-}
-
-// changed notes who leads a group.
-func (e *Engine) changed(c change) {
-	r := e.groups[c.group]
-	before := r.lead.Swap(&c.Leadership)
-	r.settle()
-	if *before == c.Leadership {
-		return
-	}
-	if e.o.Changed != nil {
-		e.o.Changed(c.group, c.Leadership)
-	}
-}
-
-// settle notes whether this node leads alone. It is called by run whenever the
-// leader or the membership has changed.
-func (r *running) settle() {
-	term := uint64(0)
-	if l := r.lead.Load(); l.Leads && r.sole() {
-		term = l.Term
-	}
-	r.aloneTerm.Store(term)
-}
-
-// watch is what has to be done now and then.
-func (e *Engine) watch(ticks int) {
-	if began := e.writing.Load(); began != 0 && time.Since(e.opened)-time.Duration(began) > Stalled {
-		e.stranded.Store(true)
-		e.fail(fmt.Errorf("raft log: a write to its disk has taken more than %v", Stalled))
-		return
-	}
-	for _, r := range e.groups {
-		r.reads.repeat(e, r.id)
-		if untidy := r.copies.watch(); ticks%cutEvery == 0 && (untidy || r.storage.bytes.Load() > maxLogBytes) {
-			r.applies.put(applying{group: r.group}) // for upkeep
-		}
-	}
-}
-
-// send passes messages on, those for one node together.
-func (e *Engine) send(all []outgoing) {
-	for len(all) > 0 {
-		to := all[0].message.GetTo()
-		var batch []byte
-		rest := all[:0:0]
-		for _, out := range all {
-			if out.message.GetTo() != to {
-				rest = append(rest, out)
-				continue
-			}
-			if out.message.GetType() == pb.MsgSnap {
-				e.groups[out.group].copies.sent(to)
-			}
-			batch = appendMessage(batch, out)
-		}
-		e.o.Send(to, batch)
-		all = rest
-	}
-}
-
-// write makes the log durable.
-func (e *Engine) write() {
-	for {
-		select {
-		case <-e.stop.Done():
-			return
-		case <-e.writes.wake:
-		case <-e.cuts.wake:
-		}
-		if err := e.writeOnce(); err != nil {
-			e.fail(err)
-			return
-		}
-	}
-}
-
-func (e *Engine) writeOnce() error {
-	if all := e.writes.take(); len(all) > 0 {
-		e.writing.Store(int64(time.Since(e.opened)))
-		responses, err := e.log.write(all, e.install)
-		e.writing.Store(0)
-		if err != nil {
-			return fmt.Errorf("raft log: %w", err)
-		}
-		e.respond(responses)
-	}
-	for _, c := range e.cuts.take() {
-		if err := e.log.cut(c.group, c.index); err != nil && !errors.Is(err, raft.ErrCompacted) {
-			return fmt.Errorf("raft log: %w", err)
-		}
-	}
-	return nil
-}
-
-// respond delivers what the writes have promised: to the groups here, and to
-// other nodes.
-func (e *Engine) respond(all []outgoing) {
-	remote := all[:0:0]
-	local := all[:0:0]
-	for _, r := range all {
-		if r.message.GetTo() == e.o.ID {
-			local = append(local, r)
-		} else {
-			remote = append(remote, r)
-		}
-	}
-	e.send(remote)
-	if len(local) > 0 {
-		e.inbox.put(func(c *core) {
-			for _, r := range local {
-				c.step(r.group, r.message)
-			}
-		})
-	}
-}
-
-// install puts a snapshot that was fetched in the place of the machine's state.
-func (e *Engine) install(g *group, s *pb.Snapshot) error {
-	r := e.groups[g.id]
-	at := s.GetMetadata()
-	dir, ok := r.copies.fetched(at.GetIndex(), at.GetTerm())
-	if !ok {
-		return fmt.Errorf("snapshot %d of group %s isn't here", at.GetIndex(), g.name)
-	}
-	r.applyMu.Lock()
-	defer r.applyMu.Unlock()
-	if err := g.machine.Install(dir); err != nil {
-		return fmt.Errorf("snapshot %d of group %s: %w", at.GetIndex(), g.name, err)
-	}
-	got := g.machine.Position()
-	if got.Index != at.GetIndex() || got.Term != at.GetTerm() {
-		return fmt.Errorf("snapshot %d of group %s holds the state at %d", at.GetIndex(), g.name, got.Index)
-	}
-	r.applied.Store(got.Index)
-	r.durable.Store(got.Index)
-	e.inbox.put(func(*core) { r.settle() })
-	return nil
-}
-
-// apply applies a group's committed entries.
-func (e *Engine) apply(r *running) {
-	for {
-		select {
-		case <-e.stop.Done():
-			return
-		case <-r.applies.wake:
-		}
-		for _, a := range r.applies.take() {
-			if err := e.applyOne(r, a); err != nil {
-				e.fail(fmt.Errorf("group %s: %w", r.name, err))
-				return
-			}
-		}
-	}
-}
-
-// applyOne applies what was committed; or, without entries, what is due:
-// a checkpoint, and making durable what is applied so that the log can be cut.
-func (e *Engine) applyOne(r *running, a applying) error {
-	if len(a.entries) == 0 {
-		return e.upkeep(r)
-	}
-	settle, err := r.advance(a.entries)
-	if err != nil {
-		return err
-	}
-	e.inbox.put(func(c *core) {
-		for _, m := range a.responses {
-			c.step(r.id, m)
-		}
-		if settle {
-			r.settle()
-		}
-	})
-	return nil
-}
-
-// advance applies entries, but not those that a snapshot has brought already,
-// and tells whether one of raft's own was among them: a change of membership,
-// or what stands in the log for one that raft refused.
-func (r *running) advance(entries []Entry) (settle bool, err error) {
-	r.applyMu.Lock()
-	defer r.applyMu.Unlock()
-	at := r.machine.Position()
-	for len(entries) > 0 && entries[0].Index <= at.Index {
-		entries = entries[1:]
-	}
-	if len(entries) == 0 {
-		return false, nil
-	}
-	if err := r.machine.Apply(entries); err != nil {
-		return false, err
-	}
-	last := entries[len(entries)-1]
-	r.applied.Store(last.Index)
-	r.appliedTerm.Store(last.Term)
-	for i := range entries {
-		settle = settle || len(entries[i].Data) == 0
-	}
-	return settle, nil
-}
-
-// upkeep makes the state durable, and drops what the log needn't hold then.
-func (e *Engine) upkeep(r *running) error {
-	r.applyMu.Lock()
-	defer r.applyMu.Unlock()
-	if err := r.copies.make(); err != nil {
-		return err
-	}
-	r.copies.clear()
-	if r.storage.bytes.Load() <= maxLogBytes {
-		return nil
-	}
-	if err := r.machine.Sync(); err != nil {
-		return err
-	}
-	durable := r.machine.Position().Index
-	r.durable.Store(durable)
-	if index := r.spare(min(durable, r.copies.needed())); index > 0 {
-		e.cuts.put(cut{r.group, index})
-	}
-	return nil
-}
-
-// spare is the last entry that the log can do without: it is durable in the
-// state, and enough follow it. 0 where there is none.
-func (r *running) spare(durable uint64) uint64 {
-	first, err := r.storage.FirstIndex()
-	if err != nil || durable < first {
-		return 0
-	}
-	entries, err := r.storage.Entries(first, durable+1, noLimit)
-	if err != nil {
-		return 0
-	}
-	index, left := uint64(0), r.storage.bytes.Load()
-	for _, entry := range entries {
-		if left <= keepLogBytes {
-			break
-		}
-		left -= size([]*pb.Entry{entry})
-		index = entry.GetIndex()
-	}
-	return index
-}
-
-// Close ends the groups and waits for them. It may be called again.
+// Close ends the groups and waits for them, except for a write of the log that
+// has stalled. It may be called again.
 func (e *Engine) Close() {
 	e.mu.Lock()
 	e.closed = true
 	e.mu.Unlock()
 	e.cancel()
 	e.inbox.close()
-	if e.stranded.Load() {
-		return
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		e.joined.Wait()
+	}()
+	ticker := time.NewTicker(e.o.Tick)
+	defer ticker.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-ended:
+			waiting = false
+		case <-ticker.C:
+			if e.log.stalled(e.stalled) {
+				e.stranded.Store(true)
+				waiting = false
+			}
+		}
 	}
-	e.joined.Wait()
-	for _, r := range e.groups {
+	for _, r := range e.sorted {
 		r.reads.end()
 	}
 }

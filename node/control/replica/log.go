@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"go.etcd.io/raft/v3"
@@ -63,9 +64,58 @@ func (s *storage) Snapshot() (*pb.Snapshot, error) {
 	return s.offer()
 }
 
-// logbook writes the log. Its methods are for one goroutine at a time.
+// spare is the last entry that the log can do without: it is durable in the
+// state, and as much as is to be kept follows it. 0 where there is none.
+func (s *storage) spare(durable uint64, keep int64) uint64 {
+	first, _ := s.FirstIndex() // the memory's: no error comes of it
+	last, _ := s.LastIndex()
+	if durable = min(durable, last); durable < first {
+		return 0
+	}
+	entries, err := s.Entries(first, durable+1, noLimit)
+	if err != nil {
+		return 0
+	}
+	index, left := uint64(0), s.bytes.Load()
+	for _, entry := range entries {
+		if left <= keep {
+			break
+		}
+		left -= size([]*pb.Entry{entry})
+		index = entry.GetIndex()
+	}
+	return index
+}
+
+// logbook writes the log. Its methods are for one goroutine at a time, but for
+// stalled.
 type logbook struct {
-	db *pebble.DB
+	db     *pebble.DB
+	failed func() error // what has become of a write
+
+	opened time.Time
+	began  atomic.Int64 // when the write that is going on began, ns after opened; 0: none
+}
+
+func newLogbook(db *pebble.DB, failed func() error) *logbook {
+	return &logbook{db: db, failed: failed, opened: time.Now()}
+}
+
+// stalled tells whether a write has been going on for longer than limit.
+func (l *logbook) stalled(limit time.Duration) bool {
+	began := l.began.Load()
+	return began != 0 && time.Since(l.opened)-time.Duration(began) > limit
+}
+
+// commit writes a batch. What returns no error here is on disk, if it was to be
+// synced.
+func (l *logbook) commit(b *pebble.Batch, sync bool) error {
+	l.began.Store(max(1, int64(time.Since(l.opened))))
+	defer l.began.Store(0)
+	if err := b.Commit(&pebble.WriteOptions{Sync: sync}); err != nil {
+		return err
+	}
+	return l.failed()
 }
 
 // open reads a group's log, and brings it in line with the machine: that may
@@ -139,7 +189,7 @@ func (l *logbook) reset(g GroupID, index, term uint64, hard *pb.HardState, drop 
 	if err != nil {
 		return err
 	}
-	return b.Commit(pebble.Sync)
+	return l.commit(b, true)
 }
 
 func setBase(b *pebble.Batch, g GroupID, index, term uint64) error {
@@ -248,7 +298,7 @@ func (l *logbook) write(all []appending, install func(g *group, s *pb.Snapshot) 
 	if b.Empty() {
 		return responses, nil
 	}
-	return responses, b.Commit(&pebble.WriteOptions{Sync: durable})
+	return responses, l.commit(b, durable)
 }
 
 // restart makes the log begin behind a snapshot, with nothing in it.
@@ -319,7 +369,7 @@ func (l *logbook) cut(g *group, index uint64) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := b.Commit(pebble.NoSync); err != nil {
+	if err := l.commit(b, false); err != nil {
 		return err
 	}
 	g.storage.bytes.Add(-size(gone))

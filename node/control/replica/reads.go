@@ -54,11 +54,12 @@ func (e *Engine) ReadIndex(ctx context.Context, g GroupID) (uint64, error) {
 }
 
 // alone tells whether this node's state shows everything that was ever
-// acknowledged: it is the only voter, so that nobody else acknowledges, and has
-// applied an entry of the term it leads in, and so all from before.
+// acknowledged, or read: there are no other members, what made it so is
+// applied, and so is an entry of the term that this node leads in, and with it
+// all from before.
 func (r *running) alone() bool {
-	term := r.aloneTerm.Load()
-	return term != 0 && term == r.appliedTerm.Load()
+	l := r.lonely.Load()
+	return l != nil && l.term == r.appliedTerm.Load() && l.since <= r.applied.Load()
 }
 
 // join returns the round that will answer a call made now.
@@ -91,11 +92,7 @@ func (s *rounds) launchLocked(e *Engine, g GroupID) {
 }
 
 func (e *Engine) ask(g GroupID, token string) {
-	e.inbox.put(func(c *core) {
-		if group := c.group(g); group != nil {
-			group.raw.ReadIndex([]byte(token))
-		}
-	})
+	e.inbox.put(func(c *core) { c.readIndex(g, token) })
 }
 
 // resolve takes the answer to a round.

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"slices"
 	"sync"
@@ -20,47 +21,67 @@ const (
 	fetchSilence = 10 * time.Second
 )
 
-// copies is a group's snapshots: the one that this node offers others, and the
-// one that it fetches. A snapshot's message carries no data: it says what
-// there is to fetch, and from whom.
+// copies is a group's snapshots: the one that this node offers others, and
+// those that it fetches. A snapshot's message carries no state: it says what
+// there is to fetch, and its data is the name of the checkpoint, by which two
+// of the same index are told apart.
 type copies struct {
-	r    *running
-	name string
-	e    *Engine
+	r *running
+	e *Engine
 
-	count int // of checkpoints made; make's
+	count int      // of checkpoints made; make's
+	tried []*fetch // given to raft since pump was last called; run's
+	due   bool     // somebody needs a checkpoint, and none is being made; run's
 
-	mu      sync.Mutex           // guards what follows
-	due     bool                 // somebody needs a checkpoint
+	mu      sync.Mutex           // guards what follows; inbox and Engine.mu are locked after it
+	asked   bool                 // for a checkpoint
 	made    *made                // the newest one; nil: none
-	stale   []*made              // earlier ones, to be removed once nobody reads them
 	pending map[uint64]time.Time // nodes that were offered one: when they last fetched of it
-	fetch   *fetch               // on its way, or here and not yet installed; nil: none
+	fetch   *fetch               // on its way; nil: none
+	broken  string               // the directory of one that failed, for the next try
+	here    []*fetch             // those that are here and not installed
+	stale   []*made              // earlier ones, to be removed once nobody reads them
+	trash   []string             // directories to be removed
 }
 
 // made is a checkpoint of this node's state.
 type made struct {
 	at   Position
+	id   string // random
 	dir  string
 	used time.Time
 	open int // readers of its files
 }
 
-// fetch is a snapshot on its way from another node.
+// fetch is a snapshot from another node.
 type fetch struct {
+	at      snapshotID
+	message *pb.Message // the last one that offered it; copies.mu guards it
+	dir     string
+	cancel  context.CancelFunc
+	taken   bool // raft wants it installed; run's
+}
+
+// snapshotID tells snapshots apart.
+type snapshotID struct {
 	index, term uint64
-	dir         string
-	cancel      context.CancelFunc
-	done        bool
+	id          string
+}
+
+func identify(s *pb.Snapshot) snapshotID {
+	at := s.GetMetadata()
+	return snapshotID{at.GetIndex(), at.GetTerm(), string(s.GetData())}
 }
 
 func (c *copies) open(e *Engine, r *running) {
-	c.e, c.r, c.name = e, r, r.name
+	c.e, c.r = e, r
 	c.pending = map[uint64]time.Time{}
 }
 
 // offer is raft.Storage's Snapshot: the newest checkpoint, if the log still
-// goes on from there. Otherwise one is made, and raft asks again.
+// goes on from there and whoever is a member now is one in it, since raft
+// ignores a snapshot that doesn't know the node it is for. Otherwise one is
+// made, and raft asks again.
 func (c *copies) offer() (*pb.Snapshot, error) {
 	first, err := c.r.storage.FirstIndex()
 	if err != nil {
@@ -68,28 +89,30 @@ func (c *copies) offer() (*pb.Snapshot, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.made == nil || c.made.at.Index+1 < first {
-		if !c.due {
-			c.due = true
-			c.r.applies.put(applying{group: c.r.group})
-		}
+	if m := c.made; m == nil || m.at.Index+1 < first || m.at.Index < c.r.conf.since {
+		c.due = c.due || !c.asked
+		c.asked = true
 		return nil, raft.ErrSnapshotTemporarilyUnavailable
 	}
-	c.made.used = time.Now()
-	s := &pb.Snapshot{Metadata: &pb.SnapshotMetadata{Index: new(c.made.at.Index), Term: new(c.made.at.Term), ConfState: new(pb.ConfState)}}
+	c.made.used = c.e.now()
+	s := &pb.Snapshot{
+		Data:     []byte(c.made.id),
+		Metadata: &pb.SnapshotMetadata{Index: new(c.made.at.Index), Term: new(c.made.at.Term), ConfState: new(pb.ConfState)},
+	}
 	if err := proto.Unmarshal(c.made.at.Conf, s.Metadata.ConfState); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
-// make makes the checkpoint that is due. The machine rests.
+// make makes a checkpoint. The machine rests.
 func (c *copies) make() error {
+	at := c.r.machine.Position()
 	c.mu.Lock()
-	due := c.due
-	c.due = false
+	c.asked = false // whoever comes from now on may need a later one
+	fresh := c.made != nil && c.made.at.Index == at.Index
 	c.mu.Unlock()
-	if !due || len(c.r.machine.Position().Conf) == 0 {
+	if fresh || len(at.Conf) == 0 {
 		return nil
 	}
 	c.count++
@@ -99,42 +122,39 @@ func (c *copies) make() error {
 		return fmt.Errorf("checkpoint: %w", err)
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.made != nil {
 		c.stale = append(c.stale, c.made)
 	}
-	c.made = &made{at: at, dir: dir, used: time.Now()}
-	c.mu.Unlock()
+	c.made = &made{at: at, id: rand.Text(), dir: dir, used: c.e.now()}
 	return nil
 }
 
-// clear removes what is stale and not being read.
+// clear removes what is of no use any more.
 func (c *copies) clear() {
 	c.mu.Lock()
-	var gone []*made
+	gone := c.trash
+	c.trash = nil
 	c.stale = slices.DeleteFunc(c.stale, func(m *made) bool {
 		if m.open == 0 {
-			gone = append(gone, m)
+			gone = append(gone, m.dir)
 		}
 		return m.open == 0
 	})
 	c.mu.Unlock()
-	for _, m := range gone {
-		c.remove(m.dir)
+	for _, dir := range gone {
+		if err := c.e.o.FS.RemoveAll(dir); err != nil {
+			c.e.o.Logger.Warn("a snapshot's files can't be removed", "dir", dir, "error", err)
+		}
 	}
 }
 
 func (c *copies) dir(name string) string {
-	return c.e.o.FS.PathJoin(c.e.o.SnapshotDir, c.name+"-"+name)
+	return c.e.o.FS.PathJoin(c.e.o.SnapshotDir, c.r.name+"-"+name)
 }
 
-func (c *copies) remove(dir string) {
-	if err := c.e.o.FS.RemoveAll(dir); err != nil {
-		c.e.o.Logger.Warn("a snapshot's files can't be removed", "dir", dir, "error", err)
-	}
-}
-
-// needed is the first entry that the log must keep for who has been offered
-// the checkpoint, less one.
+// needed is the last entry that whoever has been offered the checkpoint can do
+// without.
 func (c *copies) needed() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -148,30 +168,32 @@ func (c *copies) needed() uint64 {
 func (c *copies) sent(to uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.pending[to] = time.Now()
+	c.pending[to] = c.e.now()
 }
 
 // watch gives up on nodes that don't fetch, and on a checkpoint nobody wants,
 // and tells whether there is something to remove. It is called by run.
 func (c *copies) watch() bool {
-	now := time.Now()
+	now := c.e.now()
 	c.mu.Lock()
 	var silent []uint64
+	reading := c.made != nil && c.made.open > 0
 	for to, at := range c.pending {
-		if now.Sub(at) > fetchSilence {
+		if !reading && now.Sub(at) > fetchSilence {
 			silent = append(silent, to)
 			delete(c.pending, to)
 		}
 	}
-	if m := c.made; m != nil && m.open == 0 && now.Sub(m.used) > copyLife {
+	if m := c.made; m != nil && !reading && now.Sub(m.used) > copyLife {
 		c.stale, c.made = append(c.stale, m), nil
 	}
-	clear := len(c.stale) > 0
+	untidy := len(c.stale)+len(c.trash) > 0
 	c.mu.Unlock()
+	slices.Sort(silent)
 	for _, to := range silent {
 		c.r.raw.ReportSnapshot(to, raft.SnapshotFailure)
 	}
-	return clear
+	return untidy
 }
 
 // Snapshot gives the directory of the checkpoint at index that this node
@@ -189,83 +211,128 @@ func (e *Engine) Snapshot(g GroupID, to, index uint64) (dir string, release func
 		return "", nil, false
 	}
 	touch := func() {
-		m.used = time.Now()
+		m.used = e.now()
 		if _, ok := c.pending[to]; ok {
 			c.pending[to] = m.used
 		}
 	}
 	m.open++
 	touch()
-	return m.dir, func() {
+	return m.dir, sync.OnceFunc(func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		m.open--
 		touch()
-	}, true
+	}), true
 }
 
 // receive begins to fetch the snapshot that a message offers; the message is
-// stepped when it is here. One that is behind the state, or the same as is
-// being fetched, starts nothing.
-func (c *copies) receive(e *Engine, out outgoing) {
-	at := out.message.GetSnapshot().GetMetadata()
-	index, term := at.GetIndex(), at.GetTerm()
+// stepped when it is here. One that is here is not fetched again, nor is one
+// that the state is past, and of two at a time that of the later leader wins.
+func (c *copies) receive(out outgoing) {
+	at := identify(out.message.GetSnapshot())
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if index <= c.r.applied.Load() {
-		e.inbox.put(func(core *core) { core.step(out.group, out.message) }) // raft answers that it has it
+	if at.index <= c.r.applied.Load() { // raft answers that it has it
+		c.e.inbox.put(func(core *core) { core.step(out.group, out.message) })
 		return
 	}
-	if f := c.fetch; f != nil {
-		if f.index == index && f.term == term {
-			if f.done {
-				e.inbox.put(func(core *core) { core.step(out.group, out.message) })
-			}
+	if i := slices.IndexFunc(c.here, func(f *fetch) bool { return f.at == at }); i >= 0 {
+		f := c.here[i]
+		c.e.inbox.put(func(*core) { c.try(f, out.message) })
+		return
+	}
+	f := &fetch{at: at, message: out.message, dir: c.dir(fmt.Sprintf("fetched-%d-%x", at.index, at.id))}
+	if old := c.fetch; old != nil {
+		if old.at == at {
+			old.message = out.message
 			return
 		}
-		f.cancel()
+		if out.message.GetTerm() < old.message.GetTerm() {
+			return
+		}
+		old.cancel()
 	}
-	ctx, cancel := context.WithCancel(e.stop)
-	f := &fetch{index: index, term: term, cancel: cancel, dir: c.dir(fmt.Sprintf("fetched-%d-%d", index, term))}
-	c.fetch = f
-	if !e.spawn(func() { c.run(ctx, e, f, out) }) {
+	if c.broken != "" && c.broken != f.dir {
+		c.trash = append(c.trash, c.broken)
+	}
+	c.broken = ""
+	ctx, cancel := context.WithCancel(c.e.stop)
+	f.cancel = cancel
+	if !c.e.spawn(func() { c.run(ctx, f, out.message.GetFrom()) }) {
 		cancel()
+		return
 	}
+	c.fetch = f
 }
 
 // run fetches a snapshot and lets raft know.
-func (c *copies) run(ctx context.Context, e *Engine, f *fetch, out outgoing) {
+func (c *copies) run(ctx context.Context, f *fetch, from uint64) {
 	defer f.cancel()
-	from := out.message.GetFrom()
-	e.o.Logger.Info("fetching a snapshot", "group", c.name, "index", f.index, "from", fmt.Sprintf("%x", from))
-	err := e.o.Fetch(ctx, from, out.group, Position{Index: f.index, Term: f.term}, f.dir)
+	log := c.e.o.Logger.With("group", c.r.name, "index", f.at.index, "from", fmt.Sprintf("%x", from))
+	log.Info("fetching a snapshot")
+	err := c.e.o.Fetch(ctx, from, c.r.id, Position{Index: f.at.index, Term: f.at.term}, f.dir)
+	if err != nil {
+		log.Warn("a snapshot couldn't be fetched", "error", err)
+	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	current := c.fetch == f
-	if current {
-		f.done = err == nil
-		if err != nil {
-			c.fetch = nil // what is there of it stays, for the next try
+	switch {
+	case !current:
+		c.trash = append(c.trash, f.dir)
+	case err != nil:
+		c.fetch, c.broken = nil, f.dir
+	default:
+		c.fetch = nil
+		c.here = append(c.here, f)
+		c.e.inbox.put(func(*core) { c.try(f, f.message) })
+	}
+}
+
+// try gives raft a snapshot that is here. It is called by run.
+func (c *copies) try(f *fetch, m *pb.Message) {
+	c.tried = append(c.tried, f)
+	c.e.core.step(c.r.id, m)
+}
+
+// settle drops what was tried and not taken: raft has no use for it, and won't
+// have. It is called by run after every pump.
+func (c *copies) settle() {
+	if len(c.tried) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, f := range c.tried {
+		if i := slices.Index(c.here, f); i >= 0 && !f.taken {
+			c.here = slices.Delete(c.here, i, i+1)
+			c.trash = append(c.trash, f.dir)
 		}
 	}
-	c.mu.Unlock()
-	switch {
-	case err != nil:
-		e.o.Logger.Warn("a snapshot couldn't be fetched", "group", c.name, "index", f.index, "error", err)
-	case !current:
-		c.remove(f.dir)
-	default:
-		e.inbox.put(func(core *core) { core.step(out.group, out.message) })
+	c.tried = c.tried[:0]
+}
+
+// take notes that raft wants a snapshot installed. It is called by run.
+func (c *copies) take(s *pb.Snapshot) {
+	at := identify(s)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, f := range c.here {
+		f.taken = f.taken || f.at == at
 	}
 }
 
 // fetched gives the directory of a snapshot that is here. It is the caller's.
-func (c *copies) fetched(index, term uint64) (dir string, ok bool) {
+func (c *copies) fetched(s *pb.Snapshot) (dir string, ok bool) {
+	at := identify(s)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	f := c.fetch
-	if f == nil || !f.done || f.index != index || f.term != term {
+	i := slices.IndexFunc(c.here, func(f *fetch) bool { return f.at == at })
+	if i < 0 {
 		return "", false
 	}
-	c.fetch = nil
-	return f.dir, true
+	dir = c.here[i].dir
+	c.here = slices.Delete(c.here, i, i+1)
+	return dir, true
 }

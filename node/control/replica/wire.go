@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -51,4 +52,65 @@ func parseMessages(batch []byte) (all []outgoing, err error) {
 		all = append(all, outgoing{GroupID(g), m})
 	}
 	return all, nil
+}
+
+// fromPeers are the messages that come from other nodes. The others are
+// between raft and this package.
+var fromPeers = []pb.MessageType{
+	pb.MsgApp, pb.MsgAppResp, pb.MsgVote, pb.MsgVoteResp, pb.MsgSnap, pb.MsgHeartbeat, pb.MsgHeartbeatResp,
+	pb.MsgTimeoutNow, pb.MsgReadIndex, pb.MsgReadIndexResp, pb.MsgPreVote, pb.MsgPreVoteResp,
+}
+
+// check tells what is wrong with a message from a node. Raft takes what it is
+// given at its word, and panics where that makes no sense. What is false but
+// makes sense can't be told: the nodes of a mesh trust each other so far.
+func check(from uint64, m *pb.Message) error {
+	kind := m.GetType()
+	switch {
+	case m.GetFrom() != from:
+		return fmt.Errorf("a %v in the name of node %x", kind, m.GetFrom())
+	case !slices.Contains(fromPeers, kind) || len(m.GetResponses()) > 0:
+		return fmt.Errorf("a %v isn't for others", kind)
+	case (m.GetTerm() == 0) != (kind == pb.MsgReadIndex):
+		return fmt.Errorf("a %v of term %d", kind, m.GetTerm())
+	}
+	switch kind {
+	case pb.MsgApp:
+		return checkEntries(m)
+	case pb.MsgReadIndex, pb.MsgReadIndexResp:
+		if len(m.GetEntries()) != 1 {
+			return fmt.Errorf("a %v with %d tokens", kind, len(m.GetEntries()))
+		}
+	case pb.MsgHeartbeat, pb.MsgHeartbeatResp:
+		if n := len(m.GetContext()); n != 0 && n != 8 {
+			return fmt.Errorf("a %v with a context of %d bytes", kind, n)
+		}
+	case pb.MsgSnap:
+		at := m.GetSnapshot().GetMetadata()
+		if at.GetIndex() == 0 || at.GetTerm() == 0 || at.GetTerm() > m.GetTerm() || len(at.GetConfState().GetVoters()) == 0 {
+			return fmt.Errorf("a snapshot at %d of term %d", at.GetIndex(), at.GetTerm())
+		}
+	}
+	return nil
+}
+
+// checkEntries tells whether a message's entries follow each other.
+func checkEntries(m *pb.Message) error {
+	index, term := m.GetIndex(), m.GetLogTerm()
+	for _, e := range m.GetEntries() {
+		if e.GetIndex() != index+1 || e.GetTerm() < term || e.GetTerm() > m.GetTerm() {
+			return fmt.Errorf("entry %d of term %d follows %d of term %d", e.GetIndex(), e.GetTerm(), index, term)
+		}
+		switch e.GetType() {
+		case pb.EntryNormal:
+		case pb.EntryConfChangeV2:
+			if err := proto.Unmarshal(e.GetData(), new(pb.ConfChangeV2)); err != nil {
+				return fmt.Errorf("entry %d is no change of membership: %w", e.GetIndex(), err)
+			}
+		default:
+			return fmt.Errorf("entry %d is a %v", e.GetIndex(), e.GetType())
+		}
+		index, term = e.GetIndex(), e.GetTerm()
+	}
+	return nil
 }
