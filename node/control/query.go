@@ -1,5 +1,7 @@
 package control
 
+import "time"
+
 //go:generate go tool -modfile=../../internal/tools/go.mod msgp -file=query.go -o=query_gen.go -tests=false -io=false
 
 //msgp:limit arrays:1024 maps:1024
@@ -16,9 +18,16 @@ const (
 	maxPageBytes   = 4 << 20 // encoded bytes of one page; at least one entry is given
 )
 
-// Query is one linearizable read: exactly one of the pointers is set.
+// Query is one read, linearizable unless it says otherwise: exactly one of the pointers is set.
 type Query struct {
-	Version    uint8            `msg:"v"` // QueryVersion; 0 means that
+	Version uint8 `msg:"v"` // QueryVersion; 0 means that
+	// MaxAge allows an answer from the asked node's own copy, if that shows
+	// everything that was acknowledged up to so long ago. 0: up to the call.
+	MaxAge time.Duration `msg:"ma,omitempty"`
+	// BucketID is the id of the bucket that a query of records names. Read
+	// fills it in.
+	BucketID [16]byte `msg:"bi"`
+
 	Deployment *DeploymentQuery `msg:"dep,omitempty"`
 	Bucket     *BucketQuery     `msg:"b,omitempty"`
 	Buckets    *BucketsQuery    `msg:"bs,omitempty"`
@@ -28,6 +37,7 @@ type Query struct {
 	Topology   *TopologyQuery   `msg:"t,omitempty"`
 	Garbage    *GarbageQuery    `msg:"g,omitempty"`
 	Segments   *SegmentsQuery   `msg:"s,omitempty"`
+	Usage      *UsageQuery      `msg:"u,omitempty"`
 }
 
 // DeploymentQuery asks for Answer.Deployment.
@@ -94,6 +104,13 @@ type SegmentsQuery struct {
 	IDs [][16]byte `msg:"i"` // at most MaxSegmentIDs
 }
 
+// UsageQuery asks whether a record has a segment on one of the drives:
+// Answer.Used; or, after a part of the records that has none, More and Next.
+type UsageQuery struct {
+	Drives []string `msg:"d"` // ids; at most MaxDrives
+	After  string   `msg:"a"` // Next of the answer before; "" is the beginning
+}
+
 // Answer is the answer to a query. LogTime and Epoch are set by every query.
 type Answer struct {
 	// LogTime is at least the log time of all that the answer shows, and by
@@ -110,6 +127,7 @@ type Answer struct {
 	Topology       *Topology `msg:"t,omitempty"`
 	Garbage        []Garbage `msg:"g,omitempty"`
 	Known          []bool    `msg:"k,omitempty"` // in the order of SegmentsQuery.IDs
+	Used           bool      `msg:"u,omitempty"` // UsageQuery
 
 	// Next is the After of the next page. It is a position, not always a key,
 	// and not always valid UTF-8: after a common prefix it is that and 0xff,
@@ -130,4 +148,20 @@ type Node struct {
 	Name   string   `msg:"n"`
 	URL    string   `msg:"u"`
 	Drives []string `msg:"d"` // sorted
+	// RaftID is the node's in all groups; 0 while it is admitted and hasn't
+	// come, or hasn't come again.
+	RaftID   uint64 `msg:"i"`
+	Awaited  bool   `msg:"aw,omitempty"` // is to be replaced: it will come anew
+	Draining bool   `msg:"dr,omitempty"` // leads nothing and gets no new payload
+	Leaving  bool   `msg:"lv,omitempty"` // is being removed
+}
+
+// Node finds a node by its name, nil where there is none.
+func (t *Topology) Node(name string) *Node {
+	for i := range t.Nodes {
+		if t.Nodes[i].Name == name {
+			return &t.Nodes[i]
+		}
+	}
+	return nil
 }
