@@ -25,10 +25,14 @@ import (
 func (c *Control) bucketNow(name string) (*Bucket, error) {
 	v := c.system.acquire()
 	defer c.system.release(v)
+	if found, ok := v.known.Load(name); ok {
+		return found.(*Bucket), nil
+	}
 	bucket, err := findBucket(v.rows, name)
 	if err != nil {
 		return nil, c.readError(c.system, err)
 	}
+	v.known.Store(name, &bucket)
 	return &bucket, nil
 }
 

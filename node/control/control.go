@@ -90,6 +90,7 @@ type Control struct {
 	joined  sync.WaitGroup
 	waiting atomic.Bool   // somebody has said in the log that the index is waited for
 	poked   chan struct{} // has room for one: tend should look now
+	stirred chan struct{} // has room for one: steward should look now
 	failed  chan struct{} // closed when the node can't go on
 	failure error         // written before failed is closed
 	once    sync.Once

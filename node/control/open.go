@@ -52,6 +52,7 @@ func newControl(o *Options) (*Control, error) {
 		fetch:   o.Fetch,
 		memory:  semaphore.NewWeighted(queuedBytes),
 		poked:   make(chan struct{}, 1),
+		stirred: make(chan struct{}, 1),
 		failed:  make(chan struct{}),
 		changed: make(chan struct{}),
 		leading: make(chan struct{}),
@@ -209,9 +210,12 @@ func (c *Control) showSystem(v *view) {
 }
 
 // poke makes tend look now.
-func (c *Control) poke() {
+func (c *Control) poke() { nudge(c.poked) }
+
+// nudge wakes whoever waits on a channel with room for one.
+func nudge(wake chan struct{}) {
 	select {
-	case c.poked <- struct{}{}:
+	case wake <- struct{}{}:
 	default:
 	}
 }
@@ -227,4 +231,7 @@ func (c *Control) leaderChanged(g replica.GroupID, l replica.Leadership) {
 	c.mu.Unlock()
 	c.log.Info("leadership", "group", groupName(g), "term", l.Term, "leader", c.nameOf(l.Leader))
 	c.poke()
+	if l.Leads {
+		nudge(c.stirred)
+	}
 }

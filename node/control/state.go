@@ -72,6 +72,7 @@ type view struct {
 	encoded    []byte
 	slots      slotTable
 	topology   *Topology
+	known      sync.Map // string to *Bucket: rows that were read; views of the system group are few
 
 	refs int // guarded by state.mu; being present is one
 }

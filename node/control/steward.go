@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/gridloom/gridloom/grid"
 	"github.com/gridloom/gridloom/node/control/replica"
 )
 
@@ -27,7 +28,7 @@ const (
 // in a group, and that whoever shouldn't lead hands over. What it does follows
 // from the topology, and is begun again by the next leader.
 func (c *Control) steward() {
-	for c.rest(stewardEvery, nil) {
+	for c.rest(stewardEvery, c.stirred) {
 		c.linkNodes()
 		for _, g := range []replica.GroupID{systemGroup, dataGroup} {
 			if e := c.engine.Load(); e != nil && e.Leader(g).Leads {
@@ -204,7 +205,7 @@ func (c *Control) successor(t *Topology, st replica.Status) (best uint64) {
 	match := uint64(0)
 	for _, m := range st.Members {
 		n := slices.IndexFunc(t.Nodes, func(n Node) bool { return n.RaftID == m.ID })
-		if !m.Voter || !m.Active || m.ID == c.raftID || n < 0 || t.Nodes[n].Draining || t.Nodes[n].Leaving || c.meetings.tooFar(t.Nodes[n].Name) {
+		if !m.Voter || !m.Active || m.ID == c.raftID || n < 0 || c.conn(t.Nodes[n].Name).State() != grid.StateConnected || t.Nodes[n].Draining || t.Nodes[n].Leaving || c.meetings.tooFar(t.Nodes[n].Name) {
 			continue
 		}
 		if best == 0 || m.Match > match {

@@ -7,7 +7,9 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -47,6 +49,9 @@ type node struct {
 	failures []error
 }
 
+// virtual runs a test on virtual time.
+func virtual(t *testing.T, f func(*testing.T)) { synctest.Test(t, f) }
+
 // newCluster founds a group of the first n nodes.
 func newCluster(t *testing.T, n int, options func(uint64, *replica.Options)) *cluster {
 	c := &cluster{t: t, options: options, rng: rand.New(rand.NewPCG(1, 2)), nodes: map[uint64]*node{}, cut: map[[2]uint64]bool{}}
@@ -80,7 +85,9 @@ func (c *cluster) start(id uint64, disk vfs.FS, at replica.Position) *node {
 	c.t.Helper()
 	n := &node{id: id, disk: disk}
 	var err error
-	if n.log, err = pebble.Open("log", &pebble.Options{FS: disk, Logger: quiet{}}); err != nil {
+	var failure atomic.Pointer[error]
+	logger := quiet{func(err error) { failure.CompareAndSwap(nil, &err) }}
+	if n.log, err = pebble.Open("log", &pebble.Options{FS: disk, Logger: logger}); err != nil {
 		c.t.Fatal(err)
 	}
 	if n.ledger, err = replicatest.OpenLedger(disk, "state", at); err != nil {
@@ -89,7 +96,13 @@ func (c *cluster) start(id uint64, disk vfs.FS, at replica.Position) *node {
 	o := replica.Options{
 		ID: id, Log: n.log, FS: disk, SnapshotDir: "snapshots",
 		Groups: []replica.GroupOptions{{ID: group, Name: "test", Machine: n.ledger}},
-		Send:   func(to uint64, batch []byte) { c.send(id, to, batch) },
+		LogFailed: func() error {
+			if err := failure.Load(); err != nil {
+				return *err
+			}
+			return nil
+		},
+		Send: func(to uint64, batch []byte) { c.send(id, to, batch) },
 		Fetch: func(ctx context.Context, from uint64, g replica.GroupID, at replica.Position, dir string) error {
 			return c.fetch(n, from, g, at, dir)
 		},
@@ -102,7 +115,7 @@ func (c *cluster) start(id uint64, disk vfs.FS, at replica.Position) *node {
 	if c.options != nil {
 		c.options(id, &o)
 	}
-	if n.Engine, err = replica.Open(o); err != nil {
+	if n.Engine, err = replica.OpenStalling(o, time.Second); err != nil {
 		c.t.Fatal(err)
 	}
 	c.mu.Lock()
@@ -120,6 +133,9 @@ func (c *cluster) stop(n *node) {
 	}
 	c.mu.Unlock()
 	n.Close()
+	if n.Stranded() {
+		return
+	}
 	if err := errors.Join(n.ledger.Close(), n.log.Close()); err != nil && n.Err() == nil {
 		c.t.Error(err)
 	}
@@ -202,13 +218,13 @@ func (c *cluster) heal() {
 // eventually waits until a condition holds.
 func (c *cluster) eventually(what string, holds func() bool) {
 	c.t.Helper()
-	for range 3000 { // a minute
+	for range 15000 { // five minutes
 		if holds() {
 			return
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	c.t.Fatalf("it isn't so within a minute: %s", what)
+	c.t.Fatalf("it is not so within five minutes: %s", what)
 }
 
 // leader waits for one that all of the given nodes, or all nodes, follow.
@@ -297,8 +313,4 @@ func (quiet) Infof(string, ...any) {}
 func (quiet) Errorf(string, ...any) {}
 
 // Fatalf implements pebble.Logger.
-func (q quiet) Fatalf(format string, args ...any) {
-	if q.fatal != nil {
-		q.fatal(fmt.Errorf(format, args...))
-	}
-}
+func (q quiet) Fatalf(format string, args ...any) { q.fatal(fmt.Errorf(format, args...)) }

@@ -13,7 +13,7 @@ import (
 
 // What is proposed to the leader is applied by all, and read everywhere.
 func TestReplicates(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	virtual(t, func(t *testing.T) {
 		c := newCluster(t, 3, nil)
 		leader := c.leader()
 		for i := range 50 {
@@ -58,7 +58,7 @@ func TestReplicates(t *testing.T) {
 
 // The same over a network that loses and reorders.
 func TestBadNetwork(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	virtual(t, func(t *testing.T) {
 		c := newCluster(t, 3, nil)
 		c.mu.Lock()
 		c.loss, c.delay = 0.1, 40*time.Millisecond
@@ -79,7 +79,7 @@ func TestBadNetwork(t *testing.T) {
 
 // A node without others leads at once, and reads without asking.
 func TestAlone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	virtual(t, func(t *testing.T) {
 		c := newCluster(t, 1, nil)
 		n := c.node(1)
 		for range 3 {
@@ -102,7 +102,7 @@ func TestAlone(t *testing.T) {
 
 // Leadership is handed over, and a leader without a majority gives it up.
 func TestLeadership(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	virtual(t, func(t *testing.T) {
 		c := newCluster(t, 3, nil)
 		old := c.leader()
 		c.put("key")
@@ -142,7 +142,7 @@ func TestLeadership(t *testing.T) {
 
 // A node that must not lead doesn't stand, and votes.
 func TestStand(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	virtual(t, func(t *testing.T) {
 		c := newCluster(t, 3, func(id uint64, o *replica.Options) { o.Stand = func() bool { return id == 2 } })
 		for range 3 {
 			if l := c.leader(); l.id != 2 {
@@ -157,7 +157,7 @@ func TestStand(t *testing.T) {
 // What was acknowledged is there when all have been started again, in any
 // order, and nothing else is needed for it than a majority.
 func TestRestart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	virtual(t, func(t *testing.T) {
 		c := newCluster(t, 3, nil)
 		for i := range 6 {
 			request := c.put("key")
@@ -181,7 +181,7 @@ func TestRestart(t *testing.T) {
 
 // Calls end with their context, or the engine, wherever they are.
 func TestClose(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	virtual(t, func(t *testing.T) {
 		c := newCluster(t, 3, nil)
 		n := c.leader()
 		c.isolate(n.id)
