@@ -42,6 +42,10 @@ fuzz: ## every fuzz target for FUZZTIME
 bench-grid: ## the grid beside other stacks, about 10 minutes; flags in BENCHFLAGS
 	cd grid/bench && CGO_ENABLED=0 $(GO) run . $(BENCHFLAGS)
 
+.PHONY: bench-control
+bench-control: ## the index beside etcd, about 3 minutes; flags in BENCHFLAGS
+	cd node/control/bench && CGO_ENABLED=0 $(GO) run . $(BENCHFLAGS)
+
 # CGO_ENABLED=0 wherever it does not matter, so that all of it shares compiled
 # packages with cross.
 .PHONY: lint
@@ -56,11 +60,13 @@ vet:
 	CGO_ENABLED=0 $(GO) vet ./...
 	CGO_ENABLED=0 $(GO) vet -tags real,soak ./...
 	cd grid/bench && CGO_ENABLED=0 $(GO) vet ./...
+	cd node/control/bench && CGO_ENABLED=0 $(GO) vet ./...
 
 .PHONY: staticcheck
 staticcheck:
 	CGO_ENABLED=0 $(TOOL) staticcheck -tags real,soak ./...
 	cd grid/bench && CGO_ENABLED=0 $(TOOL) staticcheck ./...
+	cd node/control/bench && CGO_ENABLED=0 $(TOOL) staticcheck ./...
 
 .PHONY: buf-lint
 buf-lint: $(BUF)

@@ -1,12 +1,14 @@
 package grid
 
 import (
+	"container/list"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -19,6 +21,38 @@ func (m *Manager) Handler() http.Handler { return http.HandlerFunc(m.serveHTTP) 
 // maxHandshakes bounds the handshakes under way at the accepting end.
 const maxHandshakes = 1024
 
+// handshakes are those under way at the accepting end. When there are too
+// many the oldest gives way: an honest peer's takes milliseconds, and whoever
+// opens connections to say nothing on them can't keep it out with less than
+// that many in that time. What an attack costs beyond that is the HTTP
+// server's, which accepts and parses before the grid hears of it.
+type handshakes struct {
+	mu    sync.Mutex
+	limit int
+	line  list.List // of net.Conn, the oldest in front
+}
+
+func (h *handshakes) enter(conn net.Conn) *list.Element {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.line.Len() >= h.limit {
+		h.line.Remove(h.line.Front()).(net.Conn).Close()
+	}
+	return h.line.PushBack(conn)
+}
+
+func (h *handshakes) leave(place *list.Element) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.line.Remove(place) // unless it had to give way
+}
+
+func (h *handshakes) underWay() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.line.Len()
+}
+
 func (m *Manager) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	claimed, c, status, err := m.screen(r)
 	if err != nil {
@@ -26,17 +60,10 @@ func (m *Manager) serveHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), status)
 		return
 	}
-	if m.shaking.Add(1) > maxHandshakes {
-		m.shaking.Add(-1)
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, "too many handshakes", http.StatusServiceUnavailable)
-		return
-	}
 	// The deadline is set before anything is written; the server's own
 	// deadlines do not apply to a hijacked connection.
 	conn, rw, _, err := ws.HTTPUpgrader{Timeout: m.o.HandshakeTimeout}.Upgrade(r, w)
 	if err != nil {
-		m.shaking.Add(-1)
 		if conn != nil {
 			conn.Close()
 		}
@@ -47,7 +74,6 @@ func (m *Manager) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	buffered := drainBuffered(rw.Reader)
 	// In a goroutine of its own: the server's keeps the request's memory.
 	if !m.spawn(func() { m.acceptConn(c, conn, buffered, secure) }) {
-		m.shaking.Add(-1)
 		conn.Close()
 	}
 }
@@ -100,8 +126,9 @@ func (m *Manager) refused(addr, claimed string, err error) {
 
 // acceptConn shakes hands at the accepting end and runs the session.
 func (m *Manager) acceptConn(c *Connection, conn net.Conn, buffered []byte, secure bool) {
+	place := m.shaking.enter(conn)
 	s, skew, err := m.shake(c, conn, buffered, secure)
-	m.shaking.Add(-1)
+	m.shaking.leave(place)
 	if err != nil {
 		conn.Close()
 		m.refused(conn.RemoteAddr().String(), c.host, err)

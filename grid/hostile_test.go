@@ -1,16 +1,21 @@
 package grid
 
 import (
+	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -34,6 +39,7 @@ type hostility struct {
 	victim    *testNode
 	honest    *Connection
 	impostor  string // a known host that is not up, and would dial
+	newcomer  string // as yet unknown, and would dial
 	bystander string // a plain HTTP server that answers every attack with 404
 	memory    uint64
 	thrown    int
@@ -45,9 +51,9 @@ type hostility struct {
 func newHostility(t *testing.T) *hostility {
 	nodes := newTestMesh(t, 2, func(o *ManagerOptions) { o.HandshakeTimeout = 2 * time.Second })
 	h := &hostility{t: t, victim: nodes[1], honest: nodes[0].Connection(nodes[1].Local())}
-	for port := 1; h.impostor == ""; port++ {
+	for port := 1; h.newcomer == ""; port++ {
 		if name := fmt.Sprintf("http://127.0.0.9:%d", port); dials(name, h.victim.Local()) {
-			h.impostor = name
+			h.impostor, h.newcomer = name, h.impostor
 		}
 	}
 	if err := h.victim.AddHost(h.impostor); err != nil {
@@ -101,9 +107,9 @@ func (h *hostility) judge() {
 	if h.memory > 256<<20 {
 		h.t.Errorf("%d MiB of memory", h.memory>>20)
 	}
-	for deadline := testContextLong(h.t); h.victim.shaking.Load() > 0; yield() {
+	for deadline := testContextLong(h.t); h.victim.shaking.underWay() > 0; yield() {
 		if deadline.Err() != nil {
-			h.t.Fatalf("%d handshakes never ended", h.victim.shaking.Load())
+			h.t.Fatalf("%d handshakes never ended", h.victim.shaking.underWay())
 		}
 	}
 }
@@ -157,6 +163,54 @@ func testContextLong(t testing.TB) context.Context {
 	return ctx
 }
 
+func askForUpgrade(conn net.Conn, from, to string) {
+	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s: %s\r\n%s: %s\r\n\r\n",
+		RoutePath, headerFrom, from, headerTo, to)
+}
+
+// TestStalledHandshakesGiveWay opens more connections than may shake hands,
+// that say nothing: an honest peer still gets in, long before they time out.
+func TestStalledHandshakesGiveWay(t *testing.T) {
+	h := newHostility(t)
+	h.victim.shaking.limit = 4
+	addr := strings.TrimPrefix(h.victim.Local(), "http://")
+	var conns []net.Conn
+	for range 3 * h.victim.shaking.limit {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		askForUpgrade(conn, h.impostor, h.victim.Local())
+		if status, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(status, "101") {
+			t.Fatalf("the upgrade: %q, %v", status, err)
+		}
+		conns = append(conns, conn)
+	}
+	start := time.Now()
+	_ = conns[0].SetDeadline(start.Add(time.Minute))
+	if n, err := io.Copy(io.Discard, conns[0]); errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) > time.Second {
+		t.Errorf("the oldest has not given way after %v: %d bytes, %v", time.Since(start), n, err)
+	}
+	if n := h.victim.shaking.underWay(); n > h.victim.shaking.limit {
+		t.Errorf("%d handshakes are under way", n)
+	}
+	late, err := NewManager(t.Context(), ManagerOptions{Local: h.newcomer, Secrets: h.victim.o.Secrets, Hosts: []string{h.victim.Local()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close(t.Context())
+	if err := h.victim.AddHost(h.newcomer); err != nil {
+		t.Fatal(err)
+	}
+	if err := late.Connection(h.victim.Local()).WaitConnected(testContext(t)); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took >= h.victim.o.HandshakeTimeout {
+		t.Errorf("it took %v", took)
+	}
+}
+
 // attack opens one connection, says something wrong and resets it.
 func attack(t *testing.T, rng *rand.Rand, addr, from, to string) {
 	conn, err := net.Dial("tcp", addr)
@@ -183,8 +237,7 @@ func attack(t *testing.T, rng *rand.Rand, addr, from, to string) {
 	case 2:
 		to = from
 	}
-	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n%s: %s\r\n%s: %s\r\n\r\n",
-		RoutePath, headerFrom, from, headerTo, to)
+	askForUpgrade(conn, from, to)
 	switch kind {
 	case 3:
 		_, _ = conn.Write(garbage)

@@ -27,7 +27,7 @@ type Manager struct {
 	handlers handlerTable
 	work     workPool
 	running  gauge           // handlers that have not returned
-	shaking  atomic.Int64    // handshakes under way at the accepting end
+	shaking  handshakes      // under way at the accepting end
 	attempts atomic.Uint64   // of this instance, over all hosts
 	values   context.Context // what handlers' contexts look values up in
 	started  time.Time
@@ -62,6 +62,7 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 	}
 	m := &Manager{o: o, self: self, local: self.name, instance: string(randomBytes(instanceLen)), values: context.WithoutCancel(ctx), started: time.Now()}
 	m.life, m.endLife = context.WithCancelCause(ctx)
+	m.shaking.limit = maxHandshakes
 	m.running.zero = make(chan struct{}, 1)
 	m.conns.Store(&map[string]*Connection{})
 	loop := newConnection(m, self)

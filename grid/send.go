@@ -208,10 +208,10 @@ func (p *Pipe) take(room int, mayWait bool) (seg *segment, end *pipeEnd, again, 
 		if p.head == nil {
 			p.tail = nil
 		}
-		if p.waiting >= maxWaiting {
+		over := p.waiting >= maxWaiting/2
+		if p.waiting -= seg.size(); over && p.waiting < maxWaiting/2 {
 			signal(p.sendReady)
 		}
-		p.waiting -= seg.size()
 	}
 	if p.head != nil {
 		return seg, nil, true, false

@@ -149,22 +149,98 @@ func (m *mesh) serveResources(w http.ResponseWriter, r *http.Request) {
 func (m *mesh) Describe(ctx context.Context) (*api.ClusterInfo, error) {
 	names := m.names()
 	info := &api.ClusterInfo{DeploymentID: m.control.Deployment(), Node: m.self, Nodes: make([]api.NodeInfo, len(names))}
+	index := m.control.Ready()
 	each(ctx, names, func(ctx context.Context, i int, name string) {
 		n := api.NodeInfo{Name: name, PeerURL: m.peers[name], Index: name == m.owner}
 		status, err := m.status(), error(nil)
 		if name != m.self {
 			status, err = statusCall.Call(ctx, m.grid.Connection(m.peers[name]), &statusRequest{})
+		} else if index != nil {
+			n.NotReady = index.Error()
 		}
-		if err == nil {
-			n.Up, n.Version = true, status.Version
-			for _, d := range status.Drives {
-				n.Drives = append(n.Drives, api.DriveInfo{
-					ID: d.ID, Path: d.Path, State: dataio.State(d.State).String(),
-					TotalBytes: d.Total, UsedBytes: d.Used, FreeBytes: d.Free,
-				})
-			}
+		if err != nil {
+			n.NotReady = "it does not answer: " + err.Error()
+			info.Nodes[i] = n
+			return
+		}
+		n.Up, n.Version = true, status.Version
+		for _, d := range status.Drives {
+			n.Drives = append(n.Drives, api.DriveInfo{
+				ID: d.ID, Path: d.Path, State: dataio.State(d.State).String(),
+				TotalBytes: d.Total, UsedBytes: d.Used, FreeBytes: d.Free,
+			})
 		}
 		info.Nodes[i] = n
 	})
+	m.compareClocks(info.Nodes)
+	info.Groups = m.groups(index == nil)
+	info.Warnings = api.Warnings(info)
 	return info, nil
 }
+
+// groups describes the index: one group, which the owner keeps alone. How far
+// it has come is not known here.
+func (m *mesh) groups(reachable bool) []api.GroupInfo {
+	g := api.GroupInfo{Name: "system", Members: []api.MemberInfo{{Node: m.owner, Role: api.RoleVoter}}}
+	if reachable {
+		g.Leader = m.owner
+	}
+	return []api.GroupInfo{g}
+}
+
+// compareClocks fills in by how much each clock is off, from what the
+// handshakes of this node's connections have shown.
+func (m *mesh) compareClocks(nodes []api.NodeInfo) {
+	ahead := map[string]time.Duration{} // of this node's, by name
+	for i := range nodes {
+		n := &nodes[i]
+		switch {
+		case n.Name == m.self:
+			ahead[n.Name] = 0
+		case n.Up:
+			ahead[n.Name] = m.grid.Connection(n.PeerURL).Stats().ClockOffset
+		}
+	}
+	for i := range nodes {
+		nodes[i].ClockOffset, nodes[i].ClockKnown = clockOffset(nodes[i].Name, ahead)
+	}
+}
+
+// clockOffset is by how much a node's clock is ahead of the median of all the
+// others', as far as they are known.
+func clockOffset(name string, ahead map[string]time.Duration) (offset time.Duration, known bool) {
+	own, known := ahead[name]
+	var others []time.Duration
+	for other, d := range ahead {
+		if other != name {
+			others = append(others, d)
+		}
+	}
+	if !known || len(others) == 0 {
+		return 0, false
+	}
+	slices.Sort(others)
+	half := len(others) / 2
+	median := others[half]
+	if len(others)%2 == 0 {
+		median = others[half-1] + (median-others[half-1])/2
+	}
+	return own - median, true
+}
+
+// errFixed is the answer to every change of who belongs to the mesh.
+func errFixed(name string) error {
+	return fault.New(fault.Unimplemented, "node "+name, "can't be changed: this version keeps the nodes it was founded with, those of --peers")
+}
+
+// AdmitNode would let a node join.
+func (m *mesh) AdmitNode(_ context.Context, name, _ string) error { return errFixed(name) }
+
+// RemoveNode would take a node out of the mesh.
+func (m *mesh) RemoveNode(_ context.Context, name string, _ bool) error { return errFixed(name) }
+
+// ReplaceNode would let a node come back that has lost its data.
+func (m *mesh) ReplaceNode(_ context.Context, name string) error { return errFixed(name) }
+
+// DrainNode would take leadership and new payload from a node.
+func (m *mesh) DrainNode(_ context.Context, name string, _ bool) error { return errFixed(name) }

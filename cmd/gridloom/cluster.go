@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
@@ -13,18 +14,26 @@ import (
 
 // jsonCluster is the JSON form of gridloom cluster.
 type jsonCluster struct {
-	DeploymentID string     `json:"deployment_id"`
-	Node         string     `json:"node"` // that answered
-	Nodes        []jsonNode `json:"nodes"`
+	DeploymentID string      `json:"deployment_id"`
+	Node         string      `json:"node"` // that answered
+	Nodes        []jsonNode  `json:"nodes"`
+	Groups       []jsonGroup `json:"groups"`
+	Warnings     []string    `json:"warnings,omitempty"`
 }
 
+// jsonNode is one node; by itself, in a list of nodes, it has a type.
 type jsonNode struct {
-	Name    string      `json:"name"`
-	PeerURL string      `json:"peer_url"`
-	State   string      `json:"state"` // "up", "down"
-	Version string      `json:"version,omitempty"`
-	Index   bool        `json:"index"`
-	Drives  []jsonDrive `json:"drives"`
+	Type        string      `json:"type,omitempty"` // "node"
+	Name        string      `json:"name"`
+	PeerURL     string      `json:"peer_url"`
+	State       string      `json:"state"` // "up", "down"
+	Version     string      `json:"version,omitempty"`
+	Draining    bool        `json:"draining,omitempty"`
+	Leaving     bool        `json:"leaving,omitempty"`
+	ClockOffset *float64    `json:"clock_offset_seconds,omitempty"`
+	NotReady    string      `json:"not_ready,omitempty"` // why
+	Index       bool        `json:"index"`
+	Drives      []jsonDrive `json:"drives"`
 }
 
 type jsonDrive struct {
@@ -36,24 +45,80 @@ type jsonDrive struct {
 	Free  int64  `json:"free_bytes"`
 }
 
+type jsonGroup struct {
+	Name    string       `json:"name"`
+	Leader  string       `json:"leader,omitempty"`
+	Term    uint64       `json:"term,omitempty"`
+	Commit  uint64       `json:"commit_index,omitempty"`
+	Applied uint64       `json:"applied_index,omitempty"`
+	Members []jsonMember `json:"members"`
+}
+
+type jsonMember struct {
+	Node  string  `json:"node"`
+	Role  string  `json:"role,omitempty"` // "voter", "learner", "leaving"
+	Match *uint64 `json:"match_index,omitempty"`
+	Lag   *uint64 `json:"lag,omitempty"` // entries behind the leader
+}
+
 func (a *app) clusterCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "cluster",
-		Short:   "Show the nodes and drives of the mesh",
-		Long:    `Show the mesh as the node at --endpoint sees it.`,
+		Use:   "cluster",
+		Short: "Show the nodes and drives of the mesh, and its index",
+		Long: `Show the mesh as the node at --endpoint sees it: its nodes and drives, the
+groups that keep the index, and what an operator should know. It is what
+gridloom cluster status shows.`,
 		Example: `  gridloom cluster`,
 		Args:    arguments(0, 0),
 	}
-	return a.clientCommand(cmd, func(ctx context.Context, c *client, _ *cobra.Command, _ []string) error {
-		ctx, cancel := c.call(ctx)
-		defer cancel()
-		reply, err := c.cluster.GetCluster(ctx, &gridloomv1.GetClusterRequest{})
-		if err != nil {
-			return err
-		}
-		j := clusterJSON(reply)
-		return a.out.print(j, func() string { return clusterText(j) })
-	})
+	a.clientCommand(cmd, a.showCluster)
+	cmd.AddCommand(a.clusterStatusCommand())
+	return cmd
+}
+
+func (a *app) clusterStatusCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show how the mesh is: nodes, groups, leaders, lag",
+		Long: `Show the mesh as the node at --endpoint sees it.
+
+Of each node: whether it is up, what its drives hold, and, as notes, whether it
+is drained or on its way out, how far its clock is off, and what keeps it from
+its work. Of each group of the index: who leads it, in which term, how far it is
+agreed and applied, and how many entries each member is behind, which the leader
+alone knows; - is what the node can't tell. Warnings come last.`,
+		Example: `  gridloom cluster status
+  gridloom cluster status --json | jq -r '.warnings[]?'
+  gridloom cluster status --json | jq '.groups[] | {name, leader, term}'`,
+		Args: arguments(0, 0),
+	}
+	return subcommand(a.clientCommand(cmd, a.showCluster))
+}
+
+// subcommand makes a client's command one of another, where it is in no group.
+func subcommand(cmd *cobra.Command) *cobra.Command {
+	cmd.GroupID = ""
+	cmd.ValidArgsFunction = cobra.NoFileCompletions // no buckets
+	return cmd
+}
+
+func (a *app) showCluster(ctx context.Context, c *client, _ *cobra.Command, _ []string) error {
+	j, err := c.describe(ctx)
+	if err != nil {
+		return err
+	}
+	return a.out.print(j, func() string { return clusterText(j) })
+}
+
+// describe asks how the mesh is.
+func (c *client) describe(ctx context.Context) (jsonCluster, error) {
+	ctx, cancel := c.call(ctx)
+	defer cancel()
+	reply, err := c.cluster.GetCluster(ctx, &gridloomv1.GetClusterRequest{})
+	if err != nil {
+		return jsonCluster{}, err
+	}
+	return clusterJSON(reply), nil
 }
 
 // enumWord is the word of an enum's value: "up" of NODE_STATE_UP.
@@ -66,11 +131,15 @@ func enumWord(value fmt.Stringer, prefix string) string {
 }
 
 func clusterJSON(r *gridloomv1.GetClusterResponse) jsonCluster {
-	j := jsonCluster{DeploymentID: r.GetDeploymentId(), Node: r.GetNode(), Nodes: []jsonNode{}}
+	j := jsonCluster{
+		DeploymentID: r.GetDeploymentId(), Node: r.GetNode(), Nodes: []jsonNode{},
+		Groups: []jsonGroup{}, Warnings: r.GetWarnings(),
+	}
 	for _, n := range r.GetNodes() {
 		node := jsonNode{
 			Name: n.GetName(), PeerURL: n.GetPeerUrl(), State: enumWord(n.GetState(), "NODE_STATE_"),
 			Version: n.GetVersion(), Index: n.GetIndex(), Drives: []jsonDrive{},
+			Draining: n.GetDraining(), Leaving: n.GetLeaving(), ClockOffset: n.ClockOffsetSeconds, NotReady: n.GetNotReady(),
 		}
 		for _, d := range n.GetDrives() {
 			node.Drives = append(node.Drives, jsonDrive{
@@ -80,28 +149,38 @@ func clusterJSON(r *gridloomv1.GetClusterResponse) jsonCluster {
 		}
 		j.Nodes = append(j.Nodes, node)
 	}
+	for _, g := range r.GetGroups() {
+		group := jsonGroup{
+			Name: g.GetName(), Leader: g.GetLeader(), Term: g.GetTerm(),
+			Commit: g.GetCommitIndex(), Applied: g.GetAppliedIndex(), Members: []jsonMember{},
+		}
+		for _, m := range g.GetMembers() {
+			group.Members = append(group.Members, jsonMember{
+				Node: m.GetNode(), Role: enumWord(m.GetRole(), "MEMBER_ROLE_"), Match: m.MatchIndex, Lag: m.Lag,
+			})
+		}
+		j.Groups = append(j.Groups, group)
+	}
 	return j
 }
 
-// clusterText is a line for each node, and one for each of its drives.
+// clusterText is a table of nodes, each with its drives, one of groups, each
+// with its members, and the warnings.
 func clusterText(j jsonCluster) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Deployment %s, seen from %s\n\n", j.DeploymentID, shown(j.Node))
 	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tSTATE\tADDRESS\tUSED\tFREE\tTOTAL\tVERSION\t")
+	fmt.Fprintln(w, "NODE\tSTATE\tADDRESS\tUSED\tFREE\tTOTAL\tVERSION\tNOTES")
 	for _, n := range j.Nodes {
-		name, used, free, total := shown(n.Name), int64(0), int64(0), int64(0)
-		if n.Index {
-			name += " (index)"
-		}
+		used, free, total := int64(0), int64(0), int64(0)
 		for _, d := range n.Drives {
 			used, free, total = used+d.Used, free+d.Free, total+d.Total
 		}
-		if total == 0 {
-			fmt.Fprintf(w, "%s\t%s\t%s\t\t\t\t%s\t\n", name, n.State, n.PeerURL, n.Version)
-		} else {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", name, n.State, n.PeerURL, byteSize(used), byteSize(free), byteSize(total), n.Version)
+		sizes := "\t\t"
+		if total != 0 {
+			sizes = fmt.Sprintf("%s\t%s\t%s", byteSize(used), byteSize(free), byteSize(total))
 		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", n.title(), n.State, shown(n.PeerURL), sizes, shown(n.Version), n.notes())
 		for _, d := range n.Drives {
 			where := d.Path
 			if where == "" {
@@ -111,5 +190,76 @@ func clusterText(j jsonCluster) string {
 		}
 	}
 	w.Flush()
+	if len(j.Groups) > 0 {
+		b.WriteString("\n" + groupsText(j.Groups))
+	}
+	if len(j.Warnings) > 0 {
+		b.WriteString("\n")
+	}
+	for _, warning := range j.Warnings {
+		fmt.Fprintf(&b, "Warning: %s\n", shown(warning))
+	}
 	return b.String()
+}
+
+// groupsText is a line for each group, and one for each of its members.
+func groupsText(groups []jsonGroup) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "GROUP\tMEMBER\tROLE\tTERM\tCOMMIT\tAPPLIED\tMATCH\tLAG")
+	number := func(n *uint64) string {
+		if n == nil {
+			return "-"
+		}
+		return strconv.FormatUint(*n, 10)
+	}
+	known := func(n uint64) string {
+		if n == 0 {
+			return "-"
+		}
+		return number(&n)
+	}
+	for _, g := range groups {
+		leader := "no leader"
+		if g.Leader != "" {
+			leader = "led by " + shown(g.Leader)
+		}
+		fmt.Fprintf(w, "%s\t\t%s\t%s\t%s\t%s\t\t\n", shown(g.Name), leader, known(g.Term), known(g.Commit), known(g.Applied))
+		for _, m := range g.Members {
+			fmt.Fprintf(w, "\t%s\t%s\t\t\t\t%s\t%s\n", shown(m.Node), m.Role, number(m.Match), number(m.Lag))
+		}
+	}
+	w.Flush()
+	return b.String()
+}
+
+// title is a node's name, and what it is.
+func (n *jsonNode) title() string {
+	if n.Index {
+		return shown(n.Name) + " (index)"
+	}
+	return shown(n.Name)
+}
+
+// notes says what is unusual about a node.
+func (n *jsonNode) notes() string {
+	var notes []string
+	if n.Draining {
+		notes = append(notes, "drained")
+	}
+	if n.Leaving {
+		notes = append(notes, "leaving")
+	}
+	if n.ClockOffset != nil {
+		switch offset := *n.ClockOffset; { // less than a second is usual, and no better known
+		case offset >= 1:
+			notes = append(notes, fmt.Sprintf("clock %.1f s ahead", offset))
+		case offset <= -1:
+			notes = append(notes, fmt.Sprintf("clock %.1f s behind", -offset))
+		}
+	}
+	if n.NotReady != "" {
+		notes = append(notes, shown(n.NotReady))
+	}
+	return strings.Join(notes, "; ")
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/gridloom/gridloom/node/iam"
@@ -176,7 +177,9 @@ checksums hexadecimal. What is unknown or empty is left out.
 | a folder (ls) | ` + "`{\"type\":\"prefix\", \"bucket\", \"prefix\"}`" + ` |
 | a bucket (mb, rb, ls, stat) | ` + "`{\"type\":\"bucket\", \"bucket\", \"created_at\"}`" + `, and from rb ` + "`removed:true`" + ` |
 | a removed object (rm) | ` + "`{\"type\":\"removed\", \"bucket\", \"key\"}`" + ` |
-| the mesh (cluster) | ` + "`{\"deployment_id\", \"node\", \"nodes\":[{\"name\", \"peer_url\", \"state\", \"version\", \"index\", \"drives\":[{\"id\", \"path\", \"state\", \"total_bytes\", \"used_bytes\", \"free_bytes\"}]}]}`" + ` |
+| the mesh (cluster, cluster status) | ` + "`{\"deployment_id\", \"node\", \"nodes\":[{\"name\", \"peer_url\", \"state\", \"version\", \"draining\", \"leaving\", \"clock_offset_seconds\", \"not_ready\", \"index\", \"drives\":[{\"id\", \"path\", \"state\", \"total_bytes\", \"used_bytes\", \"free_bytes\"}]}], \"groups\":[{\"name\", \"leader\", \"term\", \"commit_index\", \"applied_index\", \"members\":[{\"node\", \"role\", \"match_index\", \"lag\"}]}], \"warnings\":[]}`" + `; a lag that is left out is not known |
+| a node (node ls) | ` + "`{\"type\":\"node\", and as in the mesh}`" + ` |
+| a change of the nodes (node join, leave, replace, drain) | ` + "`{\"type\":\"node\", \"name\", \"peer_url\", \"change\"}`" + `, the change being join, leave, replace, drain or undrain |
 | a node's start (serve) | ` + "`{\"name\", \"grpc\", \"http\", \"peer\", \"data\"}`" + ` |
 | a mesh's start (dev) | ` + "`{\"nodes\":[as serve], \"metrics\", \"key\", \"data\", \"temporary\", \"bucket\", \"commands\":[]}`" + ` |
 | secrets (keygen) | ` + "`{\"key\"}` or `{\"mesh_secret\"}`" + ` |
@@ -193,10 +196,7 @@ func commandsDocument() string {
 	for _, row := range table() {
 		shared[row.flag()] = true
 	}
-	for _, cmd := range (&app{}).rootCommand().Commands() {
-		if cmd.Name() == "completion" {
-			continue // cobra's own, about every shell's ways
-		}
+	for _, cmd := range allCommands((&app{}).rootCommand()) {
 		text := cmd.Long
 		if text == "" {
 			text = cmd.Short + "."
@@ -222,6 +222,18 @@ func commandsDocument() string {
 		}
 	}
 	return b.String()
+}
+
+// allCommands lists the commands below one, each before those below it, but for
+// cobra's own, which is about every shell's ways.
+func allCommands(of *cobra.Command) []*cobra.Command {
+	var all []*cobra.Command
+	for _, cmd := range of.Commands() {
+		if cmd.Name() != "completion" {
+			all = append(append(all, cmd), allCommands(cmd)...)
+		}
+	}
+	return all
 }
 
 // escapeMarkdown keeps what help texts write from being taken for markup.

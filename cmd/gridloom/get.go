@@ -32,7 +32,10 @@ which is made if need be. Keys that would lead out of that folder, or that the
 file system can't hold, are refused one by one.
 
 --range takes the bytes of HTTP's Range header: 0-99 the first hundred, 100-
-all but those, -100 the last hundred. A part can't be checked by SHA-256.`,
+all but those, -100 the last hundred. A part can't be checked by SHA-256.
+
+What comes is the newest version. --stale 5s allows one that was the newest up
+to so long ago: a node that can't reach the others may still have it.`,
 		Example: `  gridloom get docs/2026/report.pdf
   gridloom get docs/2026/report.pdf /tmp/
   gridloom get backups/shop.sql - | psql shop
@@ -45,10 +48,11 @@ all but those, -100 the last hundred. A part can't be checked by SHA-256.`,
 	recursive := f.BoolP("recursive", "r", false, "fetch everything below a prefix")
 	byteRange := f.String("range", "", "fetch only these `BYTES`: FIRST-LAST, FIRST- or -COUNT")
 	parallel := parallelFlag(cmd)
+	stale := staleFlag(cmd)
 	f.StringSlice("if-match", nil, "only if the object has this `ETAG`; repeatable")
 	f.StringSlice("if-none-match", nil, "only if the object has not this `ETAG`; repeatable")
 	return a.clientCommand(cmd, func(ctx context.Context, c *client, cmd *cobra.Command, args []string) error {
-		g := &getting{app: a, client: c}
+		g := &getting{app: a, client: c, stale: stale}
 		var err error
 		if g.conditions, err = conditions(cmd); err != nil {
 			return err
@@ -94,6 +98,7 @@ type getting struct {
 	client     *client
 	part       *gridloomv1.Range // nil: the whole object
 	conditions *gridloomv1.Conditions
+	stale      *age
 	meter      *meter
 	begin      func(*gridloomv1.GetObjectHeader) // nil where the size is known before
 }
@@ -190,7 +195,7 @@ func (g *getting) getBelow(ctx context.Context, cmd *cobra.Command, parallel int
 	defer g.meter.stop()
 	found := false
 	folder := &lazyFolder{name: dest}
-	err = g.client.list(b.ctx, &gridloomv1.ListObjectsRequest{Bucket: src.bucket, Prefix: src.prefix()}, func(page *gridloomv1.ListObjectsResponse) error {
+	err = g.client.list(b.ctx, &gridloomv1.ListObjectsRequest{Bucket: src.bucket, Prefix: src.prefix(), MaxAge: g.stale.proto()}, func(page *gridloomv1.ListObjectsResponse) error {
 		if len(page.GetObjects()) == 0 {
 			return nil
 		}
@@ -295,7 +300,7 @@ func (g *getting) fetch(ctx context.Context, src address, root *os.Root, name, s
 }
 
 func (g *getting) request(src address) *gridloomv1.GetObjectRequest {
-	return &gridloomv1.GetObjectRequest{Bucket: src.bucket, Key: src.key, Range: g.part, Conditions: g.conditions}
+	return &gridloomv1.GetObjectRequest{Bucket: src.bucket, Key: src.key, Range: g.part, Conditions: g.conditions, MaxAge: g.stale.proto()}
 }
 
 // print tells what was fetched and where it is.

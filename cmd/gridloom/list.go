@@ -19,7 +19,9 @@ byte order of their keys. What comes after a further slash is folded into one
 line that ends with the slash; -r lists every object.
 
 The list is printed page by page as it comes; each page is one consistent view
-of the bucket.`,
+of the bucket, with every change that was acknowledged before. --stale 5s allows
+pages that are up to so old: a node that can't reach the others may still have
+them.`,
 		Example: `  gridloom ls
   gridloom ls photos
   gridloom ls photos/summer/
@@ -27,15 +29,16 @@ of the bucket.`,
 		Args: arguments(0, 1),
 	}
 	recursive := cmd.Flags().BoolP("recursive", "r", false, "list every object, with nothing folded")
+	stale := staleFlag(cmd)
 	return a.clientCommand(cmd, func(ctx context.Context, c *client, cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return c.listBuckets(ctx, a.printBucket)
+			return c.listBuckets(ctx, &gridloomv1.ListBucketsRequest{MaxAge: stale.proto()}, a.printBucket)
 		}
 		at, err := parseAddress(args[0])
 		if err != nil {
 			return err
 		}
-		req := &gridloomv1.ListObjectsRequest{Bucket: at.bucket, Prefix: at.key, Delimiter: "/"}
+		req := &gridloomv1.ListObjectsRequest{Bucket: at.bucket, Prefix: at.key, Delimiter: "/", MaxAge: stale.proto()}
 		if *recursive {
 			req.Delimiter = ""
 		}
@@ -101,8 +104,7 @@ func (c *client) list(ctx context.Context, req *gridloomv1.ListObjectsRequest, p
 }
 
 // listBuckets calls bucket with each of them.
-func (c *client) listBuckets(ctx context.Context, bucket func(*gridloomv1.Bucket) error) error {
-	req := &gridloomv1.ListBucketsRequest{}
+func (c *client) listBuckets(ctx context.Context, req *gridloomv1.ListBucketsRequest, bucket func(*gridloomv1.Bucket) error) error {
 	for {
 		reply, err := func() (*gridloomv1.ListBucketsResponse, error) {
 			ctx, cancel := c.call(ctx)
@@ -141,7 +143,7 @@ func (a *app) completeArgs(s *settings) cobra.CompletionFunc {
 		var found []string
 		bucket, prefix, inBucket := strings.Cut(text, "/")
 		if !inBucket {
-			_ = c.listBuckets(ctx, func(b *gridloomv1.Bucket) error { // what came before an error is of use
+			_ = c.listBuckets(ctx, &gridloomv1.ListBucketsRequest{}, func(b *gridloomv1.Bucket) error { // what came before an error is of use
 				if strings.HasPrefix(b.GetName(), text) {
 					found = append(found, b.GetName()+"/")
 				}

@@ -94,6 +94,17 @@ func TestUsageErrors(t *testing.T) {
 		{"ls --ca nosuch.pem", []string{"--ca: ", "nosuch.pem"}},
 		{"ls --cert x --ca main_test.go", []string{"--ca: main_test.go holds no certificate"}},
 		{"ls --cert x", []string{"--cert and --cert-key are given together"}},
+		{"ls --stale soon", []string{`gridloom ls: --stale: "soon" is not a duration like 5s`}},
+		{"ls --stale 5", []string{`--stale: "5" is not a duration like 5s`}},
+		{"get b/k --stale=-1s", []string{`--stale: "-1s" is not between 0s and 1h`}},
+		{"stat b --stale 3601s", []string{`--stale: "3601s" is not between 0s and 1h`}},
+		{"put a b --stale 5s", []string{"--stale: no such flag"}},
+		{"cluster nosuch", []string{"gridloom cluster: got 1 arguments"}},
+		{"cluster status now", []string{"gridloom cluster status: got 1 arguments"}},
+		{"node nosuch", []string{`gridloom node: "nosuch" is none of its commands`}},
+		{"node join d", []string{"gridloom node join: got 1 arguments; want: gridloom node join NAME URL"}},
+		{"node leave", []string{"gridloom node leave: got 0 arguments"}},
+		{"node drain c --force", []string{"--force: no such flag"}},
 		{"serve --key x", []string{"--key: no such flag"}},
 		{"serve extra", []string{"got 1 arguments"}},
 		{"dev --nodes 0", []string{`--nodes: "0" is not between 1 and 32`}},
@@ -151,15 +162,18 @@ func TestHelp(t *testing.T) {
 			t.Errorf("%q: exit code %d\n%s", args, r.code, r.out)
 		}
 	}
-	a := &app{}
-	for _, cmd := range a.rootCommand().Commands() {
-		r := try(t, nil, "", cmd.Name(), "--help")
-		if r.code != exitDone || !strings.Contains(r.out, "Usage:\n  gridloom "+cmd.Name()) {
-			t.Errorf("%s --help: exit code %d\n%s", cmd.Name(), r.code, r.out)
+	for _, cmd := range allCommands((&app{}).rootCommand()) {
+		name := name(cmd)
+		r := try(t, nil, "", append(strings.Fields(name), "--help")...)
+		if r.code != exitDone || !strings.Contains(r.out, "Usage:\n  gridloom "+name) {
+			t.Errorf("%s --help: exit code %d\n%s", name, r.code, r.out)
 		}
-		if cmd.Name() != "version" && cmd.Name() != "completion" && !strings.Contains(r.out, "Examples:\n  ") {
-			t.Errorf("%s --help has no examples", cmd.Name())
+		if name != "version" && !strings.Contains(r.out, "Examples:\n  gridloom "+name) && name != "keygen" {
+			t.Errorf("%s --help has no examples", name)
 		}
+	}
+	if r := try(t, nil, "", "completion", "--help"); r.code != exitDone {
+		t.Errorf("completion --help: exit code %d\n%s", r.code, r.out)
 	}
 }
 

@@ -13,11 +13,15 @@ func (a *app) statCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stat BUCKET[/KEY]",
 		Short: "Describe an object or a bucket",
+		Long: `Describe an object or a bucket, as the last acknowledged change has left it.
+--stale 5s allows an answer that is up to so old: a node that can't reach the
+others may still have one.`,
 		Example: `  gridloom stat photos/summer/a.jpg
   gridloom stat photos/summer/a.jpg --json | jq -r .sha256
   gridloom stat photos`,
 		Args: arguments(1, 1),
 	}
+	stale := staleFlag(cmd)
 	return a.clientCommand(cmd, func(ctx context.Context, c *client, _ *cobra.Command, args []string) error {
 		at, err := parseAddress(args[0])
 		if err != nil {
@@ -26,7 +30,7 @@ func (a *app) statCommand() *cobra.Command {
 		ctx, cancel := c.call(ctx)
 		defer cancel()
 		if at.key == "" {
-			reply, err := c.buckets.GetBucket(ctx, &gridloomv1.GetBucketRequest{Bucket: at.bucket})
+			reply, err := c.buckets.GetBucket(ctx, &gridloomv1.GetBucketRequest{Bucket: at.bucket, MaxAge: stale.proto()})
 			if err != nil {
 				return err
 			}
@@ -35,7 +39,7 @@ func (a *app) statCommand() *cobra.Command {
 				return fmt.Sprintf("%-21s%s\n%-21s%s\n", "Bucket:", shown(reply.GetBucket().GetName()), "Created:", created)
 			})
 		}
-		reply, err := c.objects.StatObject(ctx, &gridloomv1.StatObjectRequest{Bucket: at.bucket, Key: at.key})
+		reply, err := c.objects.StatObject(ctx, &gridloomv1.StatObjectRequest{Bucket: at.bucket, Key: at.key, MaxAge: stale.proto()})
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,10 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/gridloom/gridloom/node"
 )
@@ -58,6 +62,52 @@ func (b byteSize) String() string {
 
 // Type implements pflag.Value.
 func (*byteSize) Type() string { return "size" }
+
+// maxStale is how old an answer may be allowed to be, at most.
+const maxStale = time.Hour
+
+// age is how old an answer may be: a duration from 0, which is none older than
+// the question.
+type age time.Duration
+
+// Set parses "5s" or "1m30s".
+func (g *age) Set(text string) error {
+	d, err := time.ParseDuration(text)
+	switch {
+	case err != nil:
+		return errors.New("is not a duration like 5s")
+	case d < 0, d > maxStale:
+		return errors.New("is not between 0s and 1h")
+	}
+	*g = age(d)
+	return nil
+}
+
+// String is empty for 0, so that help shows no default.
+func (g *age) String() string {
+	if *g == 0 {
+		return ""
+	}
+	return time.Duration(*g).String()
+}
+
+// Type implements pflag.Value.
+func (*age) Type() string { return "age" }
+
+// proto is the age as a request has it.
+func (g *age) proto() *durationpb.Duration {
+	if *g == 0 {
+		return nil
+	}
+	return durationpb.New(time.Duration(*g))
+}
+
+// staleFlag adds --stale to a command that reads.
+func staleFlag(cmd *cobra.Command) *age {
+	var g age
+	cmd.Flags().Var(&g, "stale", "take an answer up to `AGE` old (5s, at most 1h), which the node may have by itself")
+	return &g
+}
 
 // peerList is NAME=URL,NAME=URL,…
 type peerList []node.Peer

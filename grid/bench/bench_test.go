@@ -16,8 +16,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // TestStacks has every stack carry an echo and a flow, small and large, in
 // one process: what is measured must work before it is measured.
 func TestStacks(t *testing.T) {
-	s, err := newSetup()
-	if err != nil {
+	var s setup
+	if err := s.prove(); err != nil {
 		t.Fatal(err)
 	}
 	for _, st := range stacks() {
@@ -55,8 +55,8 @@ func TestStacks(t *testing.T) {
 
 // TestGridRows runs the rows that are the grid's own, in small.
 func TestGridRows(t *testing.T) {
-	s, err := newSetup()
-	if err != nil {
+	var s setup
+	if err := s.prove(); err != nil {
 		t.Fatal(err)
 	}
 	b := &bench{warm: time.Millisecond, time: 20 * time.Millisecond, base: s}

@@ -77,3 +77,9 @@ func loadAverage() string {
 	}
 	return first
 }
+
+// heldHeap is memory that nobody looks at: the garbage collector counts it
+// among what lives, and it costs neither pages nor time.
+var heldHeap []byte
+
+func holdHeap(mib int) { heldHeap = make([]byte, mib<<20) }

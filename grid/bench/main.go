@@ -72,6 +72,7 @@ func parsePlan(args []string, out io.Writer) (*plan, error) {
 	fs.DurationVar(&p.limit, "limit", 20*time.Minute, "all ends after this")
 	fs.IntVar(&p.idle, "idle", 5000, "connections in the idle row")
 	fs.IntVar(&p.inFlight, "inflight", 100000, "requests in the inflight row")
+	fs.IntVar(&p.base.Heap, "heap", 0, "MiB of memory that each process holds besides, as programs do: with next to none the garbage collector never rests")
 	fs.StringVar(&p.profiles, "profile", "", "directory for CPU profiles of both ends, ROW.STACK.{near,far}.pprof; the last run's stay")
 	fs.BoolVar(&p.list, "list", false, "list rows and stacks")
 	if err := fs.Parse(args); err != nil {
@@ -83,7 +84,7 @@ func parsePlan(args []string, out io.Writer) (*plan, error) {
 		return nil, fmt.Errorf("-rows: %w", err)
 	case fs.NArg() > 0:
 		return nil, fmt.Errorf("no argument is taken, %q was given", fs.Arg(0))
-	case p.runs < 1 || p.runs > 1000 || p.time <= 0 || p.warm <= 0 || p.idle < 1 || p.inFlight < 1 || p.limit <= 0:
+	case p.runs < 1 || p.runs > 1000 || p.time <= 0 || p.warm <= 0 || p.idle < 1 || p.inFlight < 1 || p.limit <= 0 || p.base.Heap < 0 || p.base.Heap > 1<<12:
 		return nil, errors.New("-runs is not within 1 to 1000, or another number is not positive")
 	}
 	for _, r := range rows() {
@@ -121,14 +122,15 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.limit)
 	defer cancel()
-	if p.base, err = newSetup(); err != nil {
+	if err := p.base.prove(); err != nil {
 		return err
 	}
+	holdHeap(p.base.Heap)
 	start := time.Now()
 	for _, fact := range machineFacts() {
 		fmt.Fprintln(out, "- "+fact)
 	}
-	fmt.Fprintf(out, "- medians of %d runs of %v; load average at the start %s\n", p.runs, p.time, loadAverage())
+	fmt.Fprintf(out, "- medians of %d runs of %v; %d MiB of memory held besides; load average at the start %s\n", p.runs, p.time, p.base.Heap, loadAverage())
 	var all []*results
 	for i := range p.rows {
 		r, err := p.measure(ctx, &p.rows[i])
@@ -154,11 +156,12 @@ func list(out io.Writer) {
 	}
 }
 
-func newSetup() (s setup, err error) {
+// prove makes the secret and the certificate of both ends.
+func (s *setup) prove() (err error) {
 	s.Secret = make([]byte, 32)
 	rand.Read(s.Secret)
 	s.Cert, s.Key, err = makeCertificate()
-	return s, err
+	return err
 }
 
 // measure runs a row: every stack once in each run, starting with another

@@ -90,6 +90,7 @@ type peer struct {
 func (p *peer) do(c command) (r reply, err error) {
 	switch c.Op {
 	case "serve":
+		holdHeap(c.Setup.Heap)
 		if p.end, err = serveStack(c.Setup); err == nil {
 			r.Addr = p.end.addr()
 		}

@@ -157,7 +157,7 @@ func largeRow() row {
 func besideRow() row {
 	return row{
 		id: "beside", title: "512 B requests of 8 callers beside a saturating 64 KiB stream",
-		stacks: []string{"rawmux", "grid", "grpc", "drpc", "yamux", "ttrpc", "nats"},
+		stacks: []string{"rawmux", "grid", "grid-recycle", "grpc", "drpc", "yamux", "ttrpc", "nats"},
 		main:   column{p99Ratio, "p99 × idle", 1},
 		more: []column{
 			{p99Idle, "idle p99 µs", 1}, p99Column, p50Column, {rate, "requests/s", 1},

@@ -24,6 +24,7 @@ type setup struct {
 	Secret []byte
 	Cert   []byte // PEM; one certificate for both ends, its own authority
 	Key    []byte // PEM
+	Heap   int    // MiB that each process holds besides
 }
 
 // farEnd serves a stack. It serves until close, which joins what it started.

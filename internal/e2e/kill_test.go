@@ -34,7 +34,7 @@ func killUnderLoad(t *testing.T, kills int) {
 	}
 	ready()
 	mustRun(t, m.env(1), "mb", "kills")
-	load := &load{mesh: m, tried: map[string]string{}, acknowledged: map[string]bool{}}
+	load := newLoad(m, 3)
 	for round := range kills {
 		stop := load.start(round)
 		<-time.After(time.Duration(300+rand.IntN(900)) * time.Millisecond) // any moment will do
@@ -53,10 +53,15 @@ func killUnderLoad(t *testing.T, kills int) {
 // load is what was put.
 type load struct {
 	mesh meshUnderTest
+	size int // nodes
 
 	mu           sync.Mutex        // guards the rest
 	tried        map[string]string // key to SHA-256
 	acknowledged map[string]bool
+}
+
+func newLoad(m meshUnderTest, size int) *load {
+	return &load{mesh: m, size: size, tried: map[string]string{}, acknowledged: map[string]bool{}}
 }
 
 // start begins to put; the function it returns ends that and waits.
@@ -79,7 +84,7 @@ func (l *load) start(round int) (stop func()) {
 				for j := range body {
 					body[j] = byte(random.Uint32())
 				}
-				l.put(client, 1+random.IntN(3), fmt.Sprintf("%d/%d/%d", round, c, i), body)
+				l.put(client, 1+random.IntN(l.size), fmt.Sprintf("%d/%d/%d", round, c, i), body)
 			}
 		})
 	}

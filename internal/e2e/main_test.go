@@ -177,13 +177,21 @@ func mustRun(t *testing.T, env []string, args ...string) string {
 // waitReady waits until the node whose HTTP listener is at addr says it is.
 func waitReady(t *testing.T, p *process, addr string) {
 	t.Helper()
+	waitAnswer(t, p, addr, "/readyz")
+}
+
+// waitAnswer waits until a health path of the node at addr answers 200.
+func waitAnswer(t *testing.T, p *process, addr, path string) {
+	t.Helper()
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	limit := time.After(60 * time.Second)
+	var last []byte
 	for {
-		resp, err := client.Get("http://" + addr + "/readyz")
+		resp, err := client.Get("http://" + addr + path)
 		if err == nil {
+			last, _ = io.ReadAll(resp.Body)
 			_ = resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
 				return
@@ -193,7 +201,7 @@ func waitReady(t *testing.T, p *process, addr string) {
 		case <-p.done:
 			t.Fatalf("the process ended: %v\n%s", p.err, p.out)
 		case <-limit:
-			t.Fatalf("%s is not ready after a minute: %v\n%s", addr, err, p.out)
+			t.Fatalf("%s%s is not 200 after a minute: %v %s\n%s", addr, path, err, last, p.out)
 		case <-tick.C:
 		}
 	}

@@ -66,35 +66,6 @@ const maxMessageBytes = 4 << 20
 // disconnected.
 const minClientPing = 20 * time.Second
 
-// Cluster describes the mesh.
-type Cluster interface {
-	Describe(ctx context.Context) (*ClusterInfo, error)
-}
-
-// ClusterInfo is the mesh as one node sees it.
-type ClusterInfo struct {
-	DeploymentID string
-	Node         string     // the one that answers
-	Nodes        []NodeInfo // in the order of their names
-}
-
-// NodeInfo describes one node. Version and Drives are known while it is up.
-type NodeInfo struct {
-	Name    string
-	PeerURL string
-	Version string
-	Up      bool
-	Index   bool // keeps the index
-	Drives  []DriveInfo
-}
-
-// DriveInfo describes one drive.
-type DriveInfo struct {
-	ID, Path                         string
-	State                            string // online, read_only, suspect, offline
-	TotalBytes, UsedBytes, FreeBytes int64
-}
-
 // Resources reports what the nodes use.
 type Resources interface {
 	// Resources gives the resources of one node, of this one ("local"), or of

@@ -24,7 +24,11 @@ func (s *bucketService) CreateBucket(ctx context.Context, r *pb.CreateBucketRequ
 }
 
 func (s *bucketService) GetBucket(ctx context.Context, r *pb.GetBucketRequest) (*pb.GetBucketResponse, error) {
-	b, err := s.objects.GetBucket(ctx, r.GetBucket())
+	maxAge, err := maxAgeOf(r.GetMaxAge())
+	if err != nil {
+		return nil, err
+	}
+	b, err := s.objects.GetBucket(ctx, r.GetBucket(), maxAge)
 	if err != nil {
 		return nil, err
 	}
@@ -32,7 +36,11 @@ func (s *bucketService) GetBucket(ctx context.Context, r *pb.GetBucketRequest) (
 }
 
 func (s *bucketService) ListBuckets(ctx context.Context, r *pb.ListBucketsRequest) (*pb.ListBucketsResponse, error) {
-	buckets, next, err := s.objects.ListBuckets(ctx, r.GetPageToken(), int(r.GetPageSize()))
+	maxAge, err := maxAgeOf(r.GetMaxAge())
+	if err != nil {
+		return nil, err
+	}
+	buckets, next, err := s.objects.ListBuckets(ctx, r.GetPageToken(), int(r.GetPageSize()), maxAge)
 	if err != nil {
 		return nil, err
 	}

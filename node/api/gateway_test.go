@@ -117,6 +117,12 @@ func TestGatewayRoutes(t *testing.T) {
 		{"GET", "/v1/%63luster", 404, ""},
 		{"GET", "/v1/buckets/photos%2Fobject", 404, ""},
 		{"GET", "/v1/cluster:x", 404, ""},
+		{"POST", "/v1/cluster/nodes/b", 404, ""},
+		{"POST", "/v1/cluster/nodes/:drain", 404, ""},
+		{"POST", "/v1/cluster/nodes/b/c:drain", 404, ""},
+		{"POST", "/v1/cluster/nodes/b:drain:drain", 404, ""},
+		{"GET", "/v1/cluster/nodes", 405, "POST"},
+		{"GET", "/v1/cluster/nodes/b:leave", 405, "POST"},
 		{"POST", "/v1/buckets/photos/objects:burn", 404, ""},
 		{"GET", "/data/photos/a", 404, ""},
 		{"PUT", "/v1/buckets", 405, "GET, HEAD, POST"},
@@ -160,10 +166,10 @@ func TestGatewayForwardsNothing(t *testing.T) {
 	var seen context.Context
 	s.api.gateway.mux = nil
 	conn := newInProcess((&guard{permissions: permissions(), log: discard()}).local)
-	register(conn, &Options{Cluster: clusterFunc(func(ctx context.Context) (*ClusterInfo, error) {
+	register(conn, &Options{Cluster: &clusterFunc{describe: func(ctx context.Context) (*ClusterInfo, error) {
 		seen = ctx
 		return &ClusterInfo{}, nil
-	})})
+	}}})
 	gw, err := newGateway(conn, s.api.gateway.routes, time.Minute)
 	if err != nil {
 		t.Fatal(err)
@@ -194,22 +200,41 @@ func TestGatewayForwardsNothing(t *testing.T) {
 	}
 }
 
-type clusterFunc func(context.Context) (*ClusterInfo, error)
+// clusterFunc can be described.
+type clusterFunc struct {
+	Cluster
+	describe func(context.Context) (*ClusterInfo, error)
+}
 
-func (f clusterFunc) Describe(ctx context.Context) (*ClusterInfo, error) { return f(ctx) }
+func (f *clusterFunc) Describe(ctx context.Context) (*ClusterInfo, error) { return f.describe(ctx) }
 
 func TestGatewayCluster(t *testing.T) {
 	s := serve(t, nil)
 	s.mesh.cluster = &ClusterInfo{DeploymentID: "d", Node: "a", Nodes: []NodeInfo{
 		{Name: "a", PeerURL: "http://127.0.0.1:7402", Version: "v0", Up: true, Index: true,
 			Drives: []DriveInfo{{ID: "1", Path: "/d", State: "read_only", TotalBytes: 1 << 60, UsedBytes: 2, FreeBytes: 3}}},
-		{Name: "b"},
-	}}
+		{Name: "b", Draining: true, Leaving: true, NotReady: "it burns", ClockKnown: true, ClockOffset: -1500 * time.Millisecond},
+	}, Groups: []GroupInfo{{Name: "system", Leader: "a", Term: 7, Commit: 12, Applied: 11, Members: []MemberInfo{
+		{Node: "a", Role: RoleVoter, Match: 12, Known: true},
+		{Node: "b", Role: RoleLearner, Match: 9, Lag: 3, Known: true},
+		{Node: "c", Role: RoleLeaving},
+		{Node: "d", Role: "guest"},
+	}}, {Name: "data-1"}}, Warnings: []string{"mind the gap"}}
 	_, body := s.call(t, "GET", "/v1/cluster", "")
 	checkJSON(t, body, `{"deploymentId":"d","node":"a","nodes":[
-		{"name":"a","peerUrl":"http://127.0.0.1:7402","state":"NODE_STATE_UP","version":"v0","index":true,"drives":[
+		{"name":"a","peerUrl":"http://127.0.0.1:7402","state":"NODE_STATE_UP","version":"v0","index":true,
+			"draining":false,"leaving":false,"notReady":"","drives":[
 			{"id":"1","path":"/d","state":"DRIVE_STATE_READ_ONLY","totalBytes":"1152921504606846976","usedBytes":"2","freeBytes":"3"}]},
-		{"name":"b","peerUrl":"","state":"NODE_STATE_DOWN","version":"","index":false,"drives":[]}]}`)
+		{"name":"b","peerUrl":"","state":"NODE_STATE_DOWN","version":"","index":false,"drives":[],
+			"draining":true,"leaving":true,"notReady":"it burns","clockOffsetSeconds":-1.5}],
+		"groups":[
+			{"name":"system","leader":"a","term":"7","commitIndex":"12","appliedIndex":"11","members":[
+				{"node":"a","role":"MEMBER_ROLE_VOTER","matchIndex":"12","lag":"0"},
+				{"node":"b","role":"MEMBER_ROLE_LEARNER","matchIndex":"9","lag":"3"},
+				{"node":"c","role":"MEMBER_ROLE_LEAVING"},
+				{"node":"d","role":"MEMBER_ROLE_UNSPECIFIED"}]},
+			{"name":"data-1","leader":"","term":"0","commitIndex":"0","appliedIndex":"0","members":[]}],
+		"warnings":["mind the gap"]}`)
 }
 
 // checkJSON compares two JSON texts by what they mean.
@@ -334,6 +359,8 @@ func FuzzRoutes(f *testing.F) {
 	for _, r := range routes {
 		f.Add(r.method, r.template)
 		f.Add(r.method, strings.ReplaceAll(r.template, "{bucket}", "photos:delete"))
+		f.Add(r.method, strings.ReplaceAll(r.template, "{name}", "b"))
+		f.Add(r.method, strings.ReplaceAll(r.template, "{name}", "b:drain"))
 	}
 	f.Add("HEAD", "/v1/buckets/a:b/objects:delete")
 	f.Add("GET", "/v1/buckets/:x")

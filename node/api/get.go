@@ -21,7 +21,11 @@ func (s *objectService) GetObject(r *pb.GetObjectRequest, stream grpc.ServerStre
 	if err != nil {
 		return err
 	}
-	reader, err := s.objects.Open(stream.Context(), r.GetBucket(), r.GetKey(), conditions)
+	maxAge, err := maxAgeOf(r.GetMaxAge())
+	if err != nil {
+		return err
+	}
+	reader, err := s.objects.Open(stream.Context(), r.GetBucket(), r.GetKey(), conditions, maxAge)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // newObjects gives the objects of a mesh of one node with one drive.
 func newObjects(t testing.TB) *object.Service {
 	t.Helper()
+	return newObjectsOver(t, func(index control.Index) control.Index { return index })
+}
+
+// newObjectsOver is newObjects with something between them and the index.
+func newObjectsOver(t testing.TB, between func(control.Index) control.Index) *object.Service {
+	t.Helper()
 	index, err := control.Open(t.Context(), control.Options{Dir: t.TempDir(), Self: "a"})
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +54,7 @@ func newObjects(t testing.TB) *object.Service {
 		t.Fatal(err)
 	}
 	objects, err := object.New(object.Options{
-		Self: "a", Index: index, Deployment: index.Deployment, Topology: index.Topology, Drives: []*dataio.Drive{drive},
+		Self: "a", Index: between(index), Deployment: index.Deployment, Topology: index.Topology, Drives: []*dataio.Drive{drive},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -62,6 +68,9 @@ type stubMesh struct {
 	cluster   *ClusterInfo
 	resources []*observability.Resources
 	describe  func() error // called by Describe
+
+	changes []string // what was asked of it
+	refuse  error    // its answer to that
 }
 
 func (m *stubMesh) Describe(context.Context) (*ClusterInfo, error) {
@@ -71,6 +80,27 @@ func (m *stubMesh) Describe(context.Context) (*ClusterInfo, error) {
 		}
 	}
 	return m.cluster, nil
+}
+
+func (m *stubMesh) change(format string, args ...any) error {
+	m.changes = append(m.changes, fmt.Sprintf(format, args...))
+	return m.refuse
+}
+
+func (m *stubMesh) AdmitNode(_ context.Context, name, url string) error {
+	return m.change("admit %s at %s", name, url)
+}
+
+func (m *stubMesh) RemoveNode(_ context.Context, name string, force bool) error {
+	return m.change("remove %s, force %v", name, force)
+}
+
+func (m *stubMesh) ReplaceNode(_ context.Context, name string) error {
+	return m.change("replace %s", name)
+}
+
+func (m *stubMesh) DrainNode(_ context.Context, name string, undo bool) error {
+	return m.change("drain %s, undo %v", name, undo)
 }
 
 func (m *stubMesh) Resources(_ context.Context, node string) ([]*observability.Resources, error) {

@@ -23,7 +23,11 @@ func (s *objectService) StatObject(ctx context.Context, r *pb.StatObjectRequest)
 	if err != nil {
 		return nil, err
 	}
-	info, err := s.objects.Stat(ctx, r.GetBucket(), r.GetKey(), conditions)
+	maxAge, err := maxAgeOf(r.GetMaxAge())
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.objects.Stat(ctx, r.GetBucket(), r.GetKey(), conditions, maxAge)
 	if err != nil {
 		return nil, err
 	}
@@ -31,9 +35,13 @@ func (s *objectService) StatObject(ctx context.Context, r *pb.StatObjectRequest)
 }
 
 func (s *objectService) ListObjects(ctx context.Context, r *pb.ListObjectsRequest) (*pb.ListObjectsResponse, error) {
+	maxAge, err := maxAgeOf(r.GetMaxAge())
+	if err != nil {
+		return nil, err
+	}
 	page, err := s.objects.List(ctx, object.ListRequest{
 		Bucket: r.GetBucket(), Prefix: r.GetPrefix(), Delimiter: r.GetDelimiter(),
-		StartAfter: r.GetStartAfter(), Token: r.GetPageToken(), Limit: int(r.GetPageSize()),
+		StartAfter: r.GetStartAfter(), Token: r.GetPageToken(), Limit: int(r.GetPageSize()), MaxAge: maxAge,
 	})
 	if err != nil {
 		return nil, err

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"fmt"
+
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionalphapb "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
@@ -41,6 +43,10 @@ func permissions() map[string]permission {
 		pb.ObjectService_CopyObject_FullMethodName:    {check: checkCopy},
 
 		pb.ClusterService_GetCluster_FullMethodName:         always(iam.ClusterRead),
+		pb.ClusterService_JoinNode_FullMethodName:           onMembership(),
+		pb.ClusterService_LeaveNode_FullMethodName:          onMembership(),
+		pb.ClusterService_ReplaceNode_FullMethodName:        onMembership(),
+		pb.ClusterService_DrainNode_FullMethodName:          onMembership(),
 		pb.MetricsService_GetResourceMetrics_FullMethodName: always(iam.MetricsRead),
 
 		healthpb.Health_Check_FullMethodName: {open: true, early: true},
@@ -55,6 +61,18 @@ func permissions() map[string]permission {
 // always is for actions on nothing in particular.
 func always(a iam.Action) permission {
 	return permission{check: func(p iam.Principal, _ any) error { return iam.Authorize(p, a, "", "") }}
+}
+
+// onMembership is for root alone: who decides which nodes there are has all that
+// they keep.
+func onMembership() permission {
+	return permission{check: func(p iam.Principal, _ any) error {
+		err := iam.Authorize(p, iam.ClusterRead, "", "")
+		if err == nil && !p.Root {
+			err = fmt.Errorf("%w: %s may not change which nodes the mesh has", iam.ErrPermissionDenied, p.ID)
+		}
+		return err
+	}}
 }
 
 func onBucket(a iam.Action) permission {

@@ -18,7 +18,8 @@ const (
 	maxPageBytes   = 4 << 20 // encoded bytes of one page; at least one entry is given
 )
 
-// Query is one read, linearizable unless it says otherwise: exactly one of the pointers is set.
+// Query is one read: exactly one of the pointers is set. It is linearizable
+// unless MaxAge allows for less.
 type Query struct {
 	Version uint8 `msg:"v"` // QueryVersion; 0 means that
 	// MaxAge allows an answer from the asked node's own copy, if that shows

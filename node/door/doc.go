@@ -8,8 +8,9 @@
 // with the ranges, conditions and validators of RFC 9110, and SHA-256 digests
 // by RFC 9530: Repr-Digest in answers, Repr-Digest and Content-Digest verified
 // in uploads before anything is visible. User metadata travels in fields
-// Gridloom-Meta-<name>. A query has no meaning here and is refused. Errors are
-// problem+json by the kinds of node/fault.
+// Gridloom-Meta-<name>. GET and HEAD take ?stale=5s, which allows an answer
+// that is so old; no other query has a meaning here, and each is refused.
+// Errors are problem+json by the kinds of node/fault.
 //
 // # The life of a request
 //

@@ -110,6 +110,9 @@ func (d *door) authorize(r *http.Request, action iam.Action) (target, error) {
 	if err != nil {
 		return target{}, err
 	}
+	if t.maxAge, err = parseQuery(r.URL, action == iam.ObjectRead); err != nil {
+		return target{}, err
+	}
 	return t, fault.Wrap(fault.PermissionDenied, "", iam.Authorize(p, action, t.bucket, t.key))
 }
 

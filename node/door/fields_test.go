@@ -36,7 +36,7 @@ func TestParseTarget(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := parseTarget(u)
-		if err != nil || got != (target{c.bucket, c.key}) {
+		if err != nil || got != (target{bucket: c.bucket, key: c.key}) {
 			t.Errorf("%s: %v, %v", c.uri, got, err)
 		}
 	}
@@ -71,8 +71,6 @@ func TestParseTargetRefuses(t *testing.T) {
 		{"/data/photos/%C3", "key"},
 		{"/data/photos/%ED%A0%80", "key"},
 		{"/data/photos/" + strings.Repeat("k", 1025), "key"},
-		{"/data/photos/a?versionId=1", "query"},
-		{"/data/photos/a?x=%zz", "query"},
 		{"/data%2Fphotos/ä", "path"},
 		{"/elsewhere/a", "path"},
 	} {
@@ -114,10 +112,10 @@ func FuzzParseTarget(f *testing.F) {
 		}
 		u, err = url.ParseRequestURI(Prefix + got.bucket + "/" + url.PathEscape(got.key))
 		if err != nil {
-			t.Fatalf("%q gave %q, whose URL is none: %v", uri, got, err)
+			t.Fatalf("%q gave %v, whose URL is none: %v", uri, got, err)
 		}
 		if again, err := parseTarget(u); err != nil || again != got {
-			t.Fatalf("%q gave %q, that gave %q, %v", uri, got, again, err)
+			t.Fatalf("%q gave %v, that gave %v, %v", uri, got, again, err)
 		}
 	})
 }

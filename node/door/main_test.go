@@ -34,6 +34,7 @@ type served struct {
 	*httptest.Server
 	objects *object.Service
 	drive   string // its directory
+	ages    *ageIndex
 	conns   *watchedListener
 	ended   chan string // method and path of each request, when it has ended
 }
@@ -59,8 +60,9 @@ func serve(t testing.TB, change func(*Options)) *served {
 	if _, err := index.Propose(t.Context(), &control.Command{JoinNode: join}); err != nil {
 		t.Fatal(err)
 	}
+	s.ages = &ageIndex{Index: index}
 	s.objects, err = object.New(object.Options{
-		Self: "a", Index: index, Deployment: index.Deployment, Topology: index.Topology, Drives: []*dataio.Drive{drive},
+		Self: "a", Index: s.ages, Deployment: index.Deployment, Topology: index.Topology, Drives: []*dataio.Drive{drive},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,8 +1,11 @@
 package door
 
 import (
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/object"
@@ -11,10 +14,16 @@ import (
 // Prefix is where the door is mounted: /data/{bucket}/{key…}.
 const Prefix = "/data/"
 
-// target names an object.
-type target struct{ bucket, key string }
+// target names an object and, for a read, how old the answer may be.
+type target struct {
+	bucket, key string
+	maxAge      time.Duration
+}
 
-// parseTarget reads the bucket and the key from a request's URL. It is the
+// staleParameter allows the answer to a read to be so old: ?stale=5s.
+const staleParameter = "stale"
+
+// parseTarget reads the bucket and the key from a request's path. It is the
 // only place that does, so that what is authorised is what is touched.
 //
 // The path is taken as it was sent, split first and unescaped after that, once:
@@ -45,21 +54,40 @@ func parseTarget(u *url.URL) (target, error) {
 	if err := object.ValidateKey(key); err != nil {
 		return target{}, err
 	}
-	if err := refuseQuery(u); err != nil {
-		return target{}, err
-	}
-	return target{bucket, key}, nil
+	return target{bucket: bucket, key: key}, nil
 }
 
-// refuseQuery refuses every query parameter: a client that sends one expects
+// parseQuery reads how old the answer to a read may be. Every other parameter is
+// refused, and this one where nothing is read: a client that sends one expects
 // it to mean something.
-func refuseQuery(u *url.URL) error {
+func parseQuery(u *url.URL, reads bool) (maxAge time.Duration, err error) {
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return fault.New(fault.InvalidArgument, "query", "%v", err)
+		return 0, fault.New(fault.InvalidArgument, "query", "%v", err)
 	}
-	for name := range query {
-		return fault.New(fault.InvalidArgument, "query", "%q is no parameter of %s", name, Prefix)
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		if name != staleParameter {
+			return 0, fault.New(fault.InvalidArgument, "query", "%q is no parameter of %s", name, Prefix)
+		}
 	}
-	return nil
+	values, given := query[staleParameter]
+	bad := func(format string, args ...any) (time.Duration, error) {
+		return 0, fault.New(fault.InvalidArgument, staleParameter, format, args...)
+	}
+	switch {
+	case !given:
+		return 0, nil
+	case !reads:
+		return bad("is for GET and HEAD")
+	case len(values) > 1:
+		return bad("is given %d times", len(values))
+	}
+	maxAge, err = time.ParseDuration(values[0])
+	switch {
+	case err != nil:
+		return bad("%q is not a duration like 5s", values[0])
+	case maxAge < 0, maxAge > object.MaxAgeMax:
+		return bad("is %v; 0s to %v are allowed", maxAge, object.MaxAgeMax)
+	}
+	return maxAge, nil
 }

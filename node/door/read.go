@@ -24,7 +24,7 @@ func (d *door) serveHead(w http.ResponseWriter, r *http.Request, t target) error
 	if err != nil {
 		return err
 	}
-	info, err := d.objects.Stat(r.Context(), t.bucket, t.key, conditions)
+	info, err := d.objects.Stat(r.Context(), t.bucket, t.key, conditions, t.maxAge)
 	if err != nil {
 		return refusedRead(w.Header(), err)
 	}
@@ -42,7 +42,7 @@ func (d *door) serveGet(w http.ResponseWriter, r *http.Request, t target) error 
 	if err != nil {
 		return err
 	}
-	reader, err := d.objects.Open(r.Context(), t.bucket, t.key, conditions)
+	reader, err := d.objects.Open(r.Context(), t.bucket, t.key, conditions, t.maxAge)
 	if err != nil {
 		return refusedRead(w.Header(), err)
 	}

@@ -64,7 +64,7 @@ func BenchmarkGet(b *testing.B) {
 				b.SetBytes(int64(size))
 				b.ReportAllocs()
 				for b.Loop() {
-					r, err := n.Open(b.Context(), "bench", "k", Conditions{})
+					r, err := n.Open(b.Context(), "bench", "k", Conditions{}, 0)
 					if err != nil {
 						b.Fatal(err)
 					}

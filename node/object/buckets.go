@@ -33,12 +33,16 @@ func (s *Service) CreateBucket(ctx context.Context, name string) (*Bucket, error
 	return bucketOf(result.Bucket), nil
 }
 
-// GetBucket describes a bucket. Errors: InvalidArgument, BucketNotFound.
-func (s *Service) GetBucket(ctx context.Context, name string) (*Bucket, error) {
+// GetBucket describes a bucket, as it was at most maxAge ago; see Stat. Errors:
+// InvalidArgument, BucketNotFound.
+func (s *Service) GetBucket(ctx context.Context, name string, maxAge time.Duration) (*Bucket, error) {
 	if err := ValidateBucket(name); err != nil {
 		return nil, err
 	}
-	a, err := s.o.Index.Read(ctx, &control.Query{Bucket: &control.BucketQuery{Name: name}})
+	if err := validateMaxAge(maxAge); err != nil {
+		return nil, err
+	}
+	a, err := s.o.Index.Read(ctx, &control.Query{MaxAge: maxAge, Bucket: &control.BucketQuery{Name: name}})
 	if err != nil {
 		return nil, err
 	}
@@ -56,11 +60,14 @@ func (s *Service) DeleteBucket(ctx context.Context, name string) error {
 }
 
 // ListBuckets returns one page of the buckets in byte order. after is the next
-// of the page before, "" for the first; limit is 1 to ListMax, 0 is ListMax.
-// next is "" on the last page. Errors: InvalidArgument about "page_token" or
-// "page_size".
-func (s *Service) ListBuckets(ctx context.Context, after string, limit int) (buckets []Bucket, next string, err error) {
+// of the page before, "" for the first; limit is 1 to ListMax, 0 is ListMax;
+// the page may be maxAge old, see Stat. next is "" on the last page. Errors:
+// InvalidArgument about "page_token", "page_size" or "max_age".
+func (s *Service) ListBuckets(ctx context.Context, after string, limit int, maxAge time.Duration) (buckets []Bucket, next string, err error) {
 	if limit, err = pageSize(limit); err != nil {
+		return nil, "", err
+	}
+	if err := validateMaxAge(maxAge); err != nil {
 		return nil, "", err
 	}
 	position := ""
@@ -69,7 +76,7 @@ func (s *Service) ListBuckets(ctx context.Context, after string, limit int) (buc
 			return nil, "", err
 		}
 	}
-	a, err := s.o.Index.Read(ctx, &control.Query{Buckets: &control.BucketsQuery{After: position, Limit: limit}})
+	a, err := s.o.Index.Read(ctx, &control.Query{MaxAge: maxAge, Buckets: &control.BucketsQuery{After: position, Limit: limit}})
 	if err != nil {
 		return nil, "", err
 	}

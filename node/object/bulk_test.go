@@ -132,7 +132,7 @@ func TestBulkReuse(t *testing.T) {
 		}
 	}
 	// A range that is not read to its end leaves nothing to reuse.
-	r, err := n.Open(testContext(t), "reuse", "0", Conditions{})
+	r, err := n.Open(testContext(t), "reuse", "0", Conditions{}, 0)
 	must(t, err)
 	local, remote := pair(t)
 	remote.Close()

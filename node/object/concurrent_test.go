@@ -83,7 +83,7 @@ func crowdStep(ctx context.Context, n *testNode, r *rand.Rand) error {
 }
 
 func crowdGet(ctx context.Context, n *testNode, key string) error {
-	reader, err := n.Open(ctx, "crowd", key, Conditions{})
+	reader, err := n.Open(ctx, "crowd", key, Conditions{}, 0)
 	if err != nil {
 		return err
 	}

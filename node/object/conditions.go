@@ -152,7 +152,7 @@ func (s *Service) precheck(ctx context.Context, bucket, key string, c *Condition
 	if !c.onWrite() {
 		return nil
 	}
-	info, err := s.Stat(ctx, bucket, key, Conditions{})
+	info, err := s.Stat(ctx, bucket, key, Conditions{}, 0)
 	if err != nil && fault.KindOf(err) != fault.ObjectNotFound {
 		return err
 	}

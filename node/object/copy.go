@@ -18,7 +18,7 @@ import (
 // Errors: those of Open about the source, with SrcConditions' NotModified as
 // PreconditionFailed, since nothing is read here; those of Put.
 func (s *Service) Copy(ctx context.Context, req CopyRequest) (*Info, error) {
-	src, err := s.Open(ctx, req.SrcBucket, req.SrcKey, req.SrcConditions)
+	src, err := s.Open(ctx, req.SrcBucket, req.SrcKey, req.SrcConditions, 0)
 	if err != nil {
 		if fault.KindOf(err) == fault.NotModified {
 			return nil, fault.New(fault.PreconditionFailed, "source", "does not meet the conditions on it")

@@ -49,7 +49,7 @@ func TestDamagedFiles(t *testing.T) {
 	data := randomBytes(2 * GridMaxBytes)
 	m.nodes[0].put(t, "damaged", "size", data, true)
 	for _, n := range m.nodes {
-		r, err := n.Open(testContext(t), "damaged", "size", Conditions{})
+		r, err := n.Open(testContext(t), "damaged", "size", Conditions{}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,7 +133,7 @@ func TestBrokenSource(t *testing.T) {
 	for _, cut := range []int{0, 20, 1000, testSegment / 2, testSegment + 200, 3 * testSegment / 2} {
 		left = cut
 		for _, plain := range []bool{false, true} {
-			r, err := m.nodes[0].Open(testContext(t), "broken", "k", Conditions{})
+			r, err := m.nodes[0].Open(testContext(t), "broken", "k", Conditions{}, 0)
 			must(t, err)
 			var buf bytes.Buffer
 			var w io.Writer = &buf
@@ -159,7 +159,7 @@ func TestSendCanceled(t *testing.T) {
 	m.nodes[0].put(t, "gone", "k", randomBytes(8*testSegment), true)
 	for _, n := range m.nodes[:2] {
 		ctx, cancel := context.WithCancel(testContext(t))
-		r, err := n.Open(ctx, "gone", "k", Conditions{})
+		r, err := n.Open(ctx, "gone", "k", Conditions{}, 0)
 		must(t, err)
 		var windows int
 		sent, err := r.Send(ctx, io.Discard, 0, -1, dataio.Windows{NextBytes: 1 << 18, After: func(int64) {

@@ -24,7 +24,7 @@ func (s *Service) Delete(ctx context.Context, bucket, key string, c Conditions) 
 	if c.onWrite() {
 		// What the index can't compare is evaluated here, and what was found
 		// pinned by its entity tag.
-		info, err := s.Stat(ctx, bucket, key, Conditions{})
+		info, err := s.Stat(ctx, bucket, key, Conditions{}, 0)
 		if err != nil {
 			return err
 		}

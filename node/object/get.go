@@ -18,7 +18,7 @@ import (
 const prefetchBytes = 8 << 20
 
 // lookup reads a record and checks a read's conditions on it.
-func (s *Service) lookup(ctx context.Context, bucket, key string, c *Conditions) (*control.Record, *Info, error) {
+func (s *Service) lookup(ctx context.Context, bucket, key string, c *Conditions, maxAge time.Duration) (*control.Record, *Info, error) {
 	if err := ValidateBucket(bucket); err != nil {
 		return nil, nil, err
 	}
@@ -28,7 +28,7 @@ func (s *Service) lookup(ctx context.Context, bucket, key string, c *Conditions)
 	if err := c.validate(); err != nil {
 		return nil, nil, err
 	}
-	a, err := s.o.Index.Read(ctx, &control.Query{Record: &control.RecordQuery{Bucket: bucket, Key: key}})
+	a, err := s.o.Index.Read(ctx, &control.Query{MaxAge: maxAge, Record: &control.RecordQuery{Bucket: bucket, Key: key}})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -36,10 +36,16 @@ func (s *Service) lookup(ctx context.Context, bucket, key string, c *Conditions)
 	return a.Record, info, c.checkRead(info)
 }
 
-// Stat describes an object. Errors: InvalidArgument, BucketNotFound,
-// ObjectNotFound, PreconditionFailed, NotModified (see InfoOf).
-func (s *Service) Stat(ctx context.Context, bucket, key string, c Conditions) (*Info, error) {
-	_, info, err := s.lookup(ctx, bucket, key, &c)
+// Stat describes an object. With a maxAge of 0 it shows every change that was
+// acknowledged before the call; with more, up to MaxAgeMax, this node may
+// answer from its own copy of the index, if that is at most so old, and ask no
+// other node. Errors: InvalidArgument, BucketNotFound, ObjectNotFound,
+// PreconditionFailed, NotModified (see InfoOf).
+func (s *Service) Stat(ctx context.Context, bucket, key string, c Conditions, maxAge time.Duration) (*Info, error) {
+	if err := validateMaxAge(maxAge); err != nil {
+		return nil, err
+	}
+	_, info, err := s.lookup(ctx, bucket, key, &c, maxAge)
 	if err != nil {
 		return nil, err
 	}
@@ -48,9 +54,14 @@ func (s *Service) Stat(ctx context.Context, bucket, key string, c Conditions) (*
 
 // Open finds an object for reading; its errors are Stat's. What is read is the
 // version found here, whatever becomes of the object meanwhile; its files are
-// kept for ReclaimGrace after it was replaced or deleted.
-func (s *Service) Open(ctx context.Context, bucket, key string, c Conditions) (*Reader, error) {
-	record, info, err := s.lookup(ctx, bucket, key, &c)
+// kept for ReclaimGrace after it was replaced or deleted. So a record is never
+// taken that is older than half of that, whatever maxAge allows: the other half
+// is for reading what it refers to.
+func (s *Service) Open(ctx context.Context, bucket, key string, c Conditions, maxAge time.Duration) (*Reader, error) {
+	if err := validateMaxAge(maxAge); err != nil {
+		return nil, err
+	}
+	record, info, err := s.lookup(ctx, bucket, key, &c, min(maxAge, s.o.ReclaimGrace/2))
 	if err != nil {
 		return nil, err
 	}

@@ -45,7 +45,7 @@ func TestRanges(t *testing.T) {
 				}
 			}
 		}
-		r, err := m.nodes[1].Open(testContext(t), "ranges", key, Conditions{})
+		r, err := m.nodes[1].Open(testContext(t), "ranges", key, Conditions{}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,7 +120,7 @@ func TestPaths(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s from n%d", c.key, c.node), func(t *testing.T) {
 			n := m.nodes[c.node]
-			r, err := n.Open(testContext(t), "paths", c.key, Conditions{})
+			r, err := n.Open(testContext(t), "paths", c.key, Conditions{}, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -168,7 +168,7 @@ func TestPaths(t *testing.T) {
 	}
 	stop := errors.New("enough")
 	for _, key := range []string{"inline", "small", "large"} {
-		r, err := m.nodes[0].Open(testContext(t), "paths", key, Conditions{})
+		r, err := m.nodes[0].Open(testContext(t), "paths", key, Conditions{}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -185,19 +185,19 @@ func TestConditionsOnRead(t *testing.T) {
 	m.bucket("conditions")
 	info := m.nodes[0].put(t, "conditions", "k", []byte("abc"), true)
 	for _, n := range m.nodes {
-		_, err := n.Open(testContext(t), "conditions", "k", Conditions{IfNoneMatch: []string{info.ETag}})
+		_, err := n.Open(testContext(t), "conditions", "k", Conditions{IfNoneMatch: []string{info.ETag}}, 0)
 		wantFault(t, err, fault.NotModified, "object")
 		if about := InfoOf(err); about == nil || about.ETag != info.ETag {
 			t.Errorf("a 304 about %+v", about)
 		}
-		_, err = n.Stat(testContext(t), "conditions", "k", Conditions{IfMatch: []string{"x"}})
+		_, err = n.Stat(testContext(t), "conditions", "k", Conditions{IfMatch: []string{"x"}}, 0)
 		wantFault(t, err, fault.PreconditionFailed, "if_match")
 		// What isn't there isn't there, whatever the conditions are.
-		_, err = n.Open(testContext(t), "conditions", "none", Conditions{IfMatch: []string{"x"}})
+		_, err = n.Open(testContext(t), "conditions", "none", Conditions{IfMatch: []string{"x"}}, 0)
 		if fault.KindOf(err) != fault.ObjectNotFound {
 			t.Error(err)
 		}
-		_, err = n.Open(testContext(t), "nowhere", "k", Conditions{})
+		_, err = n.Open(testContext(t), "nowhere", "k", Conditions{}, 0)
 		if fault.KindOf(err) != fault.BucketNotFound {
 			t.Error(err)
 		}
@@ -361,7 +361,7 @@ func TestLaterSegmentAway(t *testing.T) {
 	for i := 0; parts == nil; i++ {
 		key := fmt.Sprint(i)
 		asker.put(t, "away", key, data, true)
-		r, err := asker.Open(ctx, "away", key, Conditions{})
+		r, err := asker.Open(ctx, "away", key, Conditions{}, 0)
 		must(t, err)
 		seg := r.record.Segments
 		if seg[0].Drives[0] != owner.drives[0].ID() && seg[1].Drives[0] == owner.drives[0].ID() {

@@ -34,7 +34,7 @@ func TestKernelMovesPayload(t *testing.T) {
 			if _, err := fmt.Sscanf(r.URL.Path, "/%d/%d", &off, &n); err != nil {
 				t.Error(err)
 			}
-			reader, err := m.nodes[1].Open(r.Context(), "kernel", "k", Conditions{})
+			reader, err := m.nodes[1].Open(r.Context(), "kernel", "k", Conditions{}, 0)
 			if err != nil {
 				t.Error(err)
 				return

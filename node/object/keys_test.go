@@ -20,7 +20,7 @@ func TestBuckets(t *testing.T) {
 		want = append(want, name)
 		b, err := m.nodes[i%3].CreateBucket(ctx, name)
 		must(t, err)
-		got, err := m.nodes[(i+1)%3].GetBucket(ctx, name)
+		got, err := m.nodes[(i+1)%3].GetBucket(ctx, name, 0)
 		if err != nil || *got != *b || b.Name != name || b.CreatedAt.IsZero() {
 			t.Errorf("created %+v, is %+v, %v", b, got, err)
 		}
@@ -32,7 +32,7 @@ func TestBuckets(t *testing.T) {
 	for _, limit := range []int{0, 1, 3, 7, 1000} {
 		var names []string
 		for after, page := "", 0; page < 10; page++ {
-			buckets, next, err := m.nodes[page%3].ListBuckets(ctx, after, limit)
+			buckets, next, err := m.nodes[page%3].ListBuckets(ctx, after, limit, 0)
 			must(t, err)
 			for _, b := range buckets {
 				names = append(names, b.Name)
@@ -45,10 +45,10 @@ func TestBuckets(t *testing.T) {
 			t.Errorf("pages of %d: %v", limit, names)
 		}
 	}
-	_, _, err = m.nodes[1].ListBuckets(ctx, "bucket-3", 0)
+	_, _, err = m.nodes[1].ListBuckets(ctx, "bucket-3", 0, 0)
 	wantFault(t, err, fault.InvalidArgument, "page_token")
 	for _, limit := range []int{-1, 1001} {
-		_, _, err = m.nodes[1].ListBuckets(ctx, "", limit)
+		_, _, err = m.nodes[1].ListBuckets(ctx, "", limit, 0)
 		wantFault(t, err, fault.InvalidArgument, "page_size")
 	}
 	m.nodes[2].put(t, "bucket-1", "k", []byte("x"), true)
@@ -60,17 +60,17 @@ func TestBuckets(t *testing.T) {
 	if err := m.nodes[1].DeleteBucket(ctx, "bucket-1"); fault.KindOf(err) != fault.BucketNotFound {
 		t.Errorf("gone: %v", err)
 	}
-	if _, err := m.nodes[2].GetBucket(ctx, "bucket-1"); fault.KindOf(err) != fault.BucketNotFound {
+	if _, err := m.nodes[2].GetBucket(ctx, "bucket-1", 0); fault.KindOf(err) != fault.BucketNotFound {
 		t.Errorf("gone: %v", err)
 	}
 	for _, call := range []func() error{
 		func() error { _, err := m.nodes[0].CreateBucket(ctx, "A"); return err },
-		func() error { _, err := m.nodes[0].GetBucket(ctx, ""); return err },
+		func() error { _, err := m.nodes[0].GetBucket(ctx, "", 0); return err },
 		func() error { return m.nodes[0].DeleteBucket(ctx, "..") },
 		func() error { _, err := m.nodes[0].List(ctx, ListRequest{Bucket: "a"}); return err },
 		func() error { return m.nodes[0].Delete(ctx, "a_b", "k", Conditions{}) },
 		func() error { _, _, err := m.nodes[0].DeleteMany(ctx, "-a-", []string{"k"}); return err },
-		func() error { _, err := m.nodes[0].Stat(ctx, "a\x00b", "k", Conditions{}); return err },
+		func() error { _, err := m.nodes[0].Stat(ctx, "a\x00b", "k", Conditions{}, 0); return err },
 		func() error {
 			_, err := m.nodes[0].Copy(ctx, CopyRequest{SrcBucket: "X", SrcKey: "k", Bucket: "abc", Key: "k"})
 			return err
@@ -166,7 +166,7 @@ func TestDelete(t *testing.T) {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}
-	_, read := n.Stat(ctx, "delete", "a", Conditions{})
+	_, read := n.Stat(ctx, "delete", "a", Conditions{}, 0)
 	if err := n.Delete(ctx, "delete", "a", Conditions{}); err.Error() != read.Error() {
 		t.Errorf("a deletion says %q, a read %q", err, read)
 	}

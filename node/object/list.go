@@ -14,7 +14,7 @@ import (
 
 // List returns one page of a bucket: one consistent view of it; the next page
 // is a later one. Errors: InvalidArgument about "prefix", "delimiter",
-// "start_after", "page_token" or "page_size"; BucketNotFound.
+// "start_after", "page_token", "page_size" or "max_age"; BucketNotFound.
 func (s *Service) List(ctx context.Context, req ListRequest) (*Page, error) {
 	if err := ValidateBucket(req.Bucket); err != nil {
 		return nil, err
@@ -30,6 +30,9 @@ func (s *Service) List(ctx context.Context, req ListRequest) (*Page, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := validateMaxAge(req.MaxAge); err != nil {
+		return nil, err
+	}
 	after := req.StartAfter
 	listing := []string{"objects", req.Bucket, req.Prefix, req.Delimiter}
 	if req.Token != "" {
@@ -37,7 +40,7 @@ func (s *Service) List(ctx context.Context, req ListRequest) (*Page, error) {
 			return nil, err
 		}
 	}
-	a, err := s.o.Index.Read(ctx, &control.Query{Records: &control.RecordsQuery{
+	a, err := s.o.Index.Read(ctx, &control.Query{MaxAge: req.MaxAge, Records: &control.RecordsQuery{
 		Bucket: req.Bucket, Prefix: req.Prefix, Delimiter: req.Delimiter, After: after, Limit: limit,
 	}})
 	if err != nil {

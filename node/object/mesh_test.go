@@ -398,7 +398,7 @@ func (n *testNode) get(t testing.TB, bucket, key string, off, length int64) []by
 }
 
 func (n *testNode) read(ctx context.Context, bucket, key string, off, length int64) ([]byte, error) {
-	r, err := n.Open(ctx, bucket, key, Conditions{})
+	r, err := n.Open(ctx, bucket, key, Conditions{}, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -417,7 +417,7 @@ func (n *testNode) read(ctx context.Context, bucket, key string, off, length int
 // wantGone checks that there is no such object.
 func (n *testNode) wantGone(t testing.TB, bucket, key string) {
 	t.Helper()
-	if _, err := n.Stat(testContext(t), bucket, key, Conditions{}); fault.KindOf(err) != fault.ObjectNotFound {
+	if _, err := n.Stat(testContext(t), bucket, key, Conditions{}, 0); fault.KindOf(err) != fault.ObjectNotFound {
 		t.Fatalf("%s/%s: %v, want object_not_found", bucket, key, err)
 	}
 }

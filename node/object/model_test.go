@@ -245,7 +245,7 @@ func (mm *model) check(rt *rapid.T) {
 	for key, data := range mm.objects {
 		n := mm.m.nodes[len(data)%3]
 		var buf bytes.Buffer
-		r, err := n.Open(mm.ctx(), mm.bucket, key, Conditions{})
+		r, err := n.Open(mm.ctx(), mm.bucket, key, Conditions{}, 0)
 		if err != nil {
 			rt.Fatalf("open %s: %v", key, err)
 		}

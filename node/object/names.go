@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/gridloom/gridloom/node/control"
@@ -97,6 +98,14 @@ func badText(s string) string {
 func isControl(r rune) bool { return r < 0x20 || r >= 0x7f && r <= 0x9f }
 
 func isNameRune(r rune) bool { return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '-' }
+
+// validateMaxAge checks how old the answer to a read may be.
+func validateMaxAge(age time.Duration) error {
+	if age < 0 || age > MaxAgeMax {
+		return fault.New(fault.InvalidArgument, "max_age", "is %v; 0 to %v are allowed, 0 being none older than the call", age, MaxAgeMax)
+	}
+	return nil
+}
 
 // validate checks everything about a put that can be known before its body.
 func (r *PutRequest) validate(limit int64) error {

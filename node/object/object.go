@@ -23,6 +23,9 @@ const (
 	ListMax = 1000
 )
 
+// MaxAgeMax is how old a reader may allow the answer to be, at most.
+const MaxAgeMax = time.Hour
+
 // Headers are what a client says about the content of an object. They are
 // kept and given back as they came; empty ones are absent.
 type Headers struct {
@@ -99,6 +102,10 @@ type ListRequest struct {
 	StartAfter string // only keys after this one; for the first page
 	Token      string // NextToken of the page before; "" for the first
 	Limit      int    // objects and common prefixes together, 1 to ListMax; 0 is ListMax
+
+	// MaxAge is how old the page may be, up to MaxAgeMax; 0: it shows all that
+	// was acknowledged before the call.
+	MaxAge time.Duration
 }
 
 // Page is one page of a bucket: one consistent view of it, in byte order.

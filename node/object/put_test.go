@@ -59,7 +59,7 @@ func TestPutGet(t *testing.T) {
 					if got := n.get(t, "sizes", key, -1, 0); !bytes.Equal(got, data) {
 						t.Fatalf("%s gave other bytes", n.name)
 					}
-					stat, err := n.Stat(testContext(t), "sizes", key, Conditions{})
+					stat, err := n.Stat(testContext(t), "sizes", key, Conditions{}, 0)
 					if err != nil || stat.ETag != info.ETag || !stat.ModifiedAt.Equal(info.ModifiedAt) {
 						t.Fatalf("%s: stat %+v, %v", n.name, stat, err)
 					}
@@ -79,7 +79,7 @@ func TestPutKeepsHeaders(t *testing.T) {
 	if _, err := m.nodes[1].Put(testContext(t), req, bytes.NewReader([]byte("abc")), nil); err != nil {
 		t.Fatal(err)
 	}
-	info, err := m.nodes[2].Stat(testContext(t), "headers", "ä/b c", Conditions{})
+	info, err := m.nodes[2].Stat(testContext(t), "headers", "ä/b c", Conditions{}, 0)
 	if err != nil || info.Headers != req.Headers || len(info.Metadata) != 2 || info.Metadata["a-b"] != "ü" {
 		t.Fatalf("%+v, %v", info, err)
 	}
@@ -203,7 +203,7 @@ func TestPutConditions(t *testing.T) {
 		t.Errorf("%d created it, %d were refused", won.Load(), lost.Load())
 	}
 	m.wantFiles(1)
-	info, err := m.nodes[0].Stat(ctx, "conditional", "k", Conditions{})
+	info, err := m.nodes[0].Stat(ctx, "conditional", "k", Conditions{}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

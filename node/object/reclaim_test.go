@@ -66,7 +66,7 @@ func TestReclaimGrace(t *testing.T) {
 	m := onlyOn(t, 0, meshConfig{})
 	m.bucket("grace")
 	m.nodes[0].put(t, "grace", "k", randomBytes(testSegment), true)
-	r, err := m.nodes[0].Open(testContext(t), "grace", "k", Conditions{})
+	r, err := m.nodes[0].Open(testContext(t), "grace", "k", Conditions{}, 0)
 	must(t, err)
 	must(t, m.nodes[0].Delete(testContext(t), "grace", "k", Conditions{}))
 	must(t, m.nodes[0].reclaim(testContext(t), m.nodes[0].drives[0]))

@@ -69,7 +69,7 @@ func TestCopyDamaged(t *testing.T) {
 	m.nodes[0].wantGone(t, "damaged", "copy")
 	m.wantFiles(2)
 	m.nodes[0].put(t, "damaged", "small", []byte("abc"), true)
-	r, err := m.nodes[0].Open(testContext(t), "damaged", "small", Conditions{})
+	r, err := m.nodes[0].Open(testContext(t), "damaged", "small", Conditions{}, 0)
 	must(t, err)
 	r.record.Inline[0] ^= 1
 	_, err = m.nodes[0].copyInline(testContext(t), PutRequest{Bucket: "damaged", Key: "copy"}, r.record)

@@ -19,6 +19,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -179,8 +180,12 @@ func (x *CreateBucketResponse) GetBucket() *Bucket {
 
 // GetBucketRequest names the bucket to describe.
 type GetBucketRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Bucket        string                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Bucket string                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	// How old the answer may be: the asked node may then give it from its own
+	// copy of the index. Absent or 0: it shows all that was acknowledged before
+	// the call. At most 1 hour.
+	MaxAge        *durationpb.Duration `protobuf:"bytes,2,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -220,6 +225,13 @@ func (x *GetBucketRequest) GetBucket() string {
 		return x.Bucket
 	}
 	return ""
+}
+
+func (x *GetBucketRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
 }
 
 // GetBucketResponse describes the bucket.
@@ -273,7 +285,11 @@ type ListBucketsRequest struct {
 	// Most buckets to return: 1 to 1000; 0 is 1000.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before; empty for the first page.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// How old the answer may be: the asked node may then give it from its own
+	// copy of the index. Absent or 0: it shows all that was acknowledged before
+	// the call. At most 1 hour.
+	MaxAge        *durationpb.Duration `protobuf:"bytes,3,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -320,6 +336,13 @@ func (x *ListBucketsRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *ListBucketsRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
 }
 
 // ListBucketsResponse is one page of buckets.
@@ -462,7 +485,7 @@ var File_gridloom_v1_bucket_proto protoreflect.FileDescriptor
 
 const file_gridloom_v1_bucket_proto_rawDesc = "" +
 	"\n" +
-	"\x18gridloom/v1/bucket.proto\x12\vgridloom.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"W\n" +
+	"\x18gridloom/v1/bucket.proto\x12\vgridloom.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"W\n" +
 	"\x06Bucket\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
 	"\n" +
@@ -470,15 +493,17 @@ const file_gridloom_v1_bucket_proto_rawDesc = "" +
 	"\x13CreateBucketRequest\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\tR\x06bucket\"C\n" +
 	"\x14CreateBucketResponse\x12+\n" +
-	"\x06bucket\x18\x01 \x01(\v2\x13.gridloom.v1.BucketR\x06bucket\"*\n" +
+	"\x06bucket\x18\x01 \x01(\v2\x13.gridloom.v1.BucketR\x06bucket\"^\n" +
 	"\x10GetBucketRequest\x12\x16\n" +
-	"\x06bucket\x18\x01 \x01(\tR\x06bucket\"@\n" +
+	"\x06bucket\x18\x01 \x01(\tR\x06bucket\x122\n" +
+	"\amax_age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"@\n" +
 	"\x11GetBucketResponse\x12+\n" +
-	"\x06bucket\x18\x01 \x01(\v2\x13.gridloom.v1.BucketR\x06bucket\"P\n" +
+	"\x06bucket\x18\x01 \x01(\v2\x13.gridloom.v1.BucketR\x06bucket\"\x84\x01\n" +
 	"\x12ListBucketsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"l\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x122\n" +
+	"\amax_age\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"l\n" +
 	"\x13ListBucketsResponse\x12-\n" +
 	"\abuckets\x18\x01 \x03(\v2\x13.gridloom.v1.BucketR\abuckets\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"-\n" +
@@ -515,25 +540,28 @@ var file_gridloom_v1_bucket_proto_goTypes = []any{
 	(*DeleteBucketRequest)(nil),   // 7: gridloom.v1.DeleteBucketRequest
 	(*DeleteBucketResponse)(nil),  // 8: gridloom.v1.DeleteBucketResponse
 	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
 }
 var file_gridloom_v1_bucket_proto_depIdxs = []int32{
-	9, // 0: gridloom.v1.Bucket.created_at:type_name -> google.protobuf.Timestamp
-	0, // 1: gridloom.v1.CreateBucketResponse.bucket:type_name -> gridloom.v1.Bucket
-	0, // 2: gridloom.v1.GetBucketResponse.bucket:type_name -> gridloom.v1.Bucket
-	0, // 3: gridloom.v1.ListBucketsResponse.buckets:type_name -> gridloom.v1.Bucket
-	1, // 4: gridloom.v1.BucketService.CreateBucket:input_type -> gridloom.v1.CreateBucketRequest
-	3, // 5: gridloom.v1.BucketService.GetBucket:input_type -> gridloom.v1.GetBucketRequest
-	5, // 6: gridloom.v1.BucketService.ListBuckets:input_type -> gridloom.v1.ListBucketsRequest
-	7, // 7: gridloom.v1.BucketService.DeleteBucket:input_type -> gridloom.v1.DeleteBucketRequest
-	2, // 8: gridloom.v1.BucketService.CreateBucket:output_type -> gridloom.v1.CreateBucketResponse
-	4, // 9: gridloom.v1.BucketService.GetBucket:output_type -> gridloom.v1.GetBucketResponse
-	6, // 10: gridloom.v1.BucketService.ListBuckets:output_type -> gridloom.v1.ListBucketsResponse
-	8, // 11: gridloom.v1.BucketService.DeleteBucket:output_type -> gridloom.v1.DeleteBucketResponse
-	8, // [8:12] is the sub-list for method output_type
-	4, // [4:8] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	9,  // 0: gridloom.v1.Bucket.created_at:type_name -> google.protobuf.Timestamp
+	0,  // 1: gridloom.v1.CreateBucketResponse.bucket:type_name -> gridloom.v1.Bucket
+	10, // 2: gridloom.v1.GetBucketRequest.max_age:type_name -> google.protobuf.Duration
+	0,  // 3: gridloom.v1.GetBucketResponse.bucket:type_name -> gridloom.v1.Bucket
+	10, // 4: gridloom.v1.ListBucketsRequest.max_age:type_name -> google.protobuf.Duration
+	0,  // 5: gridloom.v1.ListBucketsResponse.buckets:type_name -> gridloom.v1.Bucket
+	1,  // 6: gridloom.v1.BucketService.CreateBucket:input_type -> gridloom.v1.CreateBucketRequest
+	3,  // 7: gridloom.v1.BucketService.GetBucket:input_type -> gridloom.v1.GetBucketRequest
+	5,  // 8: gridloom.v1.BucketService.ListBuckets:input_type -> gridloom.v1.ListBucketsRequest
+	7,  // 9: gridloom.v1.BucketService.DeleteBucket:input_type -> gridloom.v1.DeleteBucketRequest
+	2,  // 10: gridloom.v1.BucketService.CreateBucket:output_type -> gridloom.v1.CreateBucketResponse
+	4,  // 11: gridloom.v1.BucketService.GetBucket:output_type -> gridloom.v1.GetBucketResponse
+	6,  // 12: gridloom.v1.BucketService.ListBuckets:output_type -> gridloom.v1.ListBucketsResponse
+	8,  // 13: gridloom.v1.BucketService.DeleteBucket:output_type -> gridloom.v1.DeleteBucketResponse
+	10, // [10:14] is the sub-list for method output_type
+	6,  // [6:10] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_gridloom_v1_bucket_proto_init() }

@@ -134,6 +134,62 @@ func (DriveState) EnumDescriptor() ([]byte, []int) {
 	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{1}
 }
 
+// MemberRole says what a node is to a group of the index.
+type MemberRole int32
+
+const (
+	MemberRole_MEMBER_ROLE_UNSPECIFIED MemberRole = 0
+	// Its copy counts: a majority of the voters makes an entry last.
+	MemberRole_MEMBER_ROLE_VOTER MemberRole = 1
+	// It has a copy that doesn't count.
+	MemberRole_MEMBER_ROLE_LEARNER MemberRole = 2
+	// It is on its way out of the group.
+	MemberRole_MEMBER_ROLE_LEAVING MemberRole = 3
+)
+
+// Enum value maps for MemberRole.
+var (
+	MemberRole_name = map[int32]string{
+		0: "MEMBER_ROLE_UNSPECIFIED",
+		1: "MEMBER_ROLE_VOTER",
+		2: "MEMBER_ROLE_LEARNER",
+		3: "MEMBER_ROLE_LEAVING",
+	}
+	MemberRole_value = map[string]int32{
+		"MEMBER_ROLE_UNSPECIFIED": 0,
+		"MEMBER_ROLE_VOTER":       1,
+		"MEMBER_ROLE_LEARNER":     2,
+		"MEMBER_ROLE_LEAVING":     3,
+	}
+)
+
+func (x MemberRole) Enum() *MemberRole {
+	p := new(MemberRole)
+	*p = x
+	return p
+}
+
+func (x MemberRole) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MemberRole) Descriptor() protoreflect.EnumDescriptor {
+	return file_gridloom_v1_cluster_proto_enumTypes[2].Descriptor()
+}
+
+func (MemberRole) Type() protoreflect.EnumType {
+	return &file_gridloom_v1_cluster_proto_enumTypes[2]
+}
+
+func (x MemberRole) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MemberRole.Descriptor instead.
+func (MemberRole) EnumDescriptor() ([]byte, []int) {
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{2}
+}
+
 // Drive describes one drive.
 type Drive struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -232,7 +288,17 @@ type Node struct {
 	// Whether it keeps the index.
 	Index bool `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`
 	// Its drives. Sizes and states are absent while the node is down.
-	Drives        []*Drive `protobuf:"bytes,6,rep,name=drives,proto3" json:"drives,omitempty"`
+	Drives []*Drive `protobuf:"bytes,6,rep,name=drives,proto3" json:"drives,omitempty"`
+	// Whether it is drained: it leads no group and is given no new payload.
+	Draining bool `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Whether it is on its way out of the mesh.
+	Leaving bool `protobuf:"varint,8,opt,name=leaving,proto3" json:"leaving,omitempty"`
+	// Seconds by which its clock is ahead of its peers' median, negative where
+	// it is behind; absent where that is not known. More than 10 either way, and
+	// it does not lead.
+	ClockOffsetSeconds *float64 `protobuf:"fixed64,9,opt,name=clock_offset_seconds,json=clockOffsetSeconds,proto3,oneof" json:"clock_offset_seconds,omitempty"`
+	// Why it can't do its work; empty where it can, or where that is not known.
+	NotReady      string `protobuf:"bytes,10,opt,name=not_ready,json=notReady,proto3" json:"not_ready,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -309,6 +375,200 @@ func (x *Node) GetDrives() []*Drive {
 	return nil
 }
 
+func (x *Node) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *Node) GetLeaving() bool {
+	if x != nil {
+		return x.Leaving
+	}
+	return false
+}
+
+func (x *Node) GetClockOffsetSeconds() float64 {
+	if x != nil && x.ClockOffsetSeconds != nil {
+		return *x.ClockOffsetSeconds
+	}
+	return 0
+}
+
+func (x *Node) GetNotReady() string {
+	if x != nil {
+		return x.NotReady
+	}
+	return ""
+}
+
+// Member is a node's part in a group.
+type Member struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Role  MemberRole             `protobuf:"varint,2,opt,name=role,proto3,enum=gridloom.v1.MemberRole" json:"role,omitempty"`
+	// Index of the last entry that it is known to have; absent where that is not
+	// known.
+	MatchIndex *uint64 `protobuf:"varint,3,opt,name=match_index,json=matchIndex,proto3,oneof" json:"match_index,omitempty"`
+	// Number of entries that it is behind the leader; absent where that is not
+	// known. The leader alone knows.
+	Lag           *uint64 `protobuf:"varint,4,opt,name=lag,proto3,oneof" json:"lag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Member) Reset() {
+	*x = Member{}
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Member) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Member) ProtoMessage() {}
+
+func (x *Member) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Member.ProtoReflect.Descriptor instead.
+func (*Member) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Member) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Member) GetRole() MemberRole {
+	if x != nil {
+		return x.Role
+	}
+	return MemberRole_MEMBER_ROLE_UNSPECIFIED
+}
+
+func (x *Member) GetMatchIndex() uint64 {
+	if x != nil && x.MatchIndex != nil {
+		return *x.MatchIndex
+	}
+	return 0
+}
+
+func (x *Member) GetLag() uint64 {
+	if x != nil && x.Lag != nil {
+		return *x.Lag
+	}
+	return 0
+}
+
+// Group is a part of the index, which its members agree on. Numbers are as the
+// asked node knows them; 0 where it does not.
+type Group struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "system" for nodes and buckets, "data-1" for records.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Name of the node that leads it; empty where there is none, or none that
+	// the asked node knows of.
+	Leader string `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	// Number of the leader's term of office.
+	Term uint64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	// Index of the last entry that is agreed.
+	CommitIndex uint64 `protobuf:"varint,4,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
+	// Index of the last entry that the asked node has applied.
+	AppliedIndex uint64 `protobuf:"varint,5,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	// In the order of the nodes' names.
+	Members       []*Member `protobuf:"bytes,6,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Group) Reset() {
+	*x = Group{}
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Group) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Group) ProtoMessage() {}
+
+func (x *Group) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Group.ProtoReflect.Descriptor instead.
+func (*Group) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Group) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Group) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *Group) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Group) GetCommitIndex() uint64 {
+	if x != nil {
+		return x.CommitIndex
+	}
+	return 0
+}
+
+func (x *Group) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+func (x *Group) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
 // GetClusterRequest is empty.
 type GetClusterRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -318,7 +578,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[2]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -330,7 +590,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[2]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -343,7 +603,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{2}
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{4}
 }
 
 // GetClusterResponse describes the mesh.
@@ -353,14 +613,18 @@ type GetClusterResponse struct {
 	// Name of the node that answered.
 	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	// Every node of the mesh, in the order of their names.
-	Nodes         []*Node `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Nodes []*Node `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// The groups that the index consists of, "system" first.
+	Groups []*Group `protobuf:"bytes,4,rep,name=groups,proto3" json:"groups,omitempty"`
+	// What an operator should know, a sentence each, for people to read.
+	Warnings      []string `protobuf:"bytes,5,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[3]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -372,7 +636,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[3]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -385,7 +649,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{3}
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetClusterResponse) GetDeploymentId() string {
@@ -409,6 +673,376 @@ func (x *GetClusterResponse) GetNodes() []*Node {
 	return nil
 }
 
+func (x *GetClusterResponse) GetGroups() []*Group {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *GetClusterResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+// JoinNodeRequest names the node to admit.
+type JoinNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 1 to 63 characters of [a-z0-9-], with a letter or digit at both ends.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Base URL of its peer listener: http://host:port or https://host:port.
+	PeerUrl       string `protobuf:"bytes,2,opt,name=peer_url,json=peerUrl,proto3" json:"peer_url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinNodeRequest) Reset() {
+	*x = JoinNodeRequest{}
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinNodeRequest) ProtoMessage() {}
+
+func (x *JoinNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinNodeRequest.ProtoReflect.Descriptor instead.
+func (*JoinNodeRequest) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *JoinNodeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *JoinNodeRequest) GetPeerUrl() string {
+	if x != nil {
+		return x.PeerUrl
+	}
+	return ""
+}
+
+// JoinNodeResponse is empty.
+type JoinNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinNodeResponse) Reset() {
+	*x = JoinNodeResponse{}
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinNodeResponse) ProtoMessage() {}
+
+func (x *JoinNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinNodeResponse.ProtoReflect.Descriptor instead.
+func (*JoinNodeResponse) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{7}
+}
+
+// LeaveNodeRequest names the node to take out.
+type LeaveNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Also where the node is down, or holds what no other node has.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveNodeRequest) Reset() {
+	*x = LeaveNodeRequest{}
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveNodeRequest) ProtoMessage() {}
+
+func (x *LeaveNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveNodeRequest.ProtoReflect.Descriptor instead.
+func (*LeaveNodeRequest) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LeaveNodeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *LeaveNodeRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// LeaveNodeResponse is empty.
+type LeaveNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveNodeResponse) Reset() {
+	*x = LeaveNodeResponse{}
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveNodeResponse) ProtoMessage() {}
+
+func (x *LeaveNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveNodeResponse.ProtoReflect.Descriptor instead.
+func (*LeaveNodeResponse) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{9}
+}
+
+// ReplaceNodeRequest names the node that comes back empty.
+type ReplaceNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceNodeRequest) Reset() {
+	*x = ReplaceNodeRequest{}
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceNodeRequest) ProtoMessage() {}
+
+func (x *ReplaceNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceNodeRequest.ProtoReflect.Descriptor instead.
+func (*ReplaceNodeRequest) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ReplaceNodeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// ReplaceNodeResponse is empty.
+type ReplaceNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplaceNodeResponse) Reset() {
+	*x = ReplaceNodeResponse{}
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplaceNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplaceNodeResponse) ProtoMessage() {}
+
+func (x *ReplaceNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplaceNodeResponse.ProtoReflect.Descriptor instead.
+func (*ReplaceNodeResponse) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{11}
+}
+
+// DrainNodeRequest names the node to drain.
+type DrainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Ends the drain instead: the node takes part again.
+	Undo          bool `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeRequest) Reset() {
+	*x = DrainNodeRequest{}
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeRequest) ProtoMessage() {}
+
+func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DrainNodeRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DrainNodeRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+// DrainNodeResponse is empty.
+type DrainNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeResponse) Reset() {
+	*x = DrainNodeResponse{}
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeResponse) ProtoMessage() {}
+
+func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
+func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{13}
+}
+
 var File_gridloom_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_gridloom_v1_cluster_proto_rawDesc = "" +
@@ -423,19 +1057,57 @@ const file_gridloom_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"used_bytes\x18\x05 \x01(\x03R\tusedBytes\x12\x1d\n" +
 	"\n" +
-	"free_bytes\x18\x06 \x01(\x03R\tfreeBytes\"\xbf\x01\n" +
+	"free_bytes\x18\x06 \x01(\x03R\tfreeBytes\"\xe2\x02\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bpeer_url\x18\x02 \x01(\tR\apeerUrl\x12,\n" +
 	"\x05state\x18\x03 \x01(\x0e2\x16.gridloom.v1.NodeStateR\x05state\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x14\n" +
 	"\x05index\x18\x05 \x01(\bR\x05index\x12*\n" +
-	"\x06drives\x18\x06 \x03(\v2\x12.gridloom.v1.DriveR\x06drives\"\x13\n" +
-	"\x11GetClusterRequest\"v\n" +
+	"\x06drives\x18\x06 \x03(\v2\x12.gridloom.v1.DriveR\x06drives\x12\x1a\n" +
+	"\bdraining\x18\a \x01(\bR\bdraining\x12\x18\n" +
+	"\aleaving\x18\b \x01(\bR\aleaving\x125\n" +
+	"\x14clock_offset_seconds\x18\t \x01(\x01H\x00R\x12clockOffsetSeconds\x88\x01\x01\x12\x1b\n" +
+	"\tnot_ready\x18\n" +
+	" \x01(\tR\bnotReadyB\x17\n" +
+	"\x15_clock_offset_seconds\"\x9e\x01\n" +
+	"\x06Member\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12+\n" +
+	"\x04role\x18\x02 \x01(\x0e2\x17.gridloom.v1.MemberRoleR\x04role\x12$\n" +
+	"\vmatch_index\x18\x03 \x01(\x04H\x00R\n" +
+	"matchIndex\x88\x01\x01\x12\x15\n" +
+	"\x03lag\x18\x04 \x01(\x04H\x01R\x03lag\x88\x01\x01B\x0e\n" +
+	"\f_match_indexB\x06\n" +
+	"\x04_lag\"\xbe\x01\n" +
+	"\x05Group\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\x12!\n" +
+	"\fcommit_index\x18\x04 \x01(\x04R\vcommitIndex\x12#\n" +
+	"\rapplied_index\x18\x05 \x01(\x04R\fappliedIndex\x12-\n" +
+	"\amembers\x18\x06 \x03(\v2\x13.gridloom.v1.MemberR\amembers\"\x13\n" +
+	"\x11GetClusterRequest\"\xbe\x01\n" +
 	"\x12GetClusterResponse\x12#\n" +
 	"\rdeployment_id\x18\x01 \x01(\tR\fdeploymentId\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12'\n" +
-	"\x05nodes\x18\x03 \x03(\v2\x11.gridloom.v1.NodeR\x05nodes*O\n" +
+	"\x05nodes\x18\x03 \x03(\v2\x11.gridloom.v1.NodeR\x05nodes\x12*\n" +
+	"\x06groups\x18\x04 \x03(\v2\x12.gridloom.v1.GroupR\x06groups\x12\x1a\n" +
+	"\bwarnings\x18\x05 \x03(\tR\bwarnings\"@\n" +
+	"\x0fJoinNodeRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\bpeer_url\x18\x02 \x01(\tR\apeerUrl\"\x12\n" +
+	"\x10JoinNodeResponse\"<\n" +
+	"\x10LeaveNodeRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x13\n" +
+	"\x11LeaveNodeResponse\"(\n" +
+	"\x12ReplaceNodeRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x15\n" +
+	"\x13ReplaceNodeResponse\":\n" +
+	"\x10DrainNodeRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\"\x13\n" +
+	"\x11DrainNodeResponse*O\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rNODE_STATE_UP\x10\x01\x12\x13\n" +
@@ -446,10 +1118,20 @@ const file_gridloom_v1_cluster_proto_rawDesc = "" +
 	"\x12DRIVE_STATE_ONLINE\x10\x01\x12\x19\n" +
 	"\x15DRIVE_STATE_READ_ONLY\x10\x02\x12\x17\n" +
 	"\x13DRIVE_STATE_SUSPECT\x10\x03\x12\x17\n" +
-	"\x13DRIVE_STATE_OFFLINE\x10\x042t\n" +
+	"\x13DRIVE_STATE_OFFLINE\x10\x04*r\n" +
+	"\n" +
+	"MemberRole\x12\x1b\n" +
+	"\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11MEMBER_ROLE_VOTER\x10\x01\x12\x17\n" +
+	"\x13MEMBER_ROLE_LEARNER\x10\x02\x12\x17\n" +
+	"\x13MEMBER_ROLE_LEAVING\x10\x032\xc8\x04\n" +
 	"\x0eClusterService\x12b\n" +
 	"\n" +
-	"GetCluster\x12\x1e.gridloom.v1.GetClusterRequest\x1a\x1f.gridloom.v1.GetClusterResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/clusterB9Z7github.com/gridloom/gridloom/gen/gridloom/v1;gridloomv1b\x06proto3"
+	"GetCluster\x12\x1e.gridloom.v1.GetClusterRequest\x1a\x1f.gridloom.v1.GetClusterResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/cluster\x12e\n" +
+	"\bJoinNode\x12\x1c.gridloom.v1.JoinNodeRequest\x1a\x1d.gridloom.v1.JoinNodeResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/cluster/nodes\x12u\n" +
+	"\tLeaveNode\x12\x1d.gridloom.v1.LeaveNodeRequest\x1a\x1e.gridloom.v1.LeaveNodeResponse\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/cluster/nodes/{name}:leave\x12}\n" +
+	"\vReplaceNode\x12\x1f.gridloom.v1.ReplaceNodeRequest\x1a .gridloom.v1.ReplaceNodeResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\" /v1/cluster/nodes/{name}:replace\x12u\n" +
+	"\tDrainNode\x12\x1d.gridloom.v1.DrainNodeRequest\x1a\x1e.gridloom.v1.DrainNodeResponse\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/cluster/nodes/{name}:drainB9Z7github.com/gridloom/gridloom/gen/gridloom/v1;gridloomv1b\x06proto3"
 
 var (
 	file_gridloom_v1_cluster_proto_rawDescOnce sync.Once
@@ -463,28 +1145,50 @@ func file_gridloom_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_gridloom_v1_cluster_proto_rawDescData
 }
 
-var file_gridloom_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_gridloom_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_gridloom_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_gridloom_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_gridloom_v1_cluster_proto_goTypes = []any{
-	(NodeState)(0),             // 0: gridloom.v1.NodeState
-	(DriveState)(0),            // 1: gridloom.v1.DriveState
-	(*Drive)(nil),              // 2: gridloom.v1.Drive
-	(*Node)(nil),               // 3: gridloom.v1.Node
-	(*GetClusterRequest)(nil),  // 4: gridloom.v1.GetClusterRequest
-	(*GetClusterResponse)(nil), // 5: gridloom.v1.GetClusterResponse
+	(NodeState)(0),              // 0: gridloom.v1.NodeState
+	(DriveState)(0),             // 1: gridloom.v1.DriveState
+	(MemberRole)(0),             // 2: gridloom.v1.MemberRole
+	(*Drive)(nil),               // 3: gridloom.v1.Drive
+	(*Node)(nil),                // 4: gridloom.v1.Node
+	(*Member)(nil),              // 5: gridloom.v1.Member
+	(*Group)(nil),               // 6: gridloom.v1.Group
+	(*GetClusterRequest)(nil),   // 7: gridloom.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),  // 8: gridloom.v1.GetClusterResponse
+	(*JoinNodeRequest)(nil),     // 9: gridloom.v1.JoinNodeRequest
+	(*JoinNodeResponse)(nil),    // 10: gridloom.v1.JoinNodeResponse
+	(*LeaveNodeRequest)(nil),    // 11: gridloom.v1.LeaveNodeRequest
+	(*LeaveNodeResponse)(nil),   // 12: gridloom.v1.LeaveNodeResponse
+	(*ReplaceNodeRequest)(nil),  // 13: gridloom.v1.ReplaceNodeRequest
+	(*ReplaceNodeResponse)(nil), // 14: gridloom.v1.ReplaceNodeResponse
+	(*DrainNodeRequest)(nil),    // 15: gridloom.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),   // 16: gridloom.v1.DrainNodeResponse
 }
 var file_gridloom_v1_cluster_proto_depIdxs = []int32{
-	1, // 0: gridloom.v1.Drive.state:type_name -> gridloom.v1.DriveState
-	0, // 1: gridloom.v1.Node.state:type_name -> gridloom.v1.NodeState
-	2, // 2: gridloom.v1.Node.drives:type_name -> gridloom.v1.Drive
-	3, // 3: gridloom.v1.GetClusterResponse.nodes:type_name -> gridloom.v1.Node
-	4, // 4: gridloom.v1.ClusterService.GetCluster:input_type -> gridloom.v1.GetClusterRequest
-	5, // 5: gridloom.v1.ClusterService.GetCluster:output_type -> gridloom.v1.GetClusterResponse
-	5, // [5:6] is the sub-list for method output_type
-	4, // [4:5] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	1,  // 0: gridloom.v1.Drive.state:type_name -> gridloom.v1.DriveState
+	0,  // 1: gridloom.v1.Node.state:type_name -> gridloom.v1.NodeState
+	3,  // 2: gridloom.v1.Node.drives:type_name -> gridloom.v1.Drive
+	2,  // 3: gridloom.v1.Member.role:type_name -> gridloom.v1.MemberRole
+	5,  // 4: gridloom.v1.Group.members:type_name -> gridloom.v1.Member
+	4,  // 5: gridloom.v1.GetClusterResponse.nodes:type_name -> gridloom.v1.Node
+	6,  // 6: gridloom.v1.GetClusterResponse.groups:type_name -> gridloom.v1.Group
+	7,  // 7: gridloom.v1.ClusterService.GetCluster:input_type -> gridloom.v1.GetClusterRequest
+	9,  // 8: gridloom.v1.ClusterService.JoinNode:input_type -> gridloom.v1.JoinNodeRequest
+	11, // 9: gridloom.v1.ClusterService.LeaveNode:input_type -> gridloom.v1.LeaveNodeRequest
+	13, // 10: gridloom.v1.ClusterService.ReplaceNode:input_type -> gridloom.v1.ReplaceNodeRequest
+	15, // 11: gridloom.v1.ClusterService.DrainNode:input_type -> gridloom.v1.DrainNodeRequest
+	8,  // 12: gridloom.v1.ClusterService.GetCluster:output_type -> gridloom.v1.GetClusterResponse
+	10, // 13: gridloom.v1.ClusterService.JoinNode:output_type -> gridloom.v1.JoinNodeResponse
+	12, // 14: gridloom.v1.ClusterService.LeaveNode:output_type -> gridloom.v1.LeaveNodeResponse
+	14, // 15: gridloom.v1.ClusterService.ReplaceNode:output_type -> gridloom.v1.ReplaceNodeResponse
+	16, // 16: gridloom.v1.ClusterService.DrainNode:output_type -> gridloom.v1.DrainNodeResponse
+	12, // [12:17] is the sub-list for method output_type
+	7,  // [7:12] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_gridloom_v1_cluster_proto_init() }
@@ -492,13 +1196,15 @@ func file_gridloom_v1_cluster_proto_init() {
 	if File_gridloom_v1_cluster_proto != nil {
 		return
 	}
+	file_gridloom_v1_cluster_proto_msgTypes[1].OneofWrappers = []any{}
+	file_gridloom_v1_cluster_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gridloom_v1_cluster_proto_rawDesc), len(file_gridloom_v1_cluster_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   4,
+			NumEnums:      3,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -10,6 +10,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -670,8 +671,12 @@ type GetObjectRequest struct {
 	Bucket string                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
 	Key    string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	// Absent for the whole object.
-	Range         *Range      `protobuf:"bytes,3,opt,name=range,proto3" json:"range,omitempty"`
-	Conditions    *Conditions `protobuf:"bytes,4,opt,name=conditions,proto3" json:"conditions,omitempty"`
+	Range      *Range      `protobuf:"bytes,3,opt,name=range,proto3" json:"range,omitempty"`
+	Conditions *Conditions `protobuf:"bytes,4,opt,name=conditions,proto3" json:"conditions,omitempty"`
+	// How old the answer may be: the asked node may then give it from its own
+	// copy of the index. Absent or 0: it shows all that was acknowledged before
+	// the call. At most 1 hour.
+	MaxAge        *durationpb.Duration `protobuf:"bytes,5,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -730,6 +735,13 @@ func (x *GetObjectRequest) GetRange() *Range {
 func (x *GetObjectRequest) GetConditions() *Conditions {
 	if x != nil {
 		return x.Conditions
+	}
+	return nil
+}
+
+func (x *GetObjectRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
 	}
 	return nil
 }
@@ -939,10 +951,14 @@ func (*GetObjectResponse_Chunk) isGetObjectResponse_Part() {}
 
 // StatObjectRequest names the object to describe.
 type StatObjectRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Bucket        string                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
-	Key           string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
-	Conditions    *Conditions            `protobuf:"bytes,3,opt,name=conditions,proto3" json:"conditions,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Bucket     string                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	Key        string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Conditions *Conditions            `protobuf:"bytes,3,opt,name=conditions,proto3" json:"conditions,omitempty"`
+	// How old the answer may be: the asked node may then give it from its own
+	// copy of the index. Absent or 0: it shows all that was acknowledged before
+	// the call. At most 1 hour.
+	MaxAge        *durationpb.Duration `protobuf:"bytes,4,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -994,6 +1010,13 @@ func (x *StatObjectRequest) GetKey() string {
 func (x *StatObjectRequest) GetConditions() *Conditions {
 	if x != nil {
 		return x.Conditions
+	}
+	return nil
+}
+
+func (x *StatObjectRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
 	}
 	return nil
 }
@@ -1057,7 +1080,11 @@ type ListObjectsRequest struct {
 	// next_page_token of the page before; empty for the first page.
 	PageToken string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Only keys after this one; for the first page.
-	StartAfter    string `protobuf:"bytes,6,opt,name=start_after,json=startAfter,proto3" json:"start_after,omitempty"`
+	StartAfter string `protobuf:"bytes,6,opt,name=start_after,json=startAfter,proto3" json:"start_after,omitempty"`
+	// How old the answer may be: the asked node may then give it from its own
+	// copy of the index. Absent or 0: it shows all that was acknowledged before
+	// the call. At most 1 hour.
+	MaxAge        *durationpb.Duration `protobuf:"bytes,7,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1132,6 +1159,13 @@ func (x *ListObjectsRequest) GetStartAfter() string {
 		return x.StartAfter
 	}
 	return ""
+}
+
+func (x *ListObjectsRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
 }
 
 // ListObjectsResponse is one page of a bucket.
@@ -1542,7 +1576,7 @@ var File_gridloom_v1_object_proto protoreflect.FileDescriptor
 
 const file_gridloom_v1_object_proto_rawDesc = "" +
 	"\n" +
-	"\x18gridloom/v1/object.proto\x12\vgridloom.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"^\n" +
+	"\x18gridloom/v1/object.proto\x12\vgridloom.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"^\n" +
 	"\bChecksum\x12<\n" +
 	"\talgorithm\x18\x01 \x01(\x0e2\x1e.gridloom.v1.ChecksumAlgorithmR\talgorithm\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\"\x97\x04\n" +
@@ -1596,14 +1630,15 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	"\atrailer\x18\x03 \x01(\v2\x1d.gridloom.v1.PutObjectTrailerH\x00R\atrailerB\x06\n" +
 	"\x04part\"@\n" +
 	"\x11PutObjectResponse\x12+\n" +
-	"\x06object\x18\x01 \x01(\v2\x13.gridloom.v1.ObjectR\x06object\"\x9f\x01\n" +
+	"\x06object\x18\x01 \x01(\v2\x13.gridloom.v1.ObjectR\x06object\"\xd3\x01\n" +
 	"\x10GetObjectRequest\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\tR\x06bucket\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12(\n" +
 	"\x05range\x18\x03 \x01(\v2\x12.gridloom.v1.RangeR\x05range\x127\n" +
 	"\n" +
 	"conditions\x18\x04 \x01(\v2\x17.gridloom.v1.ConditionsR\n" +
-	"conditions\"7\n" +
+	"conditions\x122\n" +
+	"\amax_age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"7\n" +
 	"\x05Range\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\x03R\x06length\"n\n" +
@@ -1614,15 +1649,16 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	"\x11GetObjectResponse\x126\n" +
 	"\x06header\x18\x01 \x01(\v2\x1c.gridloom.v1.GetObjectHeaderH\x00R\x06header\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\x06\n" +
-	"\x04part\"v\n" +
+	"\x04part\"\xaa\x01\n" +
 	"\x11StatObjectRequest\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\tR\x06bucket\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x127\n" +
 	"\n" +
 	"conditions\x18\x03 \x01(\v2\x17.gridloom.v1.ConditionsR\n" +
-	"conditions\"A\n" +
+	"conditions\x122\n" +
+	"\amax_age\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"A\n" +
 	"\x12StatObjectResponse\x12+\n" +
-	"\x06object\x18\x01 \x01(\v2\x13.gridloom.v1.ObjectR\x06object\"\xbf\x01\n" +
+	"\x06object\x18\x01 \x01(\v2\x13.gridloom.v1.ObjectR\x06object\"\xf3\x01\n" +
 	"\x12ListObjectsRequest\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\tR\x06bucket\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x1c\n" +
@@ -1631,7 +1667,8 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	"\n" +
 	"page_token\x18\x05 \x01(\tR\tpageToken\x12\x1f\n" +
 	"\vstart_after\x18\x06 \x01(\tR\n" +
-	"startAfter\"\x95\x01\n" +
+	"startAfter\x122\n" +
+	"\amax_age\x18\a \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"\x95\x01\n" +
 	"\x13ListObjectsResponse\x12-\n" +
 	"\aobjects\x18\x01 \x03(\v2\x13.gridloom.v1.ObjectR\aobjects\x12'\n" +
 	"\x0fcommon_prefixes\x18\x02 \x03(\tR\x0ecommonPrefixes\x12&\n" +
@@ -1717,6 +1754,7 @@ var file_gridloom_v1_object_proto_goTypes = []any{
 	nil,                           // 22: gridloom.v1.Object.MetadataEntry
 	nil,                           // 23: gridloom.v1.PutObjectHeader.MetadataEntry
 	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
 }
 var file_gridloom_v1_object_proto_depIdxs = []int32{
 	0,  // 0: gridloom.v1.Checksum.algorithm:type_name -> gridloom.v1.ChecksumAlgorithm
@@ -1733,34 +1771,37 @@ var file_gridloom_v1_object_proto_depIdxs = []int32{
 	2,  // 11: gridloom.v1.PutObjectResponse.object:type_name -> gridloom.v1.Object
 	9,  // 12: gridloom.v1.GetObjectRequest.range:type_name -> gridloom.v1.Range
 	3,  // 13: gridloom.v1.GetObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	2,  // 14: gridloom.v1.GetObjectHeader.object:type_name -> gridloom.v1.Object
-	10, // 15: gridloom.v1.GetObjectResponse.header:type_name -> gridloom.v1.GetObjectHeader
-	3,  // 16: gridloom.v1.StatObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	2,  // 17: gridloom.v1.StatObjectResponse.object:type_name -> gridloom.v1.Object
-	2,  // 18: gridloom.v1.ListObjectsResponse.objects:type_name -> gridloom.v1.Object
-	3,  // 19: gridloom.v1.DeleteObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	3,  // 20: gridloom.v1.CopyObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	3,  // 21: gridloom.v1.CopyObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
-	2,  // 22: gridloom.v1.CopyObjectResponse.object:type_name -> gridloom.v1.Object
-	6,  // 23: gridloom.v1.ObjectService.PutObject:input_type -> gridloom.v1.PutObjectRequest
-	8,  // 24: gridloom.v1.ObjectService.GetObject:input_type -> gridloom.v1.GetObjectRequest
-	12, // 25: gridloom.v1.ObjectService.StatObject:input_type -> gridloom.v1.StatObjectRequest
-	14, // 26: gridloom.v1.ObjectService.ListObjects:input_type -> gridloom.v1.ListObjectsRequest
-	16, // 27: gridloom.v1.ObjectService.DeleteObject:input_type -> gridloom.v1.DeleteObjectRequest
-	18, // 28: gridloom.v1.ObjectService.DeleteObjects:input_type -> gridloom.v1.DeleteObjectsRequest
-	20, // 29: gridloom.v1.ObjectService.CopyObject:input_type -> gridloom.v1.CopyObjectRequest
-	7,  // 30: gridloom.v1.ObjectService.PutObject:output_type -> gridloom.v1.PutObjectResponse
-	11, // 31: gridloom.v1.ObjectService.GetObject:output_type -> gridloom.v1.GetObjectResponse
-	13, // 32: gridloom.v1.ObjectService.StatObject:output_type -> gridloom.v1.StatObjectResponse
-	15, // 33: gridloom.v1.ObjectService.ListObjects:output_type -> gridloom.v1.ListObjectsResponse
-	17, // 34: gridloom.v1.ObjectService.DeleteObject:output_type -> gridloom.v1.DeleteObjectResponse
-	19, // 35: gridloom.v1.ObjectService.DeleteObjects:output_type -> gridloom.v1.DeleteObjectsResponse
-	21, // 36: gridloom.v1.ObjectService.CopyObject:output_type -> gridloom.v1.CopyObjectResponse
-	30, // [30:37] is the sub-list for method output_type
-	23, // [23:30] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	25, // 14: gridloom.v1.GetObjectRequest.max_age:type_name -> google.protobuf.Duration
+	2,  // 15: gridloom.v1.GetObjectHeader.object:type_name -> gridloom.v1.Object
+	10, // 16: gridloom.v1.GetObjectResponse.header:type_name -> gridloom.v1.GetObjectHeader
+	3,  // 17: gridloom.v1.StatObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	25, // 18: gridloom.v1.StatObjectRequest.max_age:type_name -> google.protobuf.Duration
+	2,  // 19: gridloom.v1.StatObjectResponse.object:type_name -> gridloom.v1.Object
+	25, // 20: gridloom.v1.ListObjectsRequest.max_age:type_name -> google.protobuf.Duration
+	2,  // 21: gridloom.v1.ListObjectsResponse.objects:type_name -> gridloom.v1.Object
+	3,  // 22: gridloom.v1.DeleteObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	3,  // 23: gridloom.v1.CopyObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	3,  // 24: gridloom.v1.CopyObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
+	2,  // 25: gridloom.v1.CopyObjectResponse.object:type_name -> gridloom.v1.Object
+	6,  // 26: gridloom.v1.ObjectService.PutObject:input_type -> gridloom.v1.PutObjectRequest
+	8,  // 27: gridloom.v1.ObjectService.GetObject:input_type -> gridloom.v1.GetObjectRequest
+	12, // 28: gridloom.v1.ObjectService.StatObject:input_type -> gridloom.v1.StatObjectRequest
+	14, // 29: gridloom.v1.ObjectService.ListObjects:input_type -> gridloom.v1.ListObjectsRequest
+	16, // 30: gridloom.v1.ObjectService.DeleteObject:input_type -> gridloom.v1.DeleteObjectRequest
+	18, // 31: gridloom.v1.ObjectService.DeleteObjects:input_type -> gridloom.v1.DeleteObjectsRequest
+	20, // 32: gridloom.v1.ObjectService.CopyObject:input_type -> gridloom.v1.CopyObjectRequest
+	7,  // 33: gridloom.v1.ObjectService.PutObject:output_type -> gridloom.v1.PutObjectResponse
+	11, // 34: gridloom.v1.ObjectService.GetObject:output_type -> gridloom.v1.GetObjectResponse
+	13, // 35: gridloom.v1.ObjectService.StatObject:output_type -> gridloom.v1.StatObjectResponse
+	15, // 36: gridloom.v1.ObjectService.ListObjects:output_type -> gridloom.v1.ListObjectsResponse
+	17, // 37: gridloom.v1.ObjectService.DeleteObject:output_type -> gridloom.v1.DeleteObjectResponse
+	19, // 38: gridloom.v1.ObjectService.DeleteObjects:output_type -> gridloom.v1.DeleteObjectsResponse
+	21, // 39: gridloom.v1.ObjectService.CopyObject:output_type -> gridloom.v1.CopyObjectResponse
+	33, // [33:40] is the sub-list for method output_type
+	26, // [26:33] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_gridloom_v1_object_proto_init() }

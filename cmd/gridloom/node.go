@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	gridloomv1 "github.com/gridloom/gridloom/gen/gridloom/v1"
+)
+
+// jsonChange is a change of the nodes that the mesh has taken.
+type jsonChange struct {
+	Type    string `json:"type"` // "node"
+	Name    string `json:"name"`
+	PeerURL string `json:"peer_url,omitempty"`
+	Change  string `json:"change"` // "join", "leave", "replace", "drain", "undrain"
+}
+
+func (a *app) nodeCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "node",
+		GroupID: "client",
+		Short:   "List the nodes, and have them join, leave or rest",
+		Long: `List the nodes of a running mesh, and change which there are and what they do.
+gridloom cluster status shows what has become of it.`,
+		Example: `  gridloom node ls
+  gridloom node join d http://10.0.0.4:7402`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageErrorf("%q is none of its commands", args[0])
+			}
+			return cmd.Help()
+		},
+	}
+	for _, sub := range []*cobra.Command{
+		a.nodeListCommand(), a.nodeJoinCommand(), a.nodeLeaveCommand(), a.nodeReplaceCommand(), a.nodeDrainCommand(),
+	} {
+		cmd.AddCommand(subcommand(sub))
+	}
+	return cmd
+}
+
+func (a *app) nodeListCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "ls",
+		Short: "List the nodes",
+		Long: `List the nodes of the mesh as the one at --endpoint sees them, in the order of
+their names, with what is unusual about each.`,
+		Example: `  gridloom node ls
+  gridloom node ls --json | jq -r 'select(.state == "down").name'`,
+		Args: arguments(0, 0),
+	}
+	return a.clientCommand(cmd, func(ctx context.Context, c *client, _ *cobra.Command, _ []string) error {
+		j, err := c.describe(ctx)
+		if err != nil {
+			return err
+		}
+		if !a.json {
+			return a.out.print(nil, func() string { return nodesText(j.Nodes) })
+		}
+		for _, n := range j.Nodes {
+			n.Type = "node"
+			if err := a.out.print(n, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// nodesText is a line for each node.
+func nodesText(nodes []jsonNode) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "NODE\tSTATE\tADDRESS\tVERSION\tNOTES")
+	for _, n := range nodes {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", n.title(), n.State, shown(n.PeerURL), shown(n.Version), n.notes())
+	}
+	w.Flush()
+	return b.String()
+}
+
+func (a *app) nodeJoinCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "join NAME URL",
+		Short: "Admit a node to the mesh",
+		Long: `Admit a node to the running mesh under NAME. URL is the base URL of its peer
+listener, as the other nodes reach it. From then on the mesh lets it in: it gets
+a copy of the index first, and counts when it has all of it.
+
+A name is 1 to 63 lower-case letters, digits and hyphens, with no hyphen at
+either end. One that the mesh has, or an address, is refused.`,
+		Example: `  gridloom node join d http://10.0.0.4:7402
+  gridloom node join d https://d.example:7402`,
+		Args: arguments(2, 2),
+	}
+	return a.clientCommand(cmd, func(ctx context.Context, c *client, _ *cobra.Command, args []string) error {
+		return a.change(ctx, c, jsonChange{Name: args[0], PeerURL: args[1], Change: "join"}, "admitted: it joins when it runs",
+			func(ctx context.Context) error {
+				_, err := c.cluster.JoinNode(ctx, &gridloomv1.JoinNodeRequest{Name: args[0], PeerUrl: args[1]})
+				return err
+			})
+	})
+}
+
+func (a *app) nodeLeaveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "leave NAME",
+		Short: "Take a node out of the mesh",
+		Long: `Take a node out of the mesh for good. Others take over its part of the index.
+Payload on its drives goes with it; gridloom node drain keeps new payload away
+from it before.
+
+--force takes out one that is down, too, or that holds what no other node has.`,
+		Example: `  gridloom node leave d
+  gridloom node leave d --force`,
+		Args: arguments(1, 1),
+	}
+	force := cmd.Flags().Bool("force", false, "also if it is down, or holds what no other node has")
+	return a.clientCommand(cmd, func(ctx context.Context, c *client, _ *cobra.Command, args []string) error {
+		return a.change(ctx, c, jsonChange{Name: args[0], Change: "leave"}, "leaves",
+			func(ctx context.Context) error {
+				_, err := c.cluster.LeaveNode(ctx, &gridloomv1.LeaveNodeRequest{Name: args[0], Force: *force})
+				return err
+			})
+	})
+}
+
+func (a *app) nodeReplaceCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "replace NAME",
+		Short: "Let a node come back that has lost its data",
+		Long: `Let a node come back under its name with an empty data directory. The mesh
+refuses it otherwise: a node that has forgotten what it agreed to would break
+what the others rely on. Its old self is forgotten, and no more let in.`,
+		Example: `  gridloom node replace c`,
+		Args:    arguments(1, 1),
+	}
+	return a.clientCommand(cmd, func(ctx context.Context, c *client, _ *cobra.Command, args []string) error {
+		return a.change(ctx, c, jsonChange{Name: args[0], Change: "replace"}, "may come back empty",
+			func(ctx context.Context) error {
+				_, err := c.cluster.ReplaceNode(ctx, &gridloomv1.ReplaceNodeRequest{Name: args[0]})
+				return err
+			})
+	})
+}
+
+func (a *app) nodeDrainCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "drain NAME",
+		Short: "Take leadership and new payload from a node",
+		Long: `Prepare a node for a stop: it hands over what it leads, and is given no new
+payload. It still serves what it has. --undo ends that.`,
+		Example: `  gridloom node drain c
+  gridloom node drain c --undo`,
+		Args: arguments(1, 1),
+	}
+	undo := cmd.Flags().Bool("undo", false, "let it take part again")
+	return a.clientCommand(cmd, func(ctx context.Context, c *client, _ *cobra.Command, args []string) error {
+		done, text := jsonChange{Name: args[0], Change: "drain"}, "drained"
+		if *undo {
+			done.Change, text = "undrain", "takes part again"
+		}
+		return a.change(ctx, c, done, text, func(ctx context.Context) error {
+			_, err := c.cluster.DrainNode(ctx, &gridloomv1.DrainNodeRequest{Name: args[0], Undo: *undo})
+			return err
+		})
+	})
+}
+
+// change makes one call and says that the mesh has taken it.
+func (a *app) change(ctx context.Context, c *client, done jsonChange, text string, call func(context.Context) error) error {
+	ctx, cancel := c.call(ctx)
+	defer cancel()
+	if err := call(ctx); err != nil {
+		return err
+	}
+	done.Type = "node"
+	return a.out.print(done, func() string { return fmt.Sprintf("%s %s\n", shown(done.Name), text) })
+}

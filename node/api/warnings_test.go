@@ -1,0 +1,78 @@
+package api
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// meshOf describes a mesh whose nodes are named by letters, a capital being one
+// that is down. The first voters of them are the voters of both groups, the
+// others learners of the first.
+func meshOf(nodes string, voters int, leader string) *ClusterInfo {
+	c := &ClusterInfo{Node: "a", Groups: []GroupInfo{{Name: "system", Leader: leader}, {Name: "data-1", Leader: leader}}}
+	for i, r := range nodes {
+		n := NodeInfo{Name: string(r), Up: true}
+		if r < 'a' {
+			n = NodeInfo{Name: string(r + 'a' - 'A')}
+		}
+		c.Nodes = append(c.Nodes, n)
+		role := RoleLearner
+		if i < voters {
+			role = RoleVoter
+			c.Groups[1].Members = append(c.Groups[1].Members, MemberInfo{Node: n.Name, Role: role})
+		}
+		c.Groups[0].Members = append(c.Groups[0].Members, MemberInfo{Node: n.Name, Role: role})
+	}
+	return c
+}
+
+func TestWarnings(t *testing.T) {
+	for _, c := range []struct {
+		nodes  string
+		voters int
+		leader string
+		want   []string
+	}{
+		{"a", 1, "a", nil},
+		{"abc", 3, "b", nil},
+		{"abcD", 3, "b", nil}, // a learner
+		{"aBCde", 5, "a", []string{"2 of 5 voters down (b, c): the index survives no loss of another (a, d, e)"}},
+		{"aBcde", 5, "a", nil}, // one more may go
+		{"ab", 1, "a", []string{"2 nodes, 1 voter: the index survives no loss of node a"}},
+		{"ab", 2, "a", []string{"2 nodes, 2 voters: the index survives no loss of one of these (a, b)"}},
+		{"aBc", 3, "a", []string{"1 of 3 voters down (b): the index survives no loss of another (a, c)"}},
+		{"aBC", 3, "", []string{
+			"group system has no leader that node a knows of: it takes no writes",
+			"2 of 3 voters down (b, c): the index takes no writes until 2 of them are up",
+			"group data-1 has no leader that node a knows of: it takes no writes",
+		}},
+		{"Ab", 1, "a", []string{"node a, the only voter, is down: the index can't be reached"}},
+	} {
+		if got := Warnings(meshOf(c.nodes, c.voters, c.leader)); !slices.Equal(got, c.want) {
+			t.Errorf("%s with %d voters led by %q:\n got %q\nwant %q", c.nodes, c.voters, c.leader, got, c.want)
+		}
+	}
+}
+
+func TestClockWarnings(t *testing.T) {
+	for _, c := range []struct {
+		node   int
+		offset time.Duration
+		known  bool
+		want   []string
+	}{
+		{1, 10 * time.Second, true, nil},
+		{1, -10 * time.Second, true, nil},
+		{1, time.Hour, false, nil},
+		{1, 12300 * time.Millisecond, true, []string{"node b's clock is 12 s off and does not lead"}},
+		{2, -12700 * time.Millisecond, true, []string{"node c's clock is 13 s off and does not lead"}},
+		{0, time.Hour, true, []string{"node a's clock is 3600 s off, and it leads"}},
+	} {
+		mesh := meshOf("abc", 3, "a")
+		mesh.Nodes[c.node].ClockOffset, mesh.Nodes[c.node].ClockKnown = c.offset, c.known
+		if got := Warnings(mesh); !slices.Equal(got, c.want) {
+			t.Errorf("node %d, %v, known %v:\n got %q\nwant %q", c.node, c.offset, c.known, got, c.want)
+		}
+	}
+}
