@@ -52,6 +52,9 @@ type node struct {
 // virtual runs a test on virtual time.
 func virtual(t *testing.T, f func(*testing.T)) { synctest.Test(t, f) }
 
+// pause lets virtual time pass.
+func pause(d time.Duration) { time.Sleep(d) }
+
 // newCluster founds a group of the first n nodes.
 func newCluster(t *testing.T, n int, options func(uint64, *replica.Options)) *cluster {
 	c := &cluster{t: t, options: options, rng: rand.New(rand.NewPCG(1, 2)), nodes: map[uint64]*node{}, cut: map[[2]uint64]bool{}}
