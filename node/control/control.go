@@ -38,9 +38,9 @@ type Options struct {
 
 	// Grid serves the other nodes' calls. A node alone needs none.
 	Grid *grid.Manager
-	// Fetch reads a file of another node's snapshot from offset on; the node
-	// answers with the file that its SnapshotFile names. A node alone needs none.
-	Fetch func(ctx context.Context, node, path string, offset int64, to io.Writer) error
+	// Fetch reads size bytes from offset on of a file of another node's
+	// snapshot; that answers with the file that its SnapshotFile names. A node alone needs none.
+	Fetch func(ctx context.Context, node, path string, offset, size int64, to io.Writer) error
 
 	Logger *slog.Logger     // nil is silent
 	Clock  func() time.Time // stamps commands; nil is time.Now
@@ -69,7 +69,7 @@ type Control struct {
 	grid  *grid.Manager
 	clock func() time.Time
 	hooks Hooks
-	fetch func(ctx context.Context, node, path string, offset int64, to io.Writer) error
+	fetch func(ctx context.Context, node, path string, offset, size int64, to io.Writer) error
 
 	raftID uint64
 	logs   *disk.Store
@@ -236,7 +236,7 @@ func (c *Control) WaitReady(ctx context.Context) error {
 		changed, closed := c.changed, c.closed
 		c.mu.Unlock()
 		err := c.Ready()
-		if err == nil || closed || c.Err() != nil {
+		if err == nil || closed || c.Err() != nil || fault.KindOf(err) == fault.WrongMesh {
 			return err
 		}
 		select {

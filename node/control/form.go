@@ -152,7 +152,7 @@ func (c *Control) judgeBegun(name string, g *greeting, mine []founder, ids map[s
 	case g.Bound != 0:
 		return nil, errOtherID(c.self)
 	case !g.Admitted:
-		return nil, fault.New(fault.WrongMesh, nodeSubject(c.self), "isn't part of the mesh that node %s is in; let it in by: gridloom node join %s %s", name, c.self, c.peers[c.self])
+		return nil, fault.New(fault.Conflict, nodeSubject(c.self), "isn't part of the mesh that node %s is in; let it in by: gridloom node join %s %s", name, c.self, c.peers[c.self])
 	}
 	return nil, errAdmitted
 }

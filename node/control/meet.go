@@ -191,14 +191,20 @@ func (c *Control) mayLead() bool { return !tooFar(c.meetings.clockOffset()) }
 // tend brings the node into its mesh and keeps saying whether the index can be
 // used, until the node ends.
 func (c *Control) tend() {
-	wait := time.Duration(0)
+	wait, told := time.Duration(0), ""
 	for c.rest(wait, c.poked) {
 		err := c.look()
 		if c.ctx.Err() != nil {
 			return
 		}
-		if err != nil && fault.KindOf(err) == fault.Corrupted {
+		switch kind := fault.KindOf(err); {
+		case err == nil:
+			told = ""
+		case kind == fault.Corrupted:
 			c.fail(err)
+		case kind != fault.Waiting && err.Error() != told:
+			told = err.Error()
+			c.log.Warn("this node can't be part of the mesh", "error", err)
 		}
 		c.setUnready(err)
 		if wait = greetEvery / 2; err != nil {

@@ -159,10 +159,9 @@ func (c *Control) reached() {
 	}
 }
 
-// hosts of the grid follow the topology.
-func (c *Control) linkNodes() {
-	t := c.Topology()
-	if c.grid == nil || t.Epoch == 0 {
+// linkNodes makes the grid's hosts those of the topology.
+func (c *Control) linkNodes(t *Topology) {
+	if c.grid == nil {
 		return
 	}
 	known := map[string]bool{c.grid.Local(): true}

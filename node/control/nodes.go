@@ -63,7 +63,7 @@ func (m *machine) bindNode(b *pebble.Batch, c *BindNode) (*outcome, error) {
 
 // errOtherID is the refusal of a node whose name belongs to another's data.
 func errOtherID(name string) error {
-	return fault.New(fault.WrongMesh, nodeSubject(name),
+	return fault.New(fault.Conflict, nodeSubject(name),
 		"is part of the mesh with other data than it comes with now: its data directory was lost or changed. If that is so for good, let it begin anew by: gridloom node replace %s", name)
 }
 

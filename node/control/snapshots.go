@@ -146,7 +146,7 @@ func (c *Control) fetchFile(ctx context.Context, node, path, to string, want sna
 			return err
 		}
 	}
-	if err := c.appendFile(ctx, node, path, to); err != nil {
+	if err := c.appendFile(ctx, node, path, to, want.Size); err != nil {
 		return err
 	}
 	switch got, err := c.describe(c.fs.PathDir(to), want.Name); {
@@ -160,7 +160,7 @@ func (c *Control) fetchFile(ctx context.Context, node, path, to string, want sna
 
 // appendFile reads on from where the file at to ends. What came is kept where
 // the rest doesn't.
-func (c *Control) appendFile(ctx context.Context, node, path, to string) (err error) {
+func (c *Control) appendFile(ctx context.Context, node, path, to string, size int64) (err error) {
 	offset := int64(0)
 	var f vfs.File
 	if have, statErr := c.fs.Stat(to); statErr == nil {
@@ -172,7 +172,9 @@ func (c *Control) appendFile(ctx context.Context, node, path, to string) (err er
 	if err != nil {
 		return err
 	}
-	err = c.fetch(ctx, node, path, offset, &offsetWriter{f, offset})
+	if offset < size {
+		err = c.fetch(ctx, node, path, offset, size-offset, &offsetWriter{f, offset})
+	}
 	return errors.Join(err, f.Sync(), f.Close())
 }
 

@@ -28,8 +28,12 @@ const (
 // in a group, and that whoever shouldn't lead hands over. What it does follows
 // from the topology, and is begun again by the next leader.
 func (c *Control) steward() {
+	linked := uint64(0)
 	for c.rest(stewardEvery, c.stirred) {
-		c.linkNodes()
+		if t := c.Topology(); t.Epoch != linked {
+			c.linkNodes(t)
+			linked = t.Epoch
+		}
 		for _, g := range []replica.GroupID{systemGroup, dataGroup} {
 			if e := c.engine.Load(); e != nil && e.Leader(g).Leads {
 				ctx, cancel := context.WithTimeout(c.ctx, stewardTimeout)
