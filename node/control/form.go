@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	pb "go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -16,6 +17,9 @@ import (
 // counted over: more would make every write wait for more, and no write safer
 // than against the loss of two.
 const maxVoters = 5
+
+// formingHint is after how long a node that nobody greets says what that may be.
+const formingHint = 10 * time.Second
 
 // voterCount is how many of n nodes vote: the largest odd number, since an even
 // one bears no more losses than the odd one below it.
@@ -124,7 +128,15 @@ func (c *Control) judge(heard map[string]*greeting) (ids map[string]uint64, wait
 		return c.judgeBegun(begun, heard[begun], mine, ids)
 	}
 	if len(missing) > 0 {
-		return nil, fault.New(fault.Waiting, "mesh", "is being formed: waiting for node %s", strings.Join(missing, ", "))
+		detail := "is being formed: waiting for node " + strings.Join(missing, ", ")
+		if last := c.conn(missing[0]).Stats().LastError; last != nil {
+			detail += fmt.Sprintf(" (%v)", last)
+		}
+		if len(missing) == len(mine)-1 && time.Since(c.meetings.began) > formingHint {
+			// A mesh doesn't talk to nodes that it doesn't know.
+			detail += fmt.Sprintf("; if they are a mesh already, let this node in there by: gridloom node join %s %s", c.self, c.peers[c.self])
+		}
+		return nil, fault.New(fault.Waiting, "mesh", "%s", detail)
 	}
 	return ids, nil
 }

@@ -25,7 +25,7 @@ func TestFoundersInAnyOrder(t *testing.T) {
 			order := rng.Perm(3)
 			for _, i := range order[:2] {
 				m.open(i, nil)
-				pause(rng.N(2 * time.Minute))
+				pause(time.Duration(rng.Int64N(int64(2 * time.Minute))))
 			}
 			early := m.node(order[0])
 			if err := early.Ready(); fault.KindOf(err) != fault.Waiting || !strings.Contains(err.Error(), "waiting for node "+nodeName(order[2])) {
@@ -137,7 +137,7 @@ func TestSlowFounder(t *testing.T) {
 			m.open(i, nil)
 		}
 		m.eventually("a and b have learnt from c that the mesh has begun", func() bool {
-			return m.node(0).Deployment() != "" && m.node(1).Deployment() != ""
+			return m.node(0).Topology().Epoch != 0 && m.node(1).Topology().Epoch != 0
 		})
 		m.Heal(0, 1)
 		m.sameMesh()
@@ -208,7 +208,7 @@ func TestWipedNode(t *testing.T) {
 		m.disks[2] = vfs.NewMem()
 		c := m.open(2, nil)
 		pause(10 * time.Second)
-		if err := c.Ready(); fault.KindOf(err) != fault.WrongMesh || !strings.Contains(err.Error(), "gridloom node replace c") {
+		if err := c.Ready(); fault.KindOf(err) != fault.Conflict || !strings.Contains(err.Error(), "gridloom node replace c") {
 			t.Fatalf("a wiped node: %v", err)
 		}
 		if c.Deployment() != "" || c.engine.Load() != nil {
@@ -285,36 +285,37 @@ func TestNodeThatIsNotAdmitted(t *testing.T) {
 	})
 }
 
-// A node that has belonged to one mesh doesn't take part in another.
-func TestForeignMesh(t *testing.T) {
+// A node with the data of one mesh doesn't take part in another, and the other
+// goes on without it.
+func TestForeignNode(t *testing.T) {
 	virtual(t, 3, func(t *testing.T, m *mesh) {
-		m.openAll()
-		first := m.sameMesh()
+		other := newMesh(t, 3, nil)
+		other.openAll()
+		theirs := other.sameMesh()
 		for i := range 3 {
-			m.stop(i)
+			other.stop(i)
 		}
-		for i := range 2 { // another mesh, or all was lost there
-			m.disks[i] = vfs.NewMem()
-			m.open(i, nil)
-		}
+		m.openAll()
+		ours := m.sameMesh()
+		m.kill(2)
+		m.disks[2] = other.disks[2]
 		c := m.open(2, nil)
 		pause(10 * time.Second)
-		if c.Deployment() != first {
-			t.Errorf("the node has changed its mesh to %q", c.Deployment())
+		err := c.Ready()
+		if fault.KindOf(err) != fault.WrongMesh || !strings.Contains(err.Error(), ours) || !strings.Contains(err.Error(), theirs) {
+			t.Errorf("ready: %v", err)
 		}
-		for _, other := range []*Control{m.node(0), m.node(1)} {
-			if err := other.Ready(); err == nil || other.Deployment() != "" {
-				t.Errorf("node %s has begun a mesh with one of another: %v", other.self, err)
-			}
+		if c.Deployment() != theirs || c.Realm() != "" {
+			t.Errorf("its mesh is %q, its realm %q", c.Deployment(), c.Realm())
 		}
-		if c.Ready() == nil {
-			t.Error("ready among nodes of no mesh")
+		ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+		defer cancel()
+		if _, err := c.Propose(ctx, &Command{CreateBucket: &CreateBucket{Name: "b"}}); err == nil {
+			t.Error("a command was carried out")
 		}
-	})
-	virtual(t, 3, func(t *testing.T, m *mesh) {
-		if err := saveForeign(m.disks[2]); err != nil {
-			t.Fatal(err)
+		createBucket(t, m.node(0), "b")
+		if m.node(0).Deployment() != ours || m.node(0).Ready() != nil {
+			t.Errorf("node a has mesh %q, ready: %v", m.node(0).Deployment(), m.node(0).Ready())
 		}
-		m.openAll()
 	})
 }

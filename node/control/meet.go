@@ -23,7 +23,8 @@ const (
 
 // meetings is what this node has heard of others.
 type meetings struct {
-	c *Control
+	c     *Control
+	began time.Time
 
 	mu     sync.Mutex // guards what follows
 	heard  map[string]*meeting
@@ -37,7 +38,9 @@ type meeting struct {
 	offset time.Duration // of its clock against this node's
 }
 
-func (m *meetings) open(c *Control) { m.c, m.heard = c, map[string]*meeting{} }
+func (m *meetings) open(c *Control) {
+	m.c, m.began, m.heard = c, time.Now(), map[string]*meeting{}
+}
 
 // greeting describes this node, for the node of that name.
 func (c *Control) greeting(to string) *greeting {
@@ -59,13 +62,9 @@ func (c *Control) greeting(to string) *greeting {
 	return g
 }
 
-// serveGreet answers a greeting. Who greets is also heard.
+// serveGreet answers a greeting. A name that isn't known here is told so.
 func (c *Control) serveGreet(ctx context.Context, g *greeting) (*greeting, error) {
-	if err := c.enter(); err != nil {
-		return nil, ToWire(err)
-	}
-	defer c.leave()
-	if !c.isAt(g.Name, grid.PeerFrom(ctx)) {
+	if c.url(g.Name) != "" && !c.isAt(g.Name, grid.PeerFrom(ctx)) {
 		return nil, ToWire(fault.New(fault.PermissionDenied, nodeSubject(g.Name), "isn't known at %s here", grid.PeerFrom(ctx)))
 	}
 	return c.greeting(g.Name), nil

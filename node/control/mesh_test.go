@@ -47,7 +47,18 @@ func virtualOf(t *testing.T, founders, places int, f func(t *testing.T, m *mesh)
 }
 
 func newMesh(t *testing.T, n int, change func(i int, o *grid.ManagerOptions)) *mesh {
-	m := &mesh{Mesh: gridtest.New(t, n, change), t: t, founders: n, nodes: make([]*Control, n)}
+	m := &mesh{t: t, founders: n, nodes: make([]*Control, n)}
+	m.Mesh = gridtest.New(t, n, func(i int, o *grid.ManagerOptions) {
+		o.Realm = func() string {
+			if c := m.node(i); c != nil {
+				return c.Realm()
+			}
+			return ""
+		}
+		if change != nil {
+			change(i, o)
+		}
+	})
 	for range n {
 		m.disks = append(m.disks, vfs.NewMem())
 	}
@@ -80,14 +91,14 @@ func (m *mesh) options(i int) Options {
 		peers = append(peers, i)
 	}
 	o := Options{Self: nodeName(i), Grid: m.Node(i), fs: m.disks[i], Peers: m.peers(peers...)}
-	o.Fetch = func(ctx context.Context, node, path string, offset int64, to io.Writer) error {
-		return m.fetch(node, path, offset, 1<<40, to)
+	o.Fetch = func(ctx context.Context, node, path string, offset, size int64, to io.Writer) error {
+		return m.fetch(node, path, offset, size, to)
 	}
 	return o
 }
 
-// fetch reads at most limit bytes of a file of another node's snapshot.
-func (m *mesh) fetch(node, path string, offset, limit int64, to io.Writer) error {
+// fetch reads size bytes of a file of another node's snapshot.
+func (m *mesh) fetch(node, path string, offset, size int64, to io.Writer) (err error) {
 	from := m.node(int(node[0] - 'a'))
 	if from == nil {
 		return fmt.Errorf("node %s isn't there", node)
@@ -102,11 +113,8 @@ func (m *mesh) fetch(node, path string, offset, limit int64, to io.Writer) error
 		return err
 	}
 	defer closeInto(&err, f)
-	n, err := io.Copy(to, io.NewSectionReader(f, offset, limit))
+	n, err := io.Copy(to, io.NewSectionReader(f, offset, size))
 	m.fetched.Add(n)
-	if err == nil && n == limit {
-		err = io.ErrUnexpectedEOF
-	}
 	return err
 }
 
