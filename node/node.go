@@ -239,11 +239,16 @@ func (n *Node) urls() map[string]string {
 	return n.peers
 }
 
-// learnNodes takes over who belongs to the mesh.
+// learnNodes takes over who belongs to the mesh. Where a node is, this node's
+// configuration says first: the mesh may still have its address of before a
+// move.
 func (n *Node) learnNodes(t *control.Topology) {
 	urls := make(map[string]string, len(t.Nodes))
 	for i := range t.Nodes {
-		urls[t.Nodes[i].Name] = t.Nodes[i].URL
+		name := t.Nodes[i].Name
+		if urls[name] = n.peers[name]; urls[name] == "" {
+			urls[name] = t.Nodes[i].URL
+		}
 	}
 	n.known.Store(&urls)
 }

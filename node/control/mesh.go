@@ -42,12 +42,17 @@ func serve[Req, Resp any](c *Control, do func(context.Context, *Req) (*Resp, err
 	}
 }
 
-// url is where a node's peer listener is, "" where that isn't known.
+// url is where a node's peer listener is, "" where that isn't known. The
+// configuration comes first: a mesh that moves has its old addresses in the
+// topology until its nodes have come up at the new ones.
 func (c *Control) url(name string) string {
-	if n := c.Topology().Node(name); n != nil && n.URL != "" {
+	if url := c.peers[name]; url != "" {
+		return url
+	}
+	if n := c.Topology().Node(name); n != nil {
 		return n.URL
 	}
-	return c.peers[name]
+	return ""
 }
 
 // conn gives the connection with a node, never nil.
@@ -90,6 +95,7 @@ func (c *Control) voters() (names []string) {
 			names = append(names, name)
 		}
 	}
+	slices.Sort(names)
 	return names
 }
 
@@ -166,11 +172,11 @@ func (c *Control) linkNodes(t *Topology) {
 	}
 	known := map[string]bool{c.grid.Local(): true}
 	for i := range t.Nodes {
-		if n := &t.Nodes[i]; n.URL != "" {
-			if err := c.grid.AddHost(n.URL); err != nil {
-				c.log.Warn("a node can't be connected", "peer", n.Name, "error", err)
+		if url := c.url(t.Nodes[i].Name); url != "" {
+			if err := c.grid.AddHost(url); err != nil {
+				c.log.Warn("a node can't be connected", "peer", t.Nodes[i].Name, "error", err)
 			}
-			known[c.grid.Connection(n.URL).Host()] = true
+			known[c.grid.Connection(url).Host()] = true
 		}
 	}
 	for _, host := range c.grid.Hosts() {

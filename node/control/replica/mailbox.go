@@ -50,6 +50,24 @@ func (b *mailbox[T]) take() []T {
 	return items
 }
 
+// next takes the first item.
+func (b *mailbox[T]) next() (item T, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.items) == 0 {
+		return item, false
+	}
+	item, b.items = b.items[0], b.items[1:]
+	return item, true
+}
+
+// waiting is how many items are in the box.
+func (b *mailbox[T]) waiting() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.items)
+}
+
 // close makes put refuse.
 func (b *mailbox[T]) close() {
 	b.mu.Lock()

@@ -266,7 +266,7 @@ func TestFetchBreaks(t *testing.T) {
 		if tries != 4 {
 			t.Errorf("fetched %d times", tries)
 		}
-		if got := c.node(2).ledger.Times(1); got != 1 {
+		if got := times(c.node(2), 1); got != 1 {
 			t.Errorf("it has request 1 %d times", got)
 		}
 	})

@@ -46,6 +46,24 @@ func Proposal(request uint64, key string) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, request), key...)
 }
 
+// Ledgers is a Model.
+type Ledgers struct{}
+
+var _ Model = Ledgers{}
+
+// Open implements Model.
+func (Ledgers) Open(disk vfs.FS, dir string, _ replica.GroupID, first replica.Position) (Machine, error) {
+	return OpenLedger(disk, dir, first)
+}
+
+// Propose implements Model.
+func (Ledgers) Propose(_ replica.GroupID, request uint64, _ int64) []byte {
+	return Proposal(request, fmt.Sprint("key", request%7))
+}
+
+// Request implements Model.
+func (Ledgers) Request(data []byte) uint64 { return binary.BigEndian.Uint64(data) }
+
 const (
 	nameCurrent = "CURRENT" // says which generation is the state
 	nameState   = "state"   // in a checkpoint
@@ -58,7 +76,7 @@ func OpenLedger(disk vfs.FS, dir string, first replica.Position) (*Ledger, error
 	current, err := readFile(disk, disk.PathJoin(dir, nameCurrent))
 	if errors.Is(err, fs.ErrNotExist) {
 		l.book = book{at: first, values: map[string]uint64{}, requests: map[uint64]uint64{}}
-		return l, errors.Join(disk.MkdirAll(dir, 0o700), l.begin(l.book.encode()))
+		return l, errors.Join(disk.MkdirAll(dir, 0o700), syncDir(disk, disk.PathDir(dir)), l.begin(l.book.encode()))
 	}
 	if err != nil {
 		return nil, err
@@ -185,21 +203,21 @@ func (l *Ledger) Install(dir string) error {
 	return nil
 }
 
-// Sum is of everything that was applied, in its order.
-func (l *Ledger) Sum() uint64 {
+// Sum implements Machine: it is of everything that was applied, in its order.
+func (l *Ledger) Sum() (uint64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.book.sum
+	return l.book.sum, nil
 }
 
-// Times says how often a request has taken effect.
-func (l *Ledger) Times(request uint64) int {
+// Times implements Machine.
+func (l *Ledger) Times(request uint64) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.book.requests[request] != 0 {
-		return 1
+		return 1, nil
 	}
-	return 0
+	return 0, nil
 }
 
 // Value is the request that has set a key.
