@@ -165,19 +165,24 @@ func (c *Control) reached() {
 	}
 }
 
-// linkNodes makes the grid's hosts those of the topology.
-func (c *Control) linkNodes(t *Topology) {
+// linkNodes makes the grid's hosts those of the topology. linked are those that
+// it has added before: whoever was removed since by somebody else stays so.
+func (c *Control) linkNodes(t *Topology, linked map[string]bool) {
 	if c.grid == nil {
 		return
 	}
 	known := map[string]bool{c.grid.Local(): true}
 	for i := range t.Nodes {
-		if url := c.url(t.Nodes[i].Name); url != "" {
-			if err := c.grid.AddHost(url); err != nil {
-				c.log.Warn("a node can't be connected", "peer", t.Nodes[i].Name, "error", err)
-			}
-			known[c.grid.Connection(url).Host()] = true
+		url := c.url(t.Nodes[i].Name)
+		host := c.conn(t.Nodes[i].Name).Host()
+		known[host] = true
+		if url == "" || linked[host] {
+			continue
 		}
+		if err := c.grid.AddHost(url); err != nil {
+			c.log.Warn("a node can't be connected", "peer", t.Nodes[i].Name, "error", err)
+		}
+		linked[host] = true
 	}
 	for _, host := range c.grid.Hosts() {
 		if known[host] {
@@ -186,5 +191,6 @@ func (c *Control) linkNodes(t *Topology) {
 		if err := c.grid.RemoveHost(host); err != nil {
 			c.log.Debug("a host of the grid stays", "host", host, "error", err)
 		}
+		delete(linked, host)
 	}
 }

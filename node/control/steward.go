@@ -28,11 +28,11 @@ const (
 // in a group, and that whoever shouldn't lead hands over. What it does follows
 // from the topology, and is begun again by the next leader.
 func (c *Control) steward() {
-	linked := uint64(0)
+	epoch, linked := uint64(0), map[string]bool{}
 	for c.rest(stewardEvery, c.stirred) {
-		if t := c.Topology(); t.Epoch != linked {
-			c.linkNodes(t)
-			linked = t.Epoch
+		if t := c.Topology(); t.Epoch != epoch {
+			c.linkNodes(t, linked)
+			epoch = t.Epoch
 		}
 		for _, g := range []replica.GroupID{systemGroup, dataGroup} {
 			if e := c.engine.Load(); e != nil && e.Leader(g).Leads {

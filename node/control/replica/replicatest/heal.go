@@ -2,6 +2,8 @@ package replicatest
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"github.com/gridloom/gridloom/node/control/replica"
 )
@@ -25,7 +27,7 @@ func (w *world) heal() {
 	}
 	for rounds := 0; ; rounds++ {
 		if rounds > maxRounds {
-			w.fatalf("after %d rounds without faults there is no agreement", rounds)
+			w.fatalf("after %d rounds without faults there is no agreement%s", rounds, w.describe())
 		}
 		w.count.Rounds++
 		w.round()
@@ -118,6 +120,22 @@ func (w *world) agreed() bool {
 		}
 	}
 	return true
+}
+
+// describe says where every group is, for a failure.
+func (w *world) describe() string {
+	var b strings.Builder
+	for i, g := range w.groups {
+		fmt.Fprintf(&b, "\ngroup %d: %d entries, %d acknowledged", g.id, len(g.entries)+1, len(g.acked))
+		for _, h := range w.hosts {
+			if h == nil {
+				continue
+			}
+			s, err := h.s.Status(context.Background(), g.id)
+			fmt.Fprintf(&b, "\n  node %d: %+v, %v, conf %x", h.id, s, err, h.machines[i].Position().Conf)
+		}
+	}
+	return b.String()
 }
 
 // members are those of a group, by its leader; nil while it is joint.
