@@ -1,6 +1,7 @@
 package control
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -160,17 +161,21 @@ func (c *Control) judgeBegun(name string, g *greeting, mine []founder, ids map[s
 	case g.Bound == c.raftID && g.Deployment == "" && sameFounders(bound, mine) && all:
 		return ids, nil // it has begun with us, and we were slower
 	case g.Bound == c.raftID:
-		return nil, errBound
+		return nil, joining(errBound)
 	case g.Bound != 0:
 		return nil, errOtherID(c.self)
 	case !g.Admitted:
 		return nil, fault.New(fault.Conflict, nodeSubject(c.self), "isn't part of the mesh that node %s is in; let it in by: gridloom node join %s %s", name, c.self, c.peers[c.self])
 	}
-	return nil, errAdmitted
+	return nil, joining(errAdmitted)
 }
 
-// errAdmitted says that a blank node may come in, errBound that it has.
+// What a blank node hears of a mesh that expects it: that it may come in, and
+// that it has.
 var (
-	errAdmitted = fault.New(fault.Waiting, "mesh", "has admitted this node: joining it")
-	errBound    = fault.New(fault.Waiting, "mesh", "is joined: waiting for its leader to bring this node up to date")
+	errAdmitted = errors.New("this node is admitted, and joins")
+	errBound    = errors.New("this node has joined, and waits for the leader to bring it up to date")
 )
+
+// joining is the error of a node that waits for its part in a mesh.
+func joining(state error) error { return fault.Wrap(fault.Waiting, "mesh", state) }

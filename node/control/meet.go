@@ -287,7 +287,7 @@ func (c *Control) begin(heard map[string]*greeting) error {
 // bind asks the mesh to bind this node's name to its raft id.
 func (c *Control) bind(heard map[string]*greeting) error {
 	cmd := complete(&Command{BindNode: &BindNode{Node: c.self, URL: c.peers[c.self], RaftID: c.raftID}})
-	var last error = errAdmitted
+	last := joining(errAdmitted)
 	for name, g := range heard {
 		if g.Blank || !g.Admitted {
 			continue
@@ -304,7 +304,7 @@ func (c *Control) bind(heard map[string]*greeting) error {
 			_, _, err := reply.Outcome.result(cmd)
 			return err
 		default:
-			return errBound
+			return joining(errBound)
 		}
 	}
 	return last

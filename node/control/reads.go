@@ -15,25 +15,21 @@ import (
 const freshEvery = 2 * time.Second
 
 // freshness is up to when a group's copy here shows everything.
-type freshness struct{ at atomic.Int64 } // unix ns by the monotonic base of started
-
-var started = time.Now()
-
-func sinceStart() int64 { return int64(time.Since(started)) }
+type freshness struct{ at atomic.Pointer[time.Time] }
 
 // age is how old the copy is; the longest there is where that isn't known.
 func (f *freshness) age() time.Duration {
-	if at := f.at.Load(); at != 0 {
-		return time.Duration(sinceStart() - at)
+	if at := f.at.Load(); at != nil {
+		return time.Since(*at)
 	}
 	return 1<<63 - 1
 }
 
 // note says that the copy shows everything that was acknowledged up to at.
-func (f *freshness) note(at int64) {
+func (f *freshness) note(at time.Time) {
 	for {
 		old := f.at.Load()
-		if at <= old || f.at.CompareAndSwap(old, at) {
+		if old != nil && !at.After(*old) || f.at.CompareAndSwap(old, &at) {
 			return
 		}
 	}
@@ -187,7 +183,7 @@ func (c *Control) viewFor(ctx context.Context, g replica.GroupID, maxAge time.Du
 	if e == nil {
 		return nil, errNoLeader
 	}
-	asked := sinceStart()
+	asked := time.Now()
 	index, err := e.ReadIndex(ctx, g)
 	if err == nil {
 		var v *view
