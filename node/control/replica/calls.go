@@ -49,7 +49,9 @@ func (e *Engine) Propose(ctx context.Context, g GroupID, data []byte) error {
 // Change proposes a change of membership to a group that this node leads, by
 // joint consensus where it is more than one step. While another is not yet
 // applied, it is ErrBusy, or raft puts an empty entry in its place: Status
-// tells what came of it.
+// tells what came of it. A leader doesn't make itself less than a voter: it
+// hands leadership over and says ErrBusy, for the new leader to be asked, or
+// ErrLast where there is nobody to hand it to.
 func (e *Engine) Change(ctx context.Context, g GroupID, changes []*pb.ConfChangeSingle) error {
 	return e.call(ctx, func(c *core) error { return c.change(g, changes) })
 }
@@ -134,23 +136,28 @@ type Status struct {
 	Leadership
 	First, Last, Commit, Applied uint64
 	LogBytes                     int64
-	Joint                        bool // on the way from one membership to another
-	Members                      []Member
+	// Joint: on the way from one membership to another. When it no longer is,
+	// on the leader, the new one is there for good: those who are not in it
+	// may go.
+	Joint   bool
+	Members []Member
 }
 
 // Status describes a group.
 func (e *Engine) Status(ctx context.Context, g GroupID) (s Status, err error) {
+	var since uint64
 	err = e.call(ctx, func(c *core) error {
 		group := c.group(g)
 		if group == nil {
 			return ErrNoGroup
 		}
-		s = group.status()
+		s, since = group.status(), group.conf.since
 		return nil
 	})
 	if err == nil {
 		r := e.groups[g]
 		s.Applied, s.LogBytes = r.applied.Load(), r.storage.bytes.Load()
+		s.Joint = s.Joint || since > s.Applied
 	}
 	return s, err
 }
@@ -162,7 +169,7 @@ func (g *group) status() (s Status) {
 	s.First, _ = g.storage.FirstIndex() // the memory's: no error comes of it
 	s.Last, _ = g.storage.LastIndex()
 	conf := raw.Config
-	s.Joint = len(conf.Voters[1]) > 0
+	s.Joint = len(conf.Voters[1]) > 0 || s.Leads && !g.conf.voter
 	ids := conf.Voters.IDs()
 	for id := range conf.Learners {
 		ids[id] = struct{}{}

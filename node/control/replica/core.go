@@ -3,7 +3,9 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/confchange"
@@ -68,21 +70,28 @@ type group struct {
 	soft raft.SoftState // as last told
 	term uint64
 	conf membership
+
+	handed   uint64 // the last entry handed out to be applied
+	changing uint64 // the last change of membership in the log, or a later entry
+	wary     uint64 // changing, when this node became leader
 }
 
 // membership is what raft goes by: that after the last entry handed out, which
 // the machine may not have applied yet.
 type membership struct {
 	since uint64 // index of the entry that made it so, at most
-	sole  bool   // this node is the only voter
+	voter bool   // this node is one
+	sole  bool   // and the only one
 	alone bool   // and there are no others either
 }
 
 // adopt notes a membership.
 func (g *group) adopt(cs *pb.ConfState, since uint64) {
-	sole := len(cs.GetVoters()) == 1 && cs.GetVoters()[0] == g.self && len(cs.GetVotersOutgoing()) == 0
+	voter := slices.Contains(cs.GetVoters(), g.self)
+	sole := voter && len(cs.GetVoters()) == 1 && len(cs.GetVotersOutgoing()) == 0
 	g.conf = membership{
 		since: since,
+		voter: voter,
 		sole:  sole,
 		alone: sole && len(cs.GetLearners()) == 0 && len(cs.GetLearnersNext()) == 0,
 	}
@@ -167,8 +176,8 @@ func newGroup(id uint64, gid GroupID, name string, s *storage, m Machine, c timi
 		CheckQuorum:               true,
 		PreVote:                   true,
 		ReadOnlyOption:            raft.ReadOnlySafe,
-		DisableProposalForwarding: true, // a leader stamps what it proposes
-		StepDownOnRemoval:         true,
+		DisableProposalForwarding: true,  // a leader stamps what it proposes
+		StepDownOnRemoval:         false, // it hands over: see leave
 		Logger:                    log,
 	})
 	if err != nil {
@@ -176,7 +185,28 @@ func newGroup(id uint64, gid GroupID, name string, s *storage, m Machine, c timi
 	}
 	g := &group{id: gid, name: name, self: id, raw: raw, storage: s, machine: m, term: s.hard.GetTerm()}
 	g.adopt(&s.conf, at.Index)
+	g.handed = at.Index
+	last, _ := s.LastIndex() // the memory's: no error comes of it
+	if first, _ := s.FirstIndex(); first <= last {
+		entries, err := s.Entries(first, last+1, noLimit)
+		if err != nil {
+			return nil, err
+		}
+		g.appended(entries)
+	}
 	return g, nil
+}
+
+// appended notes what changes of membership are in the log.
+func (g *group) appended(entries []*pb.Entry) {
+	if len(entries) > 0 && entries[0].GetIndex() <= g.changing {
+		g.changing = entries[0].GetIndex() - 1 // it was overwritten
+	}
+	for _, e := range entries {
+		if e.GetType() != pb.EntryNormal {
+			g.changing = e.GetIndex()
+		}
+	}
 }
 
 // group finds a group, nil where there is none of that id.
@@ -201,7 +231,44 @@ func (c *core) tick(stand bool) {
 		if g.conf.sole && g.soft.RaftState == raft.StateFollower {
 			_ = g.raw.Campaign() // nobody else could win: don't wait for a timeout
 		}
+		if g.soft.RaftState == raft.StateLeader && !g.conf.voter {
+			g.leave()
+		}
 	}
+}
+
+// A leader that may not be a voter for long takes no proposals. Raft goes by a
+// change of membership once it knows it to be committed, and those who don't
+// may need the vote of a node that is none of them any more: it gives that to
+// nobody whose log is shorter than its own. So the log of a node that leaves
+// must not go on behind the change, and it leads until somebody has all of it.
+// For the same reason it never proposes to leave: it hands over first.
+
+// leaving tells whether this node, which leads, may be about to leave.
+func (g *group) leaving() bool { return !g.conf.voter || g.wary > g.handed }
+
+// leave hands leadership over to a voter that has all of the log.
+func (g *group) leave() bool {
+	to := g.successor(g.raw.Status().Config.Voters[0])
+	if to != 0 {
+		g.raw.TransferLeader(to)
+	}
+	return to != 0
+}
+
+// successor is who is the first of others to have all of the log, of those that
+// the leader has heard of; 0 where there is none.
+func (g *group) successor(among map[uint64]struct{}) (best uint64) {
+	var match uint64
+	s := g.raw.Status()
+	for _, id := range slices.Sorted(maps.Keys(among)) {
+		_, voter := s.Config.Voters[0][id]
+		p := s.Progress[id]
+		if voter && id != g.self && p.RecentActive && (best == 0 || p.Match > match) {
+			best, match = id, p.Match
+		}
+	}
+	return best
 }
 
 // step takes in a message. Those that aren't for this node, or come from
@@ -245,34 +312,49 @@ func (c *core) propose(id GroupID, data []byte) error {
 	if err != nil {
 		return err
 	}
-	if len(data) == 0 {
+	switch {
+	case len(data) == 0:
 		return errEmpty // it would be taken for one of raft's own
+	case g.leaving():
+		return ErrBusy
 	}
 	return refused(g.raw.Propose(data))
 }
 
 // change proposes a change of membership. One that makes no membership is
-// refused here: in the log it would end every node that applies it.
+// refused here: in the log it would end every node that applies it. Where this
+// node would be no voter any more, leadership is handed over instead.
 func (c *core) change(id GroupID, changes []*pb.ConfChangeSingle) error {
 	g, err := c.led(id)
 	if err != nil {
 		return err
 	}
 	cc := &pb.ConfChangeV2{Changes: changes}
-	if err := g.possible(cc); err != nil {
+	next, err := g.possible(cc)
+	if err != nil {
 		return err
+	}
+	if _, voter := next.Voters[0][c.id]; !voter {
+		if g.successor(next.Voters[0]) == 0 {
+			return ErrLast
+		}
+		g.raw.TransferLeader(g.successor(next.Voters[0]))
+		return ErrBusy
+	}
+	if g.leaving() {
+		return ErrBusy
 	}
 	return refused(g.raw.ProposeConfChange(cc))
 }
 
-// possible tells whether a change makes a membership of the present one.
-func (g *group) possible(cc *pb.ConfChangeV2) error {
+// possible gives the membership that a change makes of the present one.
+func (g *group) possible(cc *pb.ConfChangeV2) (next tracker.Config, err error) {
 	s := g.raw.Status()
 	switch {
 	case len(cc.Changes) == 0:
-		return errEmpty
+		return next, errEmpty
 	case len(s.Config.Voters[1]) > 0:
-		return ErrBusy // the last change is not through yet
+		return next, ErrBusy // the last change is not through yet
 	}
 	members := tracker.ProgressMap{}
 	for id, p := range s.Progress {
@@ -280,23 +362,22 @@ func (g *group) possible(cc *pb.ConfChangeV2) error {
 	}
 	for _, c := range cc.Changes {
 		if !validID(c.GetNodeId()) {
-			return fmt.Errorf("replica: %x can't be a node's raft id", c.GetNodeId())
+			return next, fmt.Errorf("replica: %x can't be a node's raft id", c.GetNodeId())
 		}
 	}
 	changer := confchange.Changer{
 		Tracker:   tracker.ProgressTracker{Config: s.Config, Progress: members},
 		LastIndex: s.HardState.GetCommit(),
 	}
-	var err error
 	if leave, joint := cc.EnterJoint(); joint {
-		_, _, err = changer.EnterJoint(leave, cc.Changes...)
+		next, _, err = changer.EnterJoint(leave, cc.Changes...)
 	} else {
-		_, _, err = changer.Simple(cc.Changes...)
+		next, _, err = changer.Simple(cc.Changes...)
 	}
 	if err != nil {
-		return fmt.Errorf("replica: no membership comes of this change: %w", err)
+		return next, fmt.Errorf("replica: no membership comes of this change: %w", err)
 	}
-	return nil
+	return next, nil
 }
 
 // led finds a group that this node leads.
@@ -334,7 +415,9 @@ func (c *core) pump() ready {
 func (g *group) take(r *ready, rd raft.Ready) {
 	changed := false
 	if rd.SoftState != nil {
-		g.soft, changed = *rd.SoftState, true
+		if g.soft, changed = *rd.SoftState, true; g.soft.RaftState == raft.StateLeader {
+			g.wary = g.changing
+		}
 	}
 	if !raft.IsEmptyHardState(rd.HardState) && rd.HardState.GetTerm() != g.term {
 		g.term, changed = rd.HardState.GetTerm(), true
@@ -350,8 +433,10 @@ func (g *group) take(r *ready, rd raft.Ready) {
 		case raft.LocalAppendThread:
 			if at := m.GetSnapshot().GetMetadata(); at.GetIndex() > 0 {
 				g.adopt(at.GetConfState(), at.GetIndex())
+				g.handed, g.changing = at.GetIndex(), min(g.changing, at.GetIndex())
 				r.conf = append(r.conf, g)
 			}
+			g.appended(m.GetEntries())
 			r.write = append(r.write, appending{g, m})
 		case raft.LocalApplyThread:
 			before := g.conf.since
@@ -375,6 +460,7 @@ func (g *group) take(r *ready, rd raft.Ready) {
 func (g *group) committed(m *pb.Message) applying {
 	a := applying{group: g, entries: make([]Entry, 0, len(m.GetEntries())), responses: m.GetResponses()}
 	for _, e := range m.GetEntries() {
+		g.handed = e.GetIndex()
 		out := Entry{Index: e.GetIndex(), Term: e.GetTerm()}
 		switch e.GetType() {
 		case pb.EntryNormal:
@@ -414,6 +500,9 @@ var (
 	ErrNoGroup = errors.New("replica: this node has no part in the group")
 	ErrBusy    = errors.New("replica: the leader takes nothing at the moment")
 	ErrClosed  = errors.New("replica: closed")
+	// ErrLast refuses a change by which the leader would go, and no other
+	// voter that could lead would stay. One has to be made before.
+	ErrLast = errors.New("replica: no other voter of the group could lead after this change")
 
 	errEmpty = errors.New("replica: there is nothing in it")
 )

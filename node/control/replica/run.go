@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -245,6 +246,13 @@ func (r *running) advance(entries []Entry) error {
 	}
 	if err := r.machine.Apply(entries); err != nil {
 		return err
+	}
+	// Who has left may be switched off once that is known, so it must not be
+	// forgotten: others might wait for a vote that never comes.
+	if slices.ContainsFunc(entries, func(e Entry) bool { return e.Conf != nil }) {
+		if err := r.machine.Sync(); err != nil {
+			return err
+		}
 	}
 	last := entries[len(entries)-1]
 	r.appliedTerm.Store(last.Term)

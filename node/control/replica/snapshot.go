@@ -38,7 +38,8 @@ type copies struct {
 	made    *made                // the newest one; nil: none
 	pending map[uint64]time.Time // nodes that were offered one: when they last fetched of it
 	fetch   *fetch               // on its way; nil: none
-	broken  string               // the directory of one that failed, for the next try
+	broken  *fetch               // one that failed, whose directory is for the next try; nil: none
+	begun   int                  // how many fetches were begun
 	here    []*fetch             // those that are here and not installed
 	stale   []*made              // earlier ones, to be removed once nobody reads them
 	trash   []string             // directories to be removed
@@ -242,7 +243,6 @@ func (c *copies) receive(out outgoing) {
 		c.e.inbox.put(func(*core) { c.try(f, out.message) })
 		return
 	}
-	f := &fetch{at: at, message: out.message, dir: c.dir(fmt.Sprintf("fetched-%d-%x", at.index, at.id))}
 	if old := c.fetch; old != nil {
 		if old.at == at {
 			old.message = out.message
@@ -253,10 +253,16 @@ func (c *copies) receive(out outgoing) {
 		}
 		old.cancel()
 	}
-	if c.broken != "" && c.broken != f.dir {
-		c.trash = append(c.trash, c.broken)
+	c.begun++
+	f := &fetch{at: at, message: out.message, dir: c.dir(fmt.Sprintf("fetched-%d", c.begun))}
+	if c.broken != nil {
+		if c.broken.at == at {
+			f.dir = c.broken.dir
+		} else {
+			c.trash = append(c.trash, c.broken.dir)
+		}
+		c.broken = nil
 	}
-	c.broken = ""
 	ctx, cancel := context.WithCancel(c.e.stop)
 	f.cancel = cancel
 	if !c.e.spawn(func() { c.run(ctx, f, out.message.GetFrom()) }) {
@@ -282,7 +288,7 @@ func (c *copies) run(ctx context.Context, f *fetch, from uint64) {
 	case !current:
 		c.trash = append(c.trash, f.dir)
 	case err != nil:
-		c.fetch, c.broken = nil, f.dir
+		c.fetch, c.broken = nil, f
 	default:
 		c.fetch = nil
 		c.here = append(c.here, f)

@@ -49,10 +49,13 @@ func (w *world) newHost(first replica.Position) {
 
 func (h *host) up() bool { return h.s != nil }
 
-// now is the time by its clock.
+// now is the time since it was made, which a clock that jumps doesn't change.
 func (h *host) now() time.Time {
-	return time.Unix(1e9, 0).Add(h.ahead + time.Duration(h.ticks)*50*time.Millisecond)
+	return time.Unix(1e9, 0).Add(time.Duration(h.ticks) * 50 * time.Millisecond)
 }
+
+// clock is the time of day by its clock.
+func (h *host) clock() int64 { return h.now().Add(h.ahead).UnixNano() }
 
 // storeOptions are for a store that does nothing in the background that shows.
 func storeOptions(disk vfs.FS, cache *pebble.Cache) *pebble.Options {
