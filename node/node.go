@@ -21,6 +21,7 @@ import (
 	"github.com/gridloom/gridloom/node/api"
 	"github.com/gridloom/gridloom/node/control"
 	"github.com/gridloom/gridloom/node/door"
+	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/node/object"
 	"github.com/gridloom/gridloom/observability"
@@ -274,6 +275,24 @@ func (n *Node) fetchSnapshot(ctx context.Context, node, path string, offset, siz
 		return errors.New("the bulk port isn't open yet")
 	}
 	return objects.FetchSnapshot(ctx, control.Node{Name: node, URL: n.urls()[node]}, path, offset, size, to)
+}
+
+// Admit lets a node into the mesh that this one is part of, unless it is there
+// already. It waits until this node is ready.
+func (n *Node) Admit(ctx context.Context, name, url string) error {
+	select {
+	case <-n.ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if n.control.Topology().Node(name) != nil {
+		return nil
+	}
+	err := n.control.AdmitNode(ctx, name, url)
+	if fault.KindOf(err) == fault.AlreadyExists {
+		return nil
+	}
+	return err
 }
 
 // Addrs are the addresses the listeners have.
