@@ -41,7 +41,7 @@ func TestClockIsReadOncePerBatch(t *testing.T) {
 			t.Errorf("deadlines are %v and %v after the batch", first.Sub(start), second.Sub(start))
 		}
 		s.count = new(counters)
-		if err := s.readBatch(nil, nil); err != nil {
+		if err := s.readBatch(nil); err != nil {
 			t.Fatal(err)
 		}
 		if next := s.deadlineIn(uint64(time.Minute.Microseconds())); !next.Equal(time.Now().Add(time.Minute)) {

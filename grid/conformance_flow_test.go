@@ -263,7 +263,7 @@ func besideBulk(b *bed) {
 	b.until("the bulk runs", func() bool { return moved.Load() > 1<<20 })
 	before, start := moved.Load(), time.Now()
 	var delays []time.Duration
-	for range 60 {
+	for range 30 {
 		sent := time.Now()
 		if _, err := b.Connection(0, 1).Request(b.ctx, echoID, make([]byte, 512)); err != nil {
 			b.t.Fatal(err)

@@ -56,7 +56,7 @@ func TestConformance(t *testing.T) {
 	var cases []conformance
 	for _, part := range [][]conformance{
 		contractCases(), streamCases(), sessionCases(), callCases(), memoryCases(), closeCases(),
-		flowCases(), faultCases(), identityCases(), garbageCases(), observeCases(),
+		flowCases(), faultCases(), identityCases(), garbageCases(), observeCases(), shareCases(),
 	} {
 		cases = append(cases, part...)
 	}

@@ -169,3 +169,61 @@ func TestMaskedLink(t *testing.T) {
 	dialled.fail(ErrClosed)
 	wg.Wait()
 }
+
+// TestDirectWrite counts how often the writer goroutine is woken by calls on
+// an idle link: the caller writes, and the reader what it owes the peer.
+func TestDirectWrite(t *testing.T) {
+	nodes := newTestMesh(t, 1)
+	m := nodes[0].Manager
+	registerAll(t, m)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	near, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer := peerParams{name: "http://peer:1", maxMessage: m.o.MaxMessage, reassembly: m.o.ReassemblyBudget, window: m.o.SessionWindow}
+	c := newConnection(m, host{name: peer.name})
+	var wg sync.WaitGroup
+	caller := newSession(m, c, near, SessionInfo{Dialled: true}, peer, ourFeatures)
+	if caller.direct == nil && runtime.GOOS == "linux" {
+		t.Fatal("callers can't write")
+	}
+	woken := 0
+	wg.Go(func() {
+		for {
+			select {
+			case <-caller.writerWake:
+				woken++
+				caller.flushBlocking()
+			case <-caller.dead:
+				return
+			}
+		}
+	})
+	server := newSession(m, newConnection(m, host{name: peer.name}), far, SessionInfo{}, peer, ourFeatures)
+	c.session.Store(caller)
+	wg.Go(func() { _ = caller.readLoop() })
+	wg.Go(func() { _ = server.run() })
+	const calls = 200
+	for i := range calls {
+		req := bytes.Repeat([]byte{byte(i)}, 5*i)
+		resp, err := c.Request(testContext(t), echoID, req)
+		if err != nil || !bytes.Equal(resp, req) {
+			t.Fatalf("call %d: %d bytes, %v", i, len(resp), err)
+		}
+	}
+	caller.fail(ErrClosed)
+	wg.Wait()
+	t.Logf("%d of %d calls woke the writer", woken, calls)
+	if caller.direct != nil && woken > calls/4 { // chance has some meet the reader's answers to pings
+		t.Errorf("%d of %d calls woke the writer", woken, calls)
+	}
+}

@@ -11,7 +11,7 @@ import (
 // credit, taken at any moment of the reader's: when it is about to read, in a
 // read, and busy. One credit that nobody writes would be the end of a stream.
 func TestCreditsAreNeverLeftBehind(t *testing.T) {
-	const streams, count = 8, 1500
+	const streams, count = 8, 1000
 	nodes := newTestMesh(t, 2)
 	if err := nodes[1].Register(Handler{ID: blockID, Stream: &StreamHandler{InCapacity: 1, OutCapacity: 1,
 		Pull: func(ctx context.Context, _ []byte, p *Pipe) error {

@@ -21,7 +21,7 @@ func (s *session) dispatch(h header, body []byte) error {
 	case frameData:
 		return s.onData(h, body, ours)
 	case frameMore:
-		return s.onMore(h, body, ours, false)
+		return s.onMore(h, body, ours)
 	case frameError:
 		return s.onError(h, body, ours)
 	case frameCancel:
@@ -145,9 +145,8 @@ func (s *session) drop(id uint64) {
 	}
 }
 
-// onMore adds to an unfinished message and delivers it when it is whole. placed
-// says that body is behind what is there already.
-func (s *session) onMore(h header, body []byte, ours, placed bool) error {
+// onMore adds to an unfinished message and delivers it when it is whole.
+func (s *session) onMore(h header, body []byte, ours bool) error {
 	s.bulkIn(len(body))
 	p := s.partials[partialKey(h.id)]
 	if p == nil || p.h.id != h.id {
@@ -157,11 +156,7 @@ func (s *session) onMore(h header, body []byte, ours, placed bool) error {
 	if len(body) > left || (h.flags&flagMore != 0) != (len(body) < left) || len(body) == 0 {
 		return violation("a message is not as long as announced")
 	}
-	if placed {
-		p.buf = p.buf[:len(p.buf)+len(body)]
-	} else {
-		p.buf = append(p.buf, body...)
-	}
+	p.buf = append(p.buf, body...)
 	if h.flags&flagMore != 0 {
 		return nil
 	}

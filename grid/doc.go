@@ -29,8 +29,7 @@
 //	handshake.go, wire.go       who is it, and what was agreed
 //	session.go                  one socket and everything that dies with it
 //	call.go, slot.go            our calls: slots, waiting, cancelling
-//	read.go, place.go           the reader
-//	dispatch.go                 what it does with each frame
+//	read.go, dispatch.go        the reader
 //	serve.go, context.go        the peer's calls, and what handlers see
 //	work.go                     the goroutines that handlers run in
 //	queue.go, write.go          the writer role, lanes and their shares

@@ -27,11 +27,6 @@ type batchReader struct {
 	masked bool        // the peer must mask: it dialled
 	before func()      // runs before a read that may block
 	reads  func(n int) // runs after a read
-
-	place   func(h header, frames []byte) []byte // memory for a large payload; see place.go
-	tail    int                                  // bytes after the last frame of a batch
-	placed  []byte                               // the payload of the last batch's last frame, read into its place
-	placing bool                                 // batches come with one: leave theirs in the socket
 }
 
 const (
@@ -44,10 +39,6 @@ func (r *batchReader) init(s *session) {
 	r.small = make([]byte, smallRead)
 	r.buf = r.small
 	r.masked = !s.info.Dialled
-	r.place = s.placeFor
-	if s.crc {
-		r.tail = crcLen
-	}
 	r.before = s.flushReader
 	r.reads = func(n int) {
 		s.reading.Store(false)
@@ -97,11 +88,8 @@ func (r *batchReader) fill() error {
 		r.r = 0
 	}
 	room := len(r.buf) - r.w
-	if r.placing {
-		room = min(room, placingRead)
-	}
 	r.before()
-	n, err := r.conn.Read(r.buf[r.w : r.w+room])
+	n, err := r.conn.Read(r.buf[r.w:])
 	r.w += n
 	if n > 0 {
 		r.reads(n)
@@ -142,7 +130,7 @@ func (r *batchReader) need(n int) error {
 }
 
 // next reads one WebSocket frame of at most limit payload bytes. The payload
-// is valid until the next call. Without what is in placed: it was cut out.
+// is valid until the next call.
 func (r *batchReader) next(limit int) (op ws.OpCode, payload []byte, err error) {
 	if err := r.need(2); err != nil {
 		return 0, nil, err
@@ -187,15 +175,11 @@ func (r *batchReader) next(limit int) (op ws.OpCode, payload []byte, err error) 
 	if masked {
 		copy(key[:], h[keyAt:])
 	}
-	size, err := r.placeLast(op, head, int(n), key)
-	if err == nil {
-		err = r.need(head + size)
-	}
-	if err != nil {
+	if err := r.need(head + int(n)); err != nil {
 		return 0, nil, err
 	}
-	payload = r.buf[r.r+head : r.r+head+size]
-	r.r += head + size
+	payload = r.buf[r.r+head : r.r+head+int(n)]
+	r.r += head + int(n)
 	if key != ([4]byte{}) {
 		ws.Cipher(payload, key, 0)
 	}
@@ -216,9 +200,7 @@ func (s *session) readLoop() error {
 		}
 		switch op {
 		case ws.OpBinary:
-			placed := s.in.placed
-			s.in.placed = nil // the user's alone, soon
-			if err := s.readBatch(payload, placed); err != nil {
+			if err := s.readBatch(payload); err != nil {
 				s.discardTasks()
 				return err
 			}
@@ -233,15 +215,14 @@ func (s *session) readLoop() error {
 	}
 }
 
-// readBatch checks a batch and takes its frames apart. placed is the last one's
-// payload, if it has been cut out.
-func (s *session) readBatch(b, placed []byte) error {
+// readBatch checks a batch and takes its frames apart.
+func (s *session) readBatch(b []byte) error {
 	if s.crc {
 		if len(b) < crcLen {
 			return violation("batch of %d bytes", len(b))
 		}
 		n := len(b) - crcLen
-		if got, want := crc32.Update(crc32.Checksum(b[:n], castagnoli), castagnoli, placed), binary.LittleEndian.Uint32(b[n:]); got != want {
+		if got, want := crc32.Checksum(b[:n], castagnoli), binary.LittleEndian.Uint32(b[n:]); got != want {
 			return violation("checksum %08x, announced %08x", got, want)
 		}
 		b = b[:n]
@@ -255,13 +236,6 @@ func (s *session) readBatch(b, placed []byte) error {
 		}
 		h := parseHeader(b)
 		b = b[headerLen:]
-		if placed != nil && len(b) == 0 {
-			if err := s.dispatchPlaced(h, placed); err != nil {
-				return err
-			}
-			messages++
-			break
-		}
 		if uint64(h.length) > uint64(len(b)) {
 			return violation("frame of %d bytes with %d left in its batch", h.length, len(b))
 		}

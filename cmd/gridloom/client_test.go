@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/iotest"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -198,10 +197,16 @@ func TestGetBelowStaysInFolder(t *testing.T) {
 	}
 }
 
+// readerFunc is a reader.
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
 // A put whose source fails is cut off before its trailer.
 func TestPutCutOff(t *testing.T) {
-	trailers := make(chan bool, 1)
+	begun, trailers := make(chan struct{}), make(chan bool, 1)
 	l := &liar{put: func(s grpc.ClientStreamingServer[gridloomv1.PutObjectRequest, gridloomv1.PutObjectResponse]) error {
+		close(begun)
 		for {
 			msg, err := s.Recv()
 			if err != nil || msg.GetTrailer() != nil {
@@ -212,7 +217,12 @@ func TestPutCutOff(t *testing.T) {
 	}}
 	env := l.listen(t)
 	var out, errOut bytes.Buffer
-	from := io.MultiReader(strings.NewReader("some"), iotest.ErrReader(errors.New("the tape tore")))
+	// The tape tears when the node knows of the put: it never would of one that
+	// was cut off before.
+	from := io.MultiReader(strings.NewReader("some"), readerFunc(func([]byte) (int, error) {
+		<-begun
+		return 0, errors.New("the tape tore")
+	}))
 	code := run(t.Context(), []string{"put", "-", "b/k"}, from, &out, &errOut, env)
 	if code != exitFailed || !strings.Contains(errOut.String(), "gridloom put: -: the tape tore") {
 		t.Errorf("exit code %d: %s", code, errOut.String())

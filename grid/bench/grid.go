@@ -270,14 +270,17 @@ func (c *gridClient) flow(ctx context.Context) (flow, error) {
 		return &gridChannelFlow{st}, nil
 	}
 	id := sinkPullID
-	if c.stack == "grid-recycle" {
+	if c.stack == "grid-recycle" || c.stack == "grid-handover" {
 		id = sinkRecycleID
 	}
 	p, err := c.conn.OpenPipe(ctx, id, nil)
 	if err != nil {
 		return nil, err
 	}
-	return &gridPullFlow{ctx, p}, nil
+	if c.stack == "grid-owned" || c.stack == "grid-handover" {
+		return &gridPullFlow{ctx, p, p.SendOwned}, nil
+	}
+	return &gridPullFlow{ctx, p, p.Send}, nil
 }
 
 func (c *gridClient) close() error { return c.n.close() }
@@ -285,9 +288,10 @@ func (c *gridClient) close() error { return c.n.close() }
 type gridPullFlow struct {
 	ctx context.Context
 	p   *grid.Pipe
+	by  func(context.Context, []byte) error // Send or SendOwned
 }
 
-func (f *gridPullFlow) send(msg []byte) error { return f.p.Send(f.ctx, msg) }
+func (f *gridPullFlow) send(msg []byte) error { return f.by(f.ctx, msg) }
 
 func (f *gridPullFlow) finish() (int64, error) {
 	if err := f.p.CloseSend(); err != nil {

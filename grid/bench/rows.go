@@ -121,7 +121,7 @@ func allocationRow() row {
 func streamRow(size int) row {
 	r := row{
 		id: "stream-512", title: "stream of 512 B messages, one way",
-		stacks: []string{"rawmux", "grid", "grid-recycle", "grid-channel", "grpc", "drpc", "yamux", "ttrpc", "nats"},
+		stacks: []string{"rawmux", "grid", "grid-owned", "grid-recycle", "grid-handover", "grid-channel", "grpc", "drpc", "yamux", "ttrpc", "nats"},
 		main:   messageRate, more: []column{cpuColumn, allocsColumn},
 		goals: []goal{
 			{text: "pull ≥ 0.5 × rawmux", metric: rate, stack: "grid", base: "rawmux", least: 0.5},
@@ -135,6 +135,8 @@ func streamRow(size int) row {
 		r.goals = []goal{
 			{text: "≥ 0.7 × rawmux", metric: throughput, stack: "grid", base: "rawmux", least: 0.7},
 			{text: "≥ 2 × grpc", metric: throughput, stack: "grid", base: "grpc", least: 2},
+			{text: "SendOwned ≥ 0.7 × rawmux", metric: throughput, stack: "grid-owned", base: "rawmux", least: 0.7},
+			{text: "SendOwned, Recycle ≥ 2 × grpc", metric: throughput, stack: "grid-handover", base: "grpc", least: 2},
 		}
 	}
 	return r
@@ -169,6 +171,8 @@ func besideRow() row {
 		goals: []goal{
 			{text: "p99 ≤ 3 × idle p99", metric: p99Ratio, stack: "grid", most: 3},
 			{text: "stream ≥ 0.6 × lone", metric: streamRatio, stack: "grid", least: 0.6},
+			{text: "Recycle: p99 ≤ 3 × idle p99", metric: p99Ratio, stack: "grid-recycle", most: 3},
+			{text: "Recycle: stream ≥ 0.6 × lone", metric: streamRatio, stack: "grid-recycle", least: 0.6},
 		},
 	}
 }

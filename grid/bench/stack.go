@@ -64,6 +64,8 @@ func stacks() []stack {
 		{"rawmux-tls", "rawmux over crypto/tls", serveRaw(false), dialRaw},
 		{"grid", "Request; Pipe for streams", serveGrid, dialGrid},
 		{"grid-append", "AppendRequest into a reused buffer", serveGrid, dialGrid},
+		{"grid-owned", "streams by SendOwned: the sender leaves its memory alone, as grpc and the channel form want it", serveGrid, dialGrid},
+		{"grid-handover", "both: streams by SendOwned, with a sink that gives memory back", serveGrid, dialGrid},
 		{"grid-recycle", "streams whose sink gives received memory back", serveGrid, dialGrid},
 		{"grid-inline", "AppendRequest to a handler declared Inline", serveGrid, dialGrid},
 		{"grid-channel", "streams by channels at both ends", serveGrid, dialGrid},
