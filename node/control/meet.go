@@ -52,7 +52,7 @@ func (c *Control) greeting(to string) *greeting {
 	if g.Blank {
 		return g
 	}
-	g.Founders = g.Founders[:0]
+	g.Founders, g.Epoch = g.Founders[:0], t.Epoch
 	for i := range t.Nodes {
 		g.Founders = append(g.Founders, founder{Name: t.Nodes[i].Name, URL: t.Nodes[i].URL, RaftID: t.Nodes[i].RaftID})
 	}
@@ -221,6 +221,10 @@ func (c *Control) look() error {
 	if c.Topology().Epoch == 0 {
 		return c.begin(heard)
 	}
+	if c.dropped(heard) {
+		c.fail(c.errLeft())
+		return c.Err()
+	}
 	ctx, cancel := context.WithTimeout(c.ctx, tryTimeout)
 	defer cancel()
 	v, err := c.viewFor(ctx, systemGroup, 0)
@@ -231,13 +235,31 @@ func (c *Control) look() error {
 	self := v.topology.Node(c.self)
 	c.system.release(v)
 	switch {
-	case self == nil || self.Leaving && !c.hosts(systemGroup):
-		c.fail(fault.New(fault.WrongMesh, nodeSubject(c.self), "has left the mesh"))
+	case self == nil || self.RaftID != c.raftID:
+		c.fail(c.errLeft())
 		return c.Err()
 	case id == "":
 		return fault.New(fault.Waiting, "mesh", "has no id yet")
 	}
 	return c.adopt(id)
+}
+
+// dropped tells whether another node knows that this one has no part in the
+// mesh any more. Who was removed can't learn it from the log: the others don't
+// send it any further. Until then it goes on: that it isn't in the system group
+// any more doesn't mean that a data group can do without its vote.
+func (c *Control) dropped(heard map[string]*greeting) bool {
+	epoch := c.Topology().Epoch
+	for _, g := range heard {
+		if g.Deployment != "" && g.Deployment == c.Deployment() && g.Epoch > epoch && g.Bound != c.raftID {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Control) errLeft() error {
+	return fault.New(fault.WrongMesh, nodeSubject(c.self), "has left the mesh: it was removed, or its name is another's now. To let it come again, empty its data directory %s", c.dir)
 }
 
 // sameMesh refuses to go on where another node is of another mesh, or of a

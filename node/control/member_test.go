@@ -61,13 +61,8 @@ func TestLeaving(t *testing.T) {
 		want := []struct{ system, data string }{4: {"", "a b c"}, 3: {"a b c", "a b c"}, 2: {"", "a"}, 1: {"a", "a"}}
 		for i := 4; i > 0; i-- {
 			gone := m.node(i)
-			if err := m.node(0).RemoveNode(t.Context(), gone.self, false); err != nil {
-				t.Fatal(err)
-			}
-			<-gone.Done()
-			if err := gone.Err(); !strings.Contains(err.Error(), "has left the mesh") {
-				t.Errorf("node %s ended with %v", gone.self, err)
-			}
+			m.remove(m.node(0), gone.self)
+			m.left(gone)
 			m.stop(i)
 			if want[i].system != "" {
 				m.settle(want[i].system, want[i].data)
@@ -98,10 +93,8 @@ func TestLeaderLeaves(t *testing.T) {
 		b := createBucket(t, m.node(0), "b")
 		for range 2 {
 			leader := m.leader(systemGroup)
-			if err := leader.RemoveNode(t.Context(), leader.self, false); err != nil && leader.Err() == nil {
-				t.Fatal(err)
-			}
-			<-leader.Done()
+			m.remove(leader, leader.self)
+			m.left(leader)
 			m.stop(m.index(leader))
 			mustPut(t, m.running()[0], b, "after "+leader.self, "e")
 		}
@@ -250,4 +243,23 @@ func TestMembersChangeUnderLoad(t *testing.T) {
 		m.settle("a b c", "a b c")
 		l.check(m)
 	})
+}
+
+// remove has a node leave, by way of a node that may be the same.
+func (m *mesh) remove(by *Control, name string) {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
+	defer cancel()
+	if err := by.RemoveNode(ctx, name, false); err != nil {
+		m.t.Fatalf("removing %s: %v%s", name, err, m.describe())
+	}
+}
+
+// left waits until a node knows that it has left.
+func (m *mesh) left(c *Control) {
+	m.t.Helper()
+	m.eventually("node "+c.self+" knows that it has left", func() bool { return c.Err() != nil })
+	if err := c.Err(); fault.KindOf(err) != fault.WrongMesh || !strings.Contains(err.Error(), "has left the mesh") {
+		m.t.Errorf("node %s ended with %v", c.self, err)
+	}
 }

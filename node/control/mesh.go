@@ -14,6 +14,10 @@ import (
 	"github.com/gridloom/gridloom/node/fault"
 )
 
+// unlinkAfter is how long a node that has left may still greet the others, to
+// learn that it has.
+const unlinkAfter = 10 * time.Second
+
 // servedCalls bounds the other nodes' calls of a kind that are served at once.
 const servedCalls = 8192
 
@@ -165,17 +169,15 @@ func (c *Control) reached() {
 	}
 }
 
-// linkNodes makes the grid's hosts those of the topology. linked are those that
-// it has added before: whoever was removed since by somebody else stays so.
+// linkNodes adds the nodes of the topology to the grid's hosts. linked are those
+// that it has added before: whoever was removed since by somebody else stays so.
 func (c *Control) linkNodes(t *Topology, linked map[string]bool) {
 	if c.grid == nil {
 		return
 	}
-	known := map[string]bool{c.grid.Local(): true}
 	for i := range t.Nodes {
 		url := c.url(t.Nodes[i].Name)
 		host := c.conn(t.Nodes[i].Name).Host()
-		known[host] = true
 		if url == "" || linked[host] {
 			continue
 		}
@@ -183,6 +185,17 @@ func (c *Control) linkNodes(t *Topology, linked map[string]bool) {
 			c.log.Warn("a node can't be connected", "peer", t.Nodes[i].Name, "error", err)
 		}
 		linked[host] = true
+	}
+}
+
+// unlinkOthers drops the grid's hosts that the topology doesn't have.
+func (c *Control) unlinkOthers(t *Topology, linked map[string]bool) {
+	if c.grid == nil {
+		return
+	}
+	known := map[string]bool{c.grid.Local(): true}
+	for i := range t.Nodes {
+		known[c.conn(t.Nodes[i].Name).Host()] = true
 	}
 	for _, host := range c.grid.Hosts() {
 		if known[host] {

@@ -116,6 +116,11 @@ func (c *Control) RemoveNode(ctx context.Context, name string, force bool) error
 		return err
 	}
 	for {
+		if left := c.Err(); left != nil && name == c.self {
+			return nil // the last that it heard
+		} else if left != nil {
+			return left
+		}
 		if c.Topology().Node(name) == nil {
 			return nil
 		}

@@ -28,11 +28,14 @@ const (
 // in a group, and that whoever shouldn't lead hands over. What it does follows
 // from the topology, and is begun again by the next leader.
 func (c *Control) steward() {
-	epoch, linked := uint64(0), map[string]bool{}
+	epoch, linked, unlink := uint64(0), map[string]bool{}, time.Time{}
 	for c.rest(stewardEvery, c.stirred) {
 		if t := c.Topology(); t.Epoch != epoch {
 			c.linkNodes(t, linked)
-			epoch = t.Epoch
+			epoch, unlink = t.Epoch, time.Now().Add(unlinkAfter)
+		} else if !unlink.IsZero() && time.Now().After(unlink) {
+			c.unlinkOthers(t, linked)
+			unlink = time.Time{}
 		}
 		for _, g := range []replica.GroupID{systemGroup, dataGroup} {
 			if e := c.engine.Load(); e != nil && e.Leader(g).Leads {

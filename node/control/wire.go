@@ -54,8 +54,10 @@ type greeting struct {
 	Founders []founder `msg:"f"`
 	// Bound is the raft id that the asked node knows for the asking one's name,
 	// in a mesh that has begun; Admitted tells whether it knows the name at all.
+	// Epoch is the topology's that says so.
 	Bound    uint64 `msg:"bi,omitempty"`
 	Admitted bool   `msg:"a,omitempty"`
+	Epoch    uint64 `msg:"e,omitempty"`
 	// Clock is the time by the node's clock, unix ns.
 	Clock int64 `msg:"t"`
 	// Oldest and Newest are the command versions that its program applies.

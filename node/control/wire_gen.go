@@ -105,8 +105,8 @@ func (z founder) Msgsize() (s int) {
 func (z *greeting) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(11)
-	var zb0001Mask uint16 /* 11 bits */
+	zb0001Len := uint32(12)
+	var zb0001Mask uint16 /* 12 bits */
 	_ = zb0001Mask
 	if z.Deployment == "" {
 		zb0001Len--
@@ -123,6 +123,10 @@ func (z *greeting) MarshalMsg(b []byte) (o []byte, err error) {
 	if z.Admitted == false {
 		zb0001Len--
 		zb0001Mask |= 0x80
+	}
+	if z.Epoch == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x100
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -187,6 +191,11 @@ func (z *greeting) MarshalMsg(b []byte) (o []byte, err error) {
 			// string "a"
 			o = append(o, 0xa1, 0x61)
 			o = msgp.AppendBool(o, z.Admitted)
+		}
+		if (zb0001Mask & 0x100) == 0 { // if not omitted
+			// string "e"
+			o = append(o, 0xa1, 0x65)
+			o = msgp.AppendUint64(o, z.Epoch)
 		}
 		// string "t"
 		o = append(o, 0xa1, 0x74)
@@ -327,6 +336,12 @@ func (z *greeting) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Admitted")
 				return
 			}
+		case "e":
+			z.Epoch, bts, err = msgp.ReadUint64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Epoch")
+				return
+			}
 		case "t":
 			z.Clock, bts, err = msgp.ReadInt64Bytes(bts)
 			if err != nil {
@@ -363,7 +378,7 @@ func (z *greeting) Msgsize() (s int) {
 	for za0001 := range z.Founders {
 		s += 1 + 2 + msgp.StringPrefixSize + len(z.Founders[za0001].Name) + 2 + msgp.StringPrefixSize + len(z.Founders[za0001].URL) + 2 + msgp.Uint64Size
 	}
-	s += 3 + msgp.Uint64Size + 2 + msgp.BoolSize + 2 + msgp.Int64Size + 3 + msgp.Uint8Size + 3 + msgp.Uint8Size
+	s += 3 + msgp.Uint64Size + 2 + msgp.BoolSize + 2 + msgp.Uint64Size + 2 + msgp.Int64Size + 3 + msgp.Uint8Size + 3 + msgp.Uint8Size
 	return
 }
 
