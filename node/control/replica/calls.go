@@ -50,8 +50,9 @@ func (e *Engine) Propose(ctx context.Context, g GroupID, data []byte) error {
 // joint consensus where it is more than one step. While another is not yet
 // applied, it is ErrBusy, or raft puts an empty entry in its place: Status
 // tells what came of it. A leader doesn't make itself less than a voter: it
-// hands leadership over and says ErrBusy, for the new leader to be asked, or
-// ErrLast where there is nobody to hand it to.
+// takes a step towards that, which is to hand leadership over, or before that
+// to make a voter of whoever is to be one, and says ErrBusy. Whoever leads then
+// is to be asked again.
 func (e *Engine) Change(ctx context.Context, g GroupID, changes []*pb.ConfChangeSingle) error {
 	return e.call(ctx, func(c *core) error { return c.change(g, changes) })
 }

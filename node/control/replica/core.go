@@ -331,20 +331,41 @@ func (c *core) change(id GroupID, changes []*pb.ConfChangeSingle) error {
 	}
 	cc := &pb.ConfChangeV2{Changes: changes}
 	next, err := g.possible(cc)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case g.leaving():
+		return ErrBusy
 	}
 	if _, voter := next.Voters[0][c.id]; !voter {
-		if g.successor(next.Voters[0]) == 0 {
-			return ErrLast
-		}
-		g.raw.TransferLeader(g.successor(next.Voters[0]))
-		return ErrBusy
-	}
-	if g.leaving() {
-		return ErrBusy
+		return g.prepare(cc, next)
 	}
 	return refused(g.raw.ProposeConfChange(cc))
+}
+
+// prepare takes one step towards a change that this node can't propose, since
+// it would be no voter any more: it hands leadership over, or, where there is
+// nobody else to vote, has the change made without itself.
+func (g *group) prepare(cc *pb.ConfChangeV2, next tracker.Config) error {
+	if to := g.successor(next.Voters[0]); to != 0 {
+		g.raw.TransferLeader(to)
+		return ErrBusy
+	}
+	if !g.conf.sole {
+		return ErrBusy // nobody answers at the moment
+	}
+	others := slices.DeleteFunc(slices.Clone(cc.Changes), func(c *pb.ConfChangeSingle) bool { return c.GetNodeId() == g.self })
+	if len(others) == 0 {
+		return ErrLast
+	}
+	first := &pb.ConfChangeV2{Changes: others}
+	if _, err := g.possible(first); err != nil {
+		return err
+	}
+	if err := refused(g.raw.ProposeConfChange(first)); err != nil {
+		return err
+	}
+	return ErrBusy
 }
 
 // possible gives the membership that a change makes of the present one.
@@ -500,9 +521,8 @@ var (
 	ErrNoGroup = errors.New("replica: this node has no part in the group")
 	ErrBusy    = errors.New("replica: the leader takes nothing at the moment")
 	ErrClosed  = errors.New("replica: closed")
-	// ErrLast refuses a change by which the leader would go, and no other
-	// voter that could lead would stay. One has to be made before.
-	ErrLast = errors.New("replica: no other voter of the group could lead after this change")
+	// ErrLast refuses a change by which the only voter would be none.
+	ErrLast = errors.New("replica: this node is the only voter of the group")
 
 	errEmpty = errors.New("replica: there is nothing in it")
 )

@@ -122,6 +122,23 @@ func TestMembership(t *testing.T) {
 	})
 }
 
+// The only voter is replaced: by way of two, and a hand-over.
+func TestReplaceOnlyVoter(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c := newCluster(t, 1, nil)
+		request := c.put("key")
+		c.start(2, vfs.NewMem(), replica.Position{})
+		c.change("l2", "v1", "l2")
+		c.change("v2 r1", "v2")
+		c.stop(c.node(1)) // it may go at once
+		n := c.restart(c.node(2))
+		if got := c.read(n, "key"); got != request {
+			t.Errorf("it reads request %d, not %d", got, request)
+		}
+		c.put("key")
+	})
+}
+
 // From one node to three and back; alone only where nobody else could have
 // seen more.
 func TestGrowAndShrink(t *testing.T) {

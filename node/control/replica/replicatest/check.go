@@ -17,7 +17,6 @@ type history struct {
 	leaders map[uint64]uint64 // term to the node that led in it
 	entries []uint64          // sums of the entries, in order, from index 2 on
 	sums    map[uint64]uint64 // index to the sum of the state there
-	last    []replica.Progress
 
 	clients  []*client
 	requests uint64

@@ -24,11 +24,11 @@ type client struct {
 const patience = 900
 
 // client lets one of a group's clients do something.
-func (w *world) client(g *history) {
+func (w *world) client(g *history) bool {
 	c := g.clients[w.rng.IntN(len(g.clients))]
 	if c.host != nil {
 		if c.host.up() && c.host.starts == c.starts && w.steps-c.since < patience {
-			return
+			return false
 		}
 		c.host = nil
 	}
@@ -41,7 +41,7 @@ func (w *world) client(g *history) {
 		h = w.pick()
 	}
 	if !h.up() {
-		return
+		return false
 	}
 	w.note("propose", h.id, uint64(g.id), c.request)
 	data := w.o.Model.Propose(g.id, c.request, h.clock())
@@ -55,6 +55,7 @@ func (w *world) client(g *history) {
 		w.fatalf("node %d: a proposal: %v", h.id, err)
 	}
 	h.check()
+	return true
 }
 
 // expected tells whether an error says only that another has to be asked.
@@ -113,15 +114,16 @@ type reading struct {
 const maxReads = 8 // of a group at a time
 
 // read begins a linearizable read somewhere.
-func (w *world) read(g *history) {
+func (w *world) read(g *history) bool {
 	h := w.pick()
 	if !h.up() || len(g.reads) >= maxReads {
-		return
+		return false
 	}
 	w.note("read", h.id, uint64(g.id))
 	g.reads = append(g.reads, &reading{h, h.starts, h.s.Ask(g.id), len(g.acked), g.seen})
-	w.chanceStep(h)
+	w.stepHost(h)
 	h.check()
+	return true
 }
 
 // answerReads ends the reads of a node that can be answered, and those of
@@ -157,10 +159,10 @@ func (w *world) answerReads(h *host, g *history) {
 }
 
 // transfer hands leadership over, to a member or somebody else.
-func (w *world) transfer(g *history) {
+func (w *world) transfer(g *history) bool {
 	h := w.leaderOf(g)
 	if h == nil {
-		return
+		return false
 	}
 	to := uint64(w.rng.IntN(len(w.hosts)) + 1)
 	w.note("transfer", h.id, uint64(g.id), to)
@@ -169,13 +171,14 @@ func (w *world) transfer(g *history) {
 	}
 	w.count.Transfers++
 	h.check()
+	return true
 }
 
 // change asks for a change of a group's membership.
-func (w *world) change(g *history) {
+func (w *world) change(g *history) bool {
 	h := w.leaderOf(g)
 	if h == nil {
-		return
+		return false
 	}
 	s, err := h.s.Status(context.Background(), g.id)
 	if err != nil {
@@ -183,7 +186,7 @@ func (w *world) change(g *history) {
 	}
 	text := w.newMembership(g, &s)
 	if text == "" {
-		return
+		return false
 	}
 	w.note("change "+text, h.id, uint64(g.id))
 	changes, err := raftpb.ConfChangesFromString(text)
@@ -196,6 +199,7 @@ func (w *world) change(g *history) {
 		w.fatalf("node %d: a change of membership: %v", h.id, err)
 	}
 	h.check()
+	return true
 }
 
 // newMembership chooses a change, in raft's notation. A node that was to be
@@ -227,7 +231,7 @@ func (w *world) newMembership(g *history, s *replica.Status) string {
 		id := any(voters)
 		g.removed[id] = true
 		return fmt.Sprint("r", id)
-	case n == 4 && len(voters) > 1 && len(learners) > 0: // replace
+	case n == 4 && len(learners) > 0: // replace
 		id := any(voters)
 		g.removed[id] = true
 		return fmt.Sprintf("v%d r%d", any(learners), id)

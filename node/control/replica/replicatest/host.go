@@ -157,40 +157,44 @@ func (h *host) close() {
 }
 
 // writeBack makes durable what nobody has asked to, as systems do.
-func (w *world) writeBack(h *host) {
+func (w *world) writeBack(h *host) bool {
 	if !h.up() {
-		return
+		return false
 	}
 	var err error
-	if m := h.machines[w.rng.IntN(len(h.machines))]; w.chance(2) {
-		err = m.Machine.Sync()
+	i := w.rng.IntN(len(h.machines) + 1)
+	if i < len(h.machines) {
+		err = h.machines[i].Machine.Sync()
 	} else {
 		err = h.log.LogData(nil, pebble.Sync)
 	}
 	if err != nil {
 		w.fatalf("node %d: %v", h.id, err)
 	}
+	w.note("write back", h.id, uint64(i))
+	return true
 }
 
 // jump makes a node's clock jump, and some of its time pass at once.
-func (w *world) jump(h *host) {
+func (w *world) jump(h *host) bool {
 	if !h.up() {
-		return
+		return false
 	}
 	h.ahead += time.Duration(w.rng.Int64N(int64(4*time.Hour))) - 2*time.Hour
 	for range w.rng.IntN(40) {
 		h.tick()
 	}
+	return true
 }
 
 // tick lets time pass on some node.
-func (w *world) tick() {
-	for range 20 {
-		if h := w.pick(); h.up() && w.rng.IntN(4) < h.speed {
-			h.tick()
-			return
-		}
+func (w *world) tick() bool {
+	h := w.pick()
+	if !h.up() || w.rng.IntN(4) >= h.speed {
+		return false
 	}
+	h.tick()
+	return true
 }
 
 func (h *host) tick() {
@@ -200,59 +204,59 @@ func (h *host) tick() {
 	h.check()
 }
 
-func (w *world) stepHost(h *host) {
-	if h.up() && h.s.Step() {
-		w.note("step", h.id)
-		h.check()
+func (w *world) stepHost(h *host) bool {
+	if !h.up() || !h.s.Step() {
+		return false
 	}
+	w.note("step", h.id)
+	h.check()
+	return true
 }
 
-func (w *world) write(h *host) {
+func (w *world) write(h *host) bool {
 	if !h.up() {
-		return
+		return false
 	}
 	did, err := h.s.Write()
-	if err != nil {
-		w.fatalf("node %d: %v", h.id, err)
-	}
-	if did {
-		w.note("write", h.id)
-		if w.doom != h {
-			w.chanceStep(h)
-			h.check()
-		}
-	}
+	w.did(h, "write", did, err)
+	return did
 }
 
-func (w *world) apply(h *host, g *history) {
+func (w *world) apply(h *host, g *history) bool {
 	if !h.up() {
-		return
+		return false
 	}
 	did, err := h.s.Apply(g.id)
-	if err != nil {
-		w.fatalf("node %d: %v", h.id, err)
-	}
-	if did {
-		w.note("apply", h.id, uint64(g.id))
-		if w.doom != h {
-			w.chanceStep(h)
-			h.check()
-		}
-	}
+	w.did(h, "apply", did, err)
+	return did
 }
 
-// chanceStep lets the responses be taken in at once, mostly.
-func (w *world) chanceStep(h *host) {
+// did is what follows when a node has done something: the responses are taken
+// in at once, mostly.
+func (w *world) did(h *host, what string, did bool, err error) {
+	if err != nil {
+		w.fatalf("node %d: %s: %v", h.id, what, err)
+	}
+	if !did {
+		return
+	}
+	w.note(what, h.id)
+	if w.doom == h {
+		return
+	}
 	if w.healed || !w.chance(4) {
 		w.stepHost(h)
 	}
+	h.check()
 }
 
-func (h *host) fetch() {
-	if h.up() && h.s.Fetch() {
-		h.w.note("fetch", h.id)
-		h.check()
+func (h *host) fetch() bool {
+	if !h.up() || !h.s.Fetch() {
+		return false
 	}
+	h.w.note("fetch", h.id)
+	h.check()
+	return true
 }
 
 // silent is a logger for stores.

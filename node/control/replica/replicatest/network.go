@@ -40,11 +40,10 @@ func (n *network) take(i int) packet {
 }
 
 // deliver brings a batch to where it goes, or loses it.
-func (w *world) deliver() {
+func (w *world) deliver() bool {
 	n := &w.net
 	if len(n.flying) == 0 {
-		w.tick()
-		return
+		return w.tick()
 	}
 	i := w.rng.IntN(len(n.flying))
 	if !n.mixed {
@@ -59,7 +58,7 @@ func (w *world) deliver() {
 	if lost || h == nil || !h.up() {
 		w.count.Lost++
 		w.note("lost", p.from, p.to)
-		return
+		return true
 	}
 	w.note("deliver", p.from, p.to, xxh3.Hash(p.batch))
 	if err := h.s.Deliver(p.from, p.batch); err != nil {
@@ -68,6 +67,7 @@ func (w *world) deliver() {
 	if !w.chance(6) { // else more gathers
 		w.stepHost(h)
 	}
+	return true
 }
 
 // newWeather changes what goes wrong.

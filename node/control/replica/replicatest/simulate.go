@@ -83,10 +83,9 @@ func (c *Counts) Add(d Counts) {
 }
 
 const (
-	logBytes   = 12 << 10 // small, so that logs are cut and snapshots needed
-	healEvery  = 6000     // steps
-	weatherFor = 700      // steps, about
-	maxHosts   = 7        // at a time
+	logBytes  = 12 << 10 // small, so that logs are cut and snapshots needed
+	healEvery = 6000     // steps
+	maxHosts  = 7        // at a time
 )
 
 // world is a simulation.
@@ -188,36 +187,39 @@ func (w *world) found() {
 	w.newWeather()
 }
 
-// event does one thing that can happen next.
+// event does one thing that can happen next. Only what has happened counts.
 func (w *world) event() {
-	w.steps++
+	var did bool
 	switch n := w.rng.IntN(1000); {
-	case n < 330:
-		w.deliver()
-	case n < 400:
-		w.stepHost(w.pick())
-	case n < 590:
-		w.write(w.pick())
-	case n < 780:
-		w.apply(w.pick(), w.anyGroup())
+	case n < 280:
+		did = w.deliver()
+	case n < 360:
+		did = w.stepHost(w.pick())
+	case n < 580:
+		did = w.write(w.pick())
+	case n < 800:
+		did = w.apply(w.pick(), w.anyGroup())
 	case n < 890:
-		w.tick()
-	case n < 960:
-		w.client(w.anyGroup())
+		did = w.tick()
+	case n < 940:
+		did = w.client(w.anyGroup())
+	case n < 965:
+		did = w.read(w.anyGroup())
 	case n < 985:
-		w.read(w.anyGroup())
-	case n < 990:
-		w.pick().fetch()
-	case n < 992:
-		w.transfer(w.anyGroup())
+		did = w.pick().fetch()
+	case n < 988:
+		did = w.transfer(w.anyGroup())
+	case n < 991:
+		did = w.change(w.anyGroup())
 	case n < 994:
-		w.change(w.anyGroup())
-	case n < 996:
-		w.writeBack(w.pick())
-	case n < 997:
-		w.jump(w.pick())
+		did = w.writeBack(w.pick())
+	case n < 995:
+		did = w.jump(w.pick())
 	default:
-		w.fault()
+		did = w.fault()
+	}
+	if did {
+		w.steps++
 	}
 	if w.doom != nil {
 		h := w.doom
@@ -243,12 +245,15 @@ func (w *world) pick() *host {
 func (w *world) anyGroup() *history { return w.groups[w.rng.IntN(len(w.groups))] }
 
 // fault makes something go wrong.
-func (w *world) fault() {
-	if w.rng.IntN(weatherFor/3) == 0 || w.chance(2) {
+func (w *world) fault() bool {
+	if w.chance(8) {
 		w.newWeather()
+		return true
 	}
 	h := w.pick()
-	if h.up() && w.net.crashes && w.chance(2) {
-		h.crash()
+	if !h.up() || !w.net.crashes || !w.chance(3) {
+		return false
 	}
+	h.crash()
+	return true
 }
