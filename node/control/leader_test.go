@@ -43,7 +43,7 @@ func startLoad(t *testing.T, nodes ...*Control) *load {
 			l.writers.Go(func() {
 				for n := 0; ctx.Err() == nil; n++ {
 					l.put(ctx, c, fmt.Sprint(i, "-", w, "-", n%5), fmt.Sprintf("%06d", n))
-					pause(5 * time.Millisecond)
+					pause(50 * time.Millisecond)
 				}
 			})
 		}
@@ -154,7 +154,7 @@ func TestRetryAfterLostAnswer(t *testing.T) {
 		for i := range 3 {
 			m.open(i, func(o *Options) {
 				o.Hooks.Committed = func(group string, _ int, _ time.Duration) {
-					if group == "system" && m.node(i) != nil && m.node(i).leader(systemGroup) == nodeName(i) && armed.Swap(false) {
+					if c := m.node(i); group == "system" && c != nil && c.leader(systemGroup) == c.self && armed.Swap(false) {
 						lost.Add(1)
 						for j := range 3 {
 							if j != i {
@@ -166,16 +166,17 @@ func TestRetryAfterLostAnswer(t *testing.T) {
 			})
 		}
 		ready(t, m.running()...)
-		follower := m.follower(systemGroup)
 		for i := range 10 {
+			follower := m.follower(systemGroup)
 			m.eventually("the links are back", func() bool { return follower.viewable() })
 			armed.Store(true)
 			createBucket(t, follower, fmt.Sprint("bucket-", i)) // AlreadyExists if it were carried out twice
+			armed.Store(false)
 		}
-		if lost.Load() != 10 {
-			t.Errorf("%d answers were lost", lost.Load())
+		if lost.Load() < 10 {
+			t.Errorf("only %d answers were lost", lost.Load())
 		}
-		list, err := follower.Read(t.Context(), &Query{Buckets: &BucketsQuery{}})
+		list, err := m.node(0).Read(t.Context(), &Query{Buckets: &BucketsQuery{}})
 		if err != nil || len(list.Buckets) != 10 {
 			t.Errorf("%d buckets, %v", len(list.Buckets), err)
 		}

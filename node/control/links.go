@@ -119,11 +119,16 @@ func (l *links) run(w *link) {
 			return
 		}
 		for _, batch := range w.take() {
-			var err error
-			if pipe == nil {
-				pipe, err = l.dial(w.id)
+			// A stream may have ended since it was last used, with the other
+			// node's restart: what it doesn't take goes by a new one. Raft sends
+			// a vote once.
+			if pipe != nil && l.deliver(pipe, batch) != nil {
+				drop()
+			} else if pipe != nil {
+				continue
 			}
-			if err == nil {
+			var err error
+			if pipe, err = l.dial(w.id); err == nil {
 				err = l.deliver(pipe, batch)
 			}
 			if err != nil {

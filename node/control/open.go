@@ -156,8 +156,15 @@ func (c *Control) openStores(known string) error {
 	if c.system, err = openState(c.fs, c.stateDir(systemGroup), systemGroup, c.log, c.showSystem); err != nil {
 		return err
 	}
-	c.data, err = openState(c.fs, c.stateDir(dataGroup), dataGroup, c.log, nil)
-	return err
+	if c.data, err = openState(c.fs, c.stateDir(dataGroup), dataGroup, c.log, nil); err != nil {
+		return err
+	}
+	if told := c.hooks.Committed; told != nil {
+		for _, s := range []*state{c.system, c.data} {
+			s.applied = func(entries int, took time.Duration) { told(groupName(s.group), entries, took) }
+		}
+	}
+	return nil
 }
 
 func (c *Control) stateDir(g replica.GroupID) string {

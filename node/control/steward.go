@@ -207,19 +207,21 @@ func (c *Control) dataVoters(t *Topology) (want []uint64) {
 }
 
 // successor is the best voter to lead in this node's place, 0 where there is
-// none: one that is there, and has most of the log.
-func (c *Control) successor(t *Topology, st replica.Status) (best uint64) {
-	match := uint64(0)
+// none: one that is there, and has most of the log. Who is active is unknown for
+// a moment after every time that the leader has counted them, so that this comes
+// second to a connection.
+func (c *Control) successor(t *Topology, st replica.Status) uint64 {
+	var first replica.Member
 	for _, m := range st.Members {
 		n := slices.IndexFunc(t.Nodes, func(n Node) bool { return n.RaftID == m.ID })
-		if !m.Voter || !m.Active || m.ID == c.raftID || n < 0 || c.conn(t.Nodes[n].Name).State() != grid.StateConnected || t.Nodes[n].Draining || t.Nodes[n].Leaving || c.meetings.tooFar(t.Nodes[n].Name) {
+		if !m.Voter || m.ID == c.raftID || n < 0 || c.conn(t.Nodes[n].Name).State() != grid.StateConnected || t.Nodes[n].Draining || t.Nodes[n].Leaving || c.meetings.tooFar(t.Nodes[n].Name) {
 			continue
 		}
-		if best == 0 || m.Match > match {
-			best, match = m.ID, m.Match
+		if first.ID == 0 || m.Active && !first.Active || m.Active == first.Active && m.Match > first.Match {
+			first = m
 		}
 	}
-	return best
+	return first.ID
 }
 
 // forgetLeft removes the rows of nodes that have left, once they are in no
