@@ -165,7 +165,9 @@ func makeDirs(path string) (made bool, err error) {
 	if _, err := makeDirs(parent); err != nil {
 		return false, err
 	}
-	if err := os.Mkdir(path, 0o700); err != nil {
+	if err := os.Mkdir(path, 0o700); errors.Is(err, fs.ErrExist) {
+		return false, nil // another node of this process was quicker
+	} else if err != nil {
 		return false, err
 	}
 	dir, err := os.Open(parent)

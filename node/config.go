@@ -199,15 +199,6 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-// owner is the first of the sorted names: the node that keeps the index.
-func (c *Config) owner() string {
-	first := c.Name
-	for _, p := range c.Peers {
-		first = min(first, p.Name)
-	}
-	return first
-}
-
 // errNoCertificates is what a CA file without a certificate gives.
 var errNoCertificates = errors.New("holds no PEM certificate")
 

@@ -67,15 +67,3 @@ func TestOffLoopbackIsAllowedOnPurpose(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func TestOwnerIsTheFirstName(t *testing.T) {
-	cfg := validConfig()
-	cfg.Name = "b"
-	if got := cfg.owner(); got != "a" {
-		t.Errorf("owner of a and b: %s", got)
-	}
-	cfg.Peers = nil
-	if got := cfg.owner(); got != "b" {
-		t.Errorf("owner of a node alone: %s", got)
-	}
-}

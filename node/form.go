@@ -24,7 +24,7 @@ const joinEvery = time.Second
 // drives, their registration. It waits for other nodes as long as it takes;
 // what it waits for is what health and requests report.
 func (n *Node) form(ctx context.Context) error {
-	n.waitFor(fmt.Errorf("waiting for the index on node %s", n.cfg.owner()))
+	n.waitFor(errors.New("waiting for the index"))
 	if err := n.control.WaitReady(ctx); err != nil {
 		return ended(ctx, err)
 	}
@@ -60,7 +60,7 @@ func (n *Node) reportHealth(ctx context.Context) error {
 
 // join tells the index which drives this node has.
 func (n *Node) join(ctx context.Context) error {
-	n.waitFor(fmt.Errorf("registering the drives with the index on node %s", n.cfg.owner()))
+	n.waitFor(errors.New("registering the drives with the index"))
 	join := &control.JoinNode{Node: n.cfg.Name, URL: n.peers[n.cfg.Name]}
 	for _, d := range n.openDrives() {
 		join.Drives = append(join.Drives, d.ID())

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -32,8 +33,7 @@ const askTimeout = 2 * time.Second
 type mesh struct {
 	self      string
 	version   string
-	owner     string
-	peers     map[string]string // name to base URL of the peer listener, this node included
+	urls      func() map[string]string // name to base URL of the peer listener, this node included
 	grid      *grid.Manager
 	control   *control.Control
 	collector *observability.Collector
@@ -49,14 +49,19 @@ func (m *mesh) register() error {
 	if err != nil {
 		return err
 	}
-	return statusCall.Register(m.grid, func(context.Context, *statusRequest) (*statusReply, error) {
-		return m.status(), nil
+	return statusCall.Register(m.grid, func(ctx context.Context, _ *statusRequest) (*statusReply, error) {
+		return m.status(ctx), nil
 	})
 }
 
 // status describes this node.
-func (m *mesh) status() *statusReply {
+func (m *mesh) status(ctx context.Context) *statusReply {
 	reply := &statusReply{Version: m.version}
+	if s, err := m.control.Status(ctx); err == nil { // a node that stops has none
+		for i := range s.Groups {
+			reply.Groups = append(reply.Groups, describeGroup(&s.Groups[i]))
+		}
+	}
 	for _, d := range m.drives() {
 		s := driveStatus{ID: d.ID(), Path: d.Path(), State: uint8(d.State())}
 		if u, err := d.Usage(); err == nil {
@@ -67,10 +72,20 @@ func (m *mesh) status() *statusReply {
 	return reply
 }
 
+func describeGroup(g *control.GroupStatus) groupStatus {
+	out := groupStatus{Name: g.Name, Leader: g.Leader, Leads: g.Leads, Term: g.Term, Commit: g.Commit, Applied: g.Applied}
+	for _, member := range g.Members {
+		out.Members = append(out.Members, memberStatus{
+			Node: member.Node, Role: member.Role, Match: member.Match, Lag: member.Lag, Known: member.Known,
+		})
+	}
+	return out
+}
+
 var errNoSample = errors.New("no sample was taken yet")
 
 // names lists every node, sorted.
-func (m *mesh) names() []string { return sortedKeys(m.peers) }
+func (m *mesh) names() []string { return sortedKeys(m.urls()) }
 
 // each calls ask for every name at once, each within askTimeout.
 func each(ctx context.Context, names []string, ask func(ctx context.Context, i int, name string)) {
@@ -102,7 +117,7 @@ func (m *mesh) Resources(ctx context.Context, node string) ([]*observability.Res
 			all[i] = m.collector.Resources()
 			return
 		}
-		reply, err := resourcesCall.Call(ctx, m.grid.Connection(m.peers[name]), &resourcesRequest{})
+		reply, err := resourcesCall.Call(ctx, m.conn(name), &resourcesRequest{})
 		switch {
 		case err != nil:
 			all[i] = observability.Down(name, err)
@@ -145,16 +160,24 @@ func (m *mesh) serveResources(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// Describe describes the mesh as this node sees it.
+// conn gives the connection with a node.
+func (m *mesh) conn(name string) *grid.Connection { return m.grid.Connection(m.urls()[name]) }
+
+// Describe describes the mesh as this node sees it, with what the leader of
+// each group knows of its members.
 func (m *mesh) Describe(ctx context.Context) (*api.ClusterInfo, error) {
-	names := m.names()
+	names, urls, topology := m.names(), m.urls(), m.control.Topology()
 	info := &api.ClusterInfo{DeploymentID: m.control.Deployment(), Node: m.self, Nodes: make([]api.NodeInfo, len(names))}
 	index := m.control.Ready()
+	replies := make([]*statusReply, len(names))
 	each(ctx, names, func(ctx context.Context, i int, name string) {
-		n := api.NodeInfo{Name: name, PeerURL: m.peers[name], Index: name == m.owner}
-		status, err := m.status(), error(nil)
+		n := api.NodeInfo{Name: name, PeerURL: urls[name]}
+		if t := topology.Node(name); t != nil {
+			n.Draining, n.Leaving = t.Draining, t.Leaving
+		}
+		status, err := m.status(ctx), error(nil)
 		if name != m.self {
-			status, err = statusCall.Call(ctx, m.grid.Connection(m.peers[name]), &statusRequest{})
+			status, err = statusCall.Call(ctx, m.conn(name), &statusRequest{})
 		} else if index != nil {
 			n.NotReady = index.Error()
 		}
@@ -163,6 +186,7 @@ func (m *mesh) Describe(ctx context.Context) (*api.ClusterInfo, error) {
 			info.Nodes[i] = n
 			return
 		}
+		replies[i] = status
 		n.Up, n.Version = true, status.Version
 		for _, d := range status.Drives {
 			n.Drives = append(n.Drives, api.DriveInfo{
@@ -173,19 +197,71 @@ func (m *mesh) Describe(ctx context.Context) (*api.ClusterInfo, error) {
 		info.Nodes[i] = n
 	})
 	m.compareClocks(info.Nodes)
-	info.Groups = m.groups(index == nil)
+	info.Groups = groups(replies, slices.Index(names, m.self))
+	for i := range info.Nodes {
+		info.Nodes[i].Index = keepsIndex(info.Groups, info.Nodes[i].Name)
+	}
 	info.Warnings = api.Warnings(info)
 	return info, nil
 }
 
-// groups describes the index: one group, which the owner keeps alone. How far
-// it has come is not known here.
-func (m *mesh) groups(reachable bool) []api.GroupInfo {
-	g := api.GroupInfo{Name: "system", Members: []api.MemberInfo{{Node: m.owner, Role: api.RoleVoter}}}
-	if reachable {
-		g.Leader = m.owner
+// keepsIndex tells whether a node has a copy of the records.
+func keepsIndex(groups []api.GroupInfo, node string) bool {
+	return slices.ContainsFunc(groups, func(g api.GroupInfo) bool {
+		return g.Name != "system" && slices.ContainsFunc(g.Members, func(m api.MemberInfo) bool { return m.Node == node })
+	})
+}
+
+// groups merges what the nodes say of the groups: the newest leader's word,
+// where it is heard, and otherwise this node's, or another's.
+func groups(replies []*statusReply, self int) []api.GroupInfo {
+	best := map[string]groupStatus{}
+	var order []string
+	weigh := func(g groupStatus, own bool) uint64 {
+		w := g.Term * 4
+		if g.Leads {
+			w += 2
+		}
+		if own {
+			w++
+		}
+		return w
 	}
-	return []api.GroupInfo{g}
+	weight := map[string]uint64{}
+	for i, r := range replies {
+		if r == nil {
+			continue
+		}
+		for _, g := range r.Groups {
+			w := weigh(g, i == self)
+			if old, ok := weight[g.Name]; !ok {
+				order = append(order, g.Name)
+			} else if old >= w {
+				continue
+			}
+			best[g.Name], weight[g.Name] = g, w
+		}
+	}
+	slices.SortFunc(order, func(a, b string) int { return cmp.Or(cmp.Compare(rankGroup(a), rankGroup(b)), cmp.Compare(a, b)) })
+	out := make([]api.GroupInfo, 0, len(order))
+	for _, name := range order {
+		g := best[name]
+		info := api.GroupInfo{Name: g.Name, Leader: g.Leader, Term: g.Term, Commit: g.Commit, Applied: g.Applied}
+		for _, m := range g.Members {
+			info.Members = append(info.Members, api.MemberInfo{Node: m.Node, Role: m.Role, Match: m.Match, Lag: m.Lag, Known: m.Known})
+		}
+		slices.SortFunc(info.Members, func(a, b api.MemberInfo) int { return cmp.Compare(a.Node, b.Node) })
+		out = append(out, info)
+	}
+	return out
+}
+
+// rankGroup puts the system group first.
+func rankGroup(name string) int {
+	if name == "system" {
+		return 0
+	}
+	return 1
 }
 
 // compareClocks fills in by how much each clock is off, from what the
@@ -228,19 +304,22 @@ func clockOffset(name string, ahead map[string]time.Duration) (offset time.Durat
 	return own - median, true
 }
 
-// errFixed is the answer to every change of who belongs to the mesh.
-func errFixed(name string) error {
-	return fault.New(fault.Unimplemented, "node "+name, "can't be changed: this version keeps the nodes it was founded with, those of --peers")
+// AdmitNode lets a node join.
+func (m *mesh) AdmitNode(ctx context.Context, name, url string) error {
+	return m.control.AdmitNode(ctx, name, url)
 }
 
-// AdmitNode would let a node join.
-func (m *mesh) AdmitNode(_ context.Context, name, _ string) error { return errFixed(name) }
+// RemoveNode takes a node out of the mesh.
+func (m *mesh) RemoveNode(ctx context.Context, name string, force bool) error {
+	return m.control.RemoveNode(ctx, name, force)
+}
 
-// RemoveNode would take a node out of the mesh.
-func (m *mesh) RemoveNode(_ context.Context, name string, _ bool) error { return errFixed(name) }
+// ReplaceNode lets a node come back that has lost its data.
+func (m *mesh) ReplaceNode(ctx context.Context, name string) error {
+	return m.control.ReplaceNode(ctx, name)
+}
 
-// ReplaceNode would let a node come back that has lost its data.
-func (m *mesh) ReplaceNode(_ context.Context, name string) error { return errFixed(name) }
-
-// DrainNode would take leadership and new payload from a node.
-func (m *mesh) DrainNode(_ context.Context, name string, _ bool) error { return errFixed(name) }
+// DrainNode takes leadership and new payload from a node.
+func (m *mesh) DrainNode(ctx context.Context, name string, undo bool) error {
+	return m.control.DrainNode(ctx, name, undo)
+}

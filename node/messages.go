@@ -21,6 +21,27 @@ type statusRequest struct{}
 type statusReply struct {
 	Version string        `msg:"version"`
 	Drives  []driveStatus `msg:"drives"`
+	Groups  []groupStatus `msg:"groups"` // of the index, as that node sees them
+}
+
+// groupStatus is one group of the index.
+type groupStatus struct {
+	Name    string         `msg:"name"`
+	Leader  string         `msg:"leader"`
+	Leads   bool           `msg:"leads"` // the node that says so does
+	Term    uint64         `msg:"term"`
+	Commit  uint64         `msg:"commit"`
+	Applied uint64         `msg:"applied"`
+	Members []memberStatus `msg:"members"`
+}
+
+// memberStatus is a node's part in a group.
+type memberStatus struct {
+	Node  string `msg:"node"`
+	Role  string `msg:"role"`
+	Match uint64 `msg:"match"`
+	Lag   uint64 `msg:"lag"`
+	Known bool   `msg:"known"` // Match and Lag are
 }
 
 // driveStatus is one drive of a node. Sizes are in bytes.

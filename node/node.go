@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	"github.com/gridloom/gridloom/node/api"
 	"github.com/gridloom/gridloom/node/control"
 	"github.com/gridloom/gridloom/node/door"
+	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/node/object"
 	"github.com/gridloom/gridloom/observability"
@@ -58,10 +60,12 @@ type Node struct {
 	grpcServer             *grpc.Server
 	httpServer, peerServer *http.Server
 
-	agreed  atomic.Pointer[control.Control] // control, for the grid, which asks for the realm before the index is open
-	drives  atomic.Pointer[[]*dataio.Drive] // set by form
-	ready   chan struct{}                   // closed when formed
-	waiting atomic.Pointer[error]           // why it is not ready; nil once it is
+	known   atomic.Pointer[map[string]string] // base URLs of the mesh's nodes; nil until they are known
+	bulk    atomic.Pointer[object.Service]    // objects, for the index, which runs before they are open
+	agreed  atomic.Pointer[control.Control]   // control, for the grid, which asks for the realm before the index is open
+	drives  atomic.Pointer[[]*dataio.Drive]   // set by form
+	ready   chan struct{}                     // closed when formed
+	waiting atomic.Pointer[error]             // why it is not ready; nil once it is
 
 	closeOnce sync.Once
 	closers   []func() error // in the order of opening
@@ -207,7 +211,7 @@ func (n *Node) openGrid(ctx context.Context) error {
 
 // nodeName gives the name of the node at a base URL.
 func (n *Node) nodeName(host string) string {
-	for name, url := range n.peers {
+	for name, url := range n.urls() {
 		if strings.EqualFold(strings.TrimSuffix(url, "/"), host) {
 			return name
 		}
@@ -215,8 +219,8 @@ func (n *Node) nodeName(host string) string {
 	return host
 }
 
-// realm is the mesh's id for the grid, "" until the owner of the index has
-// confirmed it: a node of another mesh is let in so far that it can be told.
+// realm is the mesh's id for the grid, "" until the index has confirmed it: a
+// node of another mesh is let in so far that it can be told.
 func (n *Node) realm() string {
 	if c := n.agreed.Load(); c != nil {
 		return c.Realm()
@@ -225,12 +229,36 @@ func (n *Node) realm() string {
 }
 
 // conn gives the connection with a node by its name.
-func (n *Node) conn(name string) *grid.Connection { return n.grid.Connection(n.peers[name]) }
+func (n *Node) conn(name string) *grid.Connection { return n.grid.Connection(n.urls()[name]) }
+
+// urls maps the names of all nodes to their base URLs: those that the mesh
+// knows, and before it is formed those of the configuration.
+func (n *Node) urls() map[string]string {
+	if urls := n.known.Load(); urls != nil {
+		return *urls
+	}
+	return n.peers
+}
+
+// learnNodes takes over who belongs to the mesh. Where a node is, this node's
+// configuration says first: the mesh may still have its address of before a
+// move.
+func (n *Node) learnNodes(t *control.Topology) {
+	urls := make(map[string]string, len(t.Nodes))
+	for i := range t.Nodes {
+		name := t.Nodes[i].Name
+		if urls[name] = n.peers[name]; urls[name] == "" {
+			urls[name] = t.Nodes[i].URL
+		}
+	}
+	n.known.Store(&urls)
+}
 
 func (n *Node) openControl(ctx context.Context) (err error) {
 	n.control, err = control.Open(ctx, control.Options{
-		Dir: n.cfg.DataDir, Self: n.cfg.Name, Peers: sortedKeys(n.peers), Owner: n.cfg.owner(),
-		Grid: n.grid, Conn: n.conn, Logger: n.log,
+		Dir: n.cfg.DataDir, Self: n.cfg.Name, Peers: n.peers, Grid: n.grid, Logger: n.log,
+		Fetch: n.fetchSnapshot,
+		Hooks: control.Hooks{Topology: n.learnNodes},
 	})
 	if err != nil {
 		return err
@@ -238,6 +266,33 @@ func (n *Node) openControl(ctx context.Context) (err error) {
 	n.agreed.Store(n.control)
 	n.onClose(n.control.Close)
 	return nil
+}
+
+// fetchSnapshot reads a part of a file of another node's snapshot.
+func (n *Node) fetchSnapshot(ctx context.Context, node, path string, offset, size int64, to io.Writer) error {
+	objects := n.bulk.Load()
+	if objects == nil {
+		return errors.New("the bulk port isn't open yet")
+	}
+	return objects.FetchSnapshot(ctx, control.Node{Name: node, URL: n.urls()[node]}, path, offset, size, to)
+}
+
+// Admit lets a node into the mesh that this one is part of, unless it is there
+// already. It waits until this node is ready.
+func (n *Node) Admit(ctx context.Context, name, url string) error {
+	select {
+	case <-n.ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if n.control.Topology().Node(name) != nil {
+		return nil
+	}
+	err := n.control.AdmitNode(ctx, name, url)
+	if fault.KindOf(err) == fault.AlreadyExists {
+		return nil
+	}
+	return err
 }
 
 // Addrs are the addresses the listeners have.
@@ -306,15 +361,17 @@ func (n *Node) openServices(context.Context) error {
 	objects, err := object.New(object.Options{
 		Self: n.cfg.Name, Deployment: n.control.Deployment, Index: n.control, Topology: n.control.Topology,
 		Grid: n.grid, Conn: n.conn, Secrets: func() [][]byte { return secrets }, TLS: tlsConf,
-		Log: n.log, Hooks: n.instruments.objectHooks(),
+		SnapshotFile: n.control.SnapshotFile,
+		Log:          n.log, Hooks: n.instruments.objectHooks(),
 	})
 	if err != nil {
 		return err
 	}
 	n.objects = objects
+	n.bulk.Store(objects)
 	n.onClose(objects.Close)
 	n.mesh = &mesh{
-		self: n.cfg.Name, version: n.cfg.Version, owner: n.cfg.owner(), peers: n.peers,
+		self: n.cfg.Name, version: n.cfg.Version, urls: n.urls,
 		grid: n.grid, control: n.control, collector: n.collector, drives: n.openDrives, log: n.log,
 	}
 	if err := n.mesh.register(); err != nil {

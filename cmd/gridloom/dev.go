@@ -272,6 +272,12 @@ func awaitReady(ctx context.Context, cfgs []node.Config, nodes []*node.Node) err
 	timer := time.NewTimer(readyTimeout)
 	defer timer.Stop()
 	for i, n := range nodes {
+		if i > 0 {
+			// A kept mesh may get more nodes than it was founded with.
+			if err := nodes[0].Admit(ctx, cfgs[i].Name, cfgs[0].Peers[i].URL); err != nil {
+				return err
+			}
+		}
 		select {
 		case <-n.Ready():
 		case <-ctx.Done():

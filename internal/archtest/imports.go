@@ -16,7 +16,10 @@ var layers = map[string][]string{
 	"node/api":     {"node/object", "node/iam", "node/fault", "observability", "dataio", "gen", "gen/gridloom/v1"},
 	"node/door":    {"node/object", "node/iam", "node/fault", "observability", "dataio"},
 	"node/object":  {"node/control", "node/iam", "node/fault", "grid", "dataio"},
-	"node/control": {"node/iam", "node/fault", "grid"},
+	"node/control": {"node/control/replica", "node/control/disk", "node/iam", "node/fault", "grid"},
+
+	"node/control/replica": nil,
+	"node/control/disk":    {"node/fault"},
 
 	"node/iam":      nil,
 	"node/fault":    nil,
@@ -27,6 +30,8 @@ var layers = map[string][]string{
 	"grid/gridtest":   {"grid"},
 	"dataio/datatest": {"dataio"},
 
+	"node/control/replica/replicatest": {"node/control/replica"},
+
 	"gen":               nil,
 	"gen/gridloom/v1":   nil,
 	"deploy":            nil,
@@ -36,20 +41,23 @@ var layers = map[string][]string{
 
 // forTests are what tests may import in addition, by the folder of the test.
 var forTests = map[string][]string{
-	"cmd/gridloom": {"node/api", "grid/gridtest", "dataio/datatest"},
-	"node":         {"gen/gridloom/v1", "grid/gridtest", "dataio/datatest"},
-	"node/api":     {"node/control", "grid/gridtest", "dataio/datatest"},
-	"node/door":    {"node/control", "grid/gridtest", "dataio/datatest"},
-	"node/object":  {"grid/gridtest", "dataio/datatest"},
-	"node/control": {"grid/gridtest"},
-	"internal/e2e": {"gen/gridloom/v1"},
-	"grid":         {"grid/gridtest"},
-	"dataio":       {"dataio/datatest"},
+	"cmd/gridloom":         {"node/api", "grid/gridtest", "dataio/datatest"},
+	"node":                 {"gen/gridloom/v1", "grid/gridtest", "dataio/datatest"},
+	"node/api":             {"node/control", "grid/gridtest", "dataio/datatest"},
+	"node/door":            {"node/control", "grid/gridtest", "dataio/datatest"},
+	"node/object":          {"grid/gridtest", "dataio/datatest"},
+	"node/control":         {"grid/gridtest", "node/control/replica/replicatest"},
+	"node/control/replica": {"node/control/disk", "node/control/replica/replicatest"},
+	"internal/e2e":         {"gen/gridloom/v1"},
+	"grid":                 {"grid/gridtest"},
+	"dataio":               {"dataio/datatest"},
 }
 
 // helps says whether a package is there for tests alone, and so is as free as
 // they are.
-func (p *pkg) helps() bool { return p.dir == "grid/gridtest" || p.dir == "dataio/datatest" }
+func (p *pkg) helps() bool {
+	return p.dir == "grid/gridtest" || p.dir == "dataio/datatest" || p.dir == "node/control/replica/replicatest"
+}
 
 func checkLayers(t *tree, r *report) {
 	for _, p := range t.pkgs {
@@ -81,8 +89,8 @@ var outside = []struct {
 	never  []string
 	why    string
 }{
-	{"go.etcd.io/raft", []string{"node/control"}, nil, "consensus is behind control.Index"},
-	{"github.com/cockroachdb/pebble", []string{"node/control"}, nil, "the store is behind control.Index"},
+	{"go.etcd.io/raft", []string{"node/control", "node/control/replica"}, nil, "consensus is behind control.Index"},
+	{"github.com/cockroachdb/pebble", []string{"node/control", "node/control/replica", "node/control/disk"}, nil, "the store is behind control.Index"},
 	{"github.com/gobwas", []string{"grid"}, nil, "the socket belongs to the grid"},
 	{"github.com/shirou/gopsutil", []string{"observability"}, nil, "the host is sampled in one place"},
 	{"github.com/prometheus", []string{"observability"}, nil, "only observability speaks to collectors"},

@@ -27,19 +27,37 @@ const (
 // has been written then.
 func (m *machine) execute(b *pebble.Batch, e *entry) (*outcome, error) {
 	c := e.Command
+	if groupOf(c) != m.group {
+		return nil, fault.New(fault.InvalidArgument, "command", "isn't for group %s", groupName(m.group))
+	}
 	switch {
 	case c.Init != nil:
 		return m.init(b, c.Init)
 	case c.CreateBucket != nil:
 		return m.createBucket(b, c.CreateBucket)
-	case c.DeleteBucket != nil:
-		return m.deleteBucket(b, c.DeleteBucket)
+	case c.RemoveBucket != nil:
+		return m.removeBucket(b, c.RemoveBucket)
+	case c.JoinNode != nil:
+		return m.joinNode(b, c.JoinNode)
+	case c.AdmitNode != nil:
+		return m.admitNode(b, c.AdmitNode)
+	case c.BindNode != nil:
+		return m.bindNode(b, c.BindNode)
+	case c.MarkNode != nil:
+		return m.markNode(b, c.MarkNode)
+	case c.ForgetNode != nil:
+		return m.forgetNode(b, c.ForgetNode)
+	}
+	if c.Slots != m.slots.Epoch {
+		return nil, errSlotsMoved(c.Slots, m.slots.Epoch)
+	}
+	switch {
 	case c.PutRecord != nil:
 		return m.putRecord(b, e.Index, c.PutRecord)
 	case c.DeleteRecords != nil:
 		return m.deleteRecords(b, c.DeleteRecords)
-	case c.JoinNode != nil:
-		return m.joinNode(b, c.JoinNode)
+	case c.CloseBucket != nil:
+		return m.closeBucket(b, c.CloseBucket)
 	case c.Reclaim != nil:
 		return m.reclaim(b, c.Reclaim)
 	}
@@ -66,13 +84,18 @@ func (m *machine) createBucket(b *pebble.Batch, c *CreateBucket) (*outcome, erro
 	return &outcome{Bucket: &bucket}, put(b, bucketKey(c.Name), &bucket)
 }
 
-func (m *machine) deleteBucket(b *pebble.Batch, c *DeleteBucket) (*outcome, error) {
-	bucket, err := findBucket(b, c.Name)
-	if err != nil {
-		return nil, err
+func (m *machine) removeBucket(b *pebble.Batch, c *RemoveBucket) (*outcome, error) {
+	var bucket Bucket
+	found, err := get(b, bucketKey(c.Name), &bucket)
+	if err != nil || !found || bucket.ID != c.ID {
+		return &outcome{}, err
 	}
+	return &outcome{}, remove(b, bucketKey(c.Name))
+}
+
+func (m *machine) closeBucket(b *pebble.Batch, c *CloseBucket) (*outcome, error) {
 	empty := true
-	err = scan(b, recordPosition(bucket.ID, ""), func(_, _ []byte) error {
+	err := scan(b, recordPosition(c.ID, ""), func(_, _ []byte) error {
 		empty = false
 		return errEnough
 	})
@@ -82,22 +105,30 @@ func (m *machine) deleteBucket(b *pebble.Batch, c *DeleteBucket) (*outcome, erro
 	if !empty {
 		return nil, fault.New(fault.BucketNotEmpty, bucketSubject(c.Name), "isn't empty")
 	}
-	return &outcome{}, remove(b, bucketKey(c.Name))
+	return &outcome{}, put(b, closedKey(c.ID), &closedRow{LogTime: m.meta.LogTime})
+}
+
+// checkOpen refuses what belongs to a bucket that is deleted. Nothing else
+// about the bucket is known to a data group: whoever knows the id has it from
+// the system group, and it is used once.
+func checkOpen(r pebble.Reader, name string, id [16]byte) error {
+	var closed closedRow
+	found, err := get(r, closedKey(id), &closed)
+	if err == nil && found {
+		err = errNoBucket(name)
+	}
+	return err
 }
 
 func (m *machine) putRecord(b *pebble.Batch, index uint64, c *PutRecord) (*outcome, error) {
-	bucket, err := findBucket(b, c.BucketName)
-	if err != nil {
+	if err := checkOpen(b, c.BucketName, c.BucketID); err != nil {
 		return nil, err
 	}
-	if bucket.ID != c.BucketID {
-		return nil, fault.New(fault.BucketNotFound, bucketSubject(c.BucketName), "was deleted while the put was running")
-	}
 	subject := objectSubject(c.BucketName, c.Record.Key)
-	if age := time.Duration(m.meta.LogTime - c.Birth); age > putWindow || age < -putWindow {
+	if age := time.Duration(m.meta.LogTime - c.Birth); len(c.Record.Segments) > 0 && (age > putWindow || age < -putWindow) {
 		return nil, fault.New(fault.Conflict, subject, "the put began %v before its commit, at most %v are allowed", age.Round(time.Second), putWindow)
 	}
-	old, err := findRecord(b, bucket.ID, c.Record.Key)
+	old, err := findRecord(b, c.BucketID, c.Record.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -117,10 +148,10 @@ func (m *machine) putRecord(b *pebble.Batch, index uint64, c *PutRecord) (*outco
 	if err != nil {
 		return nil, err
 	}
-	if err := b.Set(recordKey(bucket.ID, record.Key, index), value, nil); err != nil {
+	if err := b.Set(recordKey(c.BucketID, record.Key, index), value, nil); err != nil {
 		return nil, err
 	}
-	owner := segmentRow{Bucket: bucket.ID, Key: record.Key}
+	owner := segmentRow{Bucket: c.BucketID, Key: record.Key}
 	for i := range record.Segments {
 		if err := put(b, segmentKey(record.Segments[i].ID), &owner); err != nil {
 			return nil, err
@@ -184,8 +215,7 @@ func (m *machine) dropRecord(b *pebble.Batch, old *foundRecord, kept []Segment) 
 }
 
 func (m *machine) deleteRecords(b *pebble.Batch, c *DeleteRecords) (*outcome, error) {
-	bucket, err := findBucket(b, c.Bucket)
-	if err != nil {
+	if err := checkOpen(b, c.Bucket, c.BucketID); err != nil {
 		return nil, err
 	}
 	out := &outcome{Fates: make([]byte, len(c.Keys))}
@@ -195,7 +225,7 @@ func (m *machine) deleteRecords(b *pebble.Batch, c *DeleteRecords) (*outcome, er
 			out.Fates[i] = fateLeft
 			continue
 		}
-		old, err := findRecord(b, bucket.ID, key)
+		old, err := findRecord(b, c.BucketID, key)
 		if err != nil {
 			return nil, err
 		}
@@ -218,7 +248,11 @@ func (m *machine) deleteRecords(b *pebble.Batch, c *DeleteRecords) (*outcome, er
 }
 
 func (m *machine) joinNode(b *pebble.Batch, c *JoinNode) (*outcome, error) {
-	n := Node{Name: c.Node, URL: c.URL, Drives: slices.Sorted(slices.Values(c.Drives))}
+	n := Node{Name: c.Node}
+	if known := m.topology.Node(c.Node); known != nil {
+		n = *known
+	}
+	n.URL, n.Drives = c.URL, slices.Sorted(slices.Values(c.Drives))
 	joined := false
 	for i := range m.topology.Nodes {
 		known := &m.topology.Nodes[i]
@@ -238,11 +272,7 @@ func (m *machine) joinNode(b *pebble.Batch, c *JoinNode) (*outcome, error) {
 	if !joined && len(m.topology.Nodes) >= maxNodes {
 		return nil, fault.New(fault.QuotaExceeded, "node "+n.Name, "the mesh has %d nodes already", maxNodes)
 	}
-	m.identity.Epoch++
-	if err := errors.Join(put(b, nodeKey(n.Name), &n), put(b, identityKey(), &m.identity)); err != nil {
-		return nil, err
-	}
-	return &outcome{}, m.loadTopology(b)
+	return m.setNode(b, &n)
 }
 
 func (m *machine) reclaim(b *pebble.Batch, c *Reclaim) (*outcome, error) {

@@ -31,18 +31,33 @@ type Command struct {
 	// last ten minutes of log time is answered as it was then, and not applied
 	// again. The zero id is replaced by a random one in Propose.
 	RequestID [16]byte `msg:"r"`
+	// Slots is the epoch of the slot table that led the command to its group,
+	// which refuses another than its own. Propose fills it in.
+	Slots uint64 `msg:"sl,omitempty"`
 
-	Init          *Init          `msg:"init,omitempty"`
-	CreateBucket  *CreateBucket  `msg:"cb,omitempty"`
-	DeleteBucket  *DeleteBucket  `msg:"db,omitempty"`
+	// Of the system group.
+	Init         *Init         `msg:"init,omitempty"`
+	CreateBucket *CreateBucket `msg:"cb,omitempty"`
+	RemoveBucket *RemoveBucket `msg:"rb,omitempty"`
+	JoinNode     *JoinNode     `msg:"jn,omitempty"`
+	AdmitNode    *AdmitNode    `msg:"an,omitempty"`
+	BindNode     *BindNode     `msg:"bn,omitempty"`
+	MarkNode     *MarkNode     `msg:"mn,omitempty"`
+	ForgetNode   *ForgetNode   `msg:"fn,omitempty"`
+
+	// Of a data group.
 	PutRecord     *PutRecord     `msg:"pr,omitempty"`
 	DeleteRecords *DeleteRecords `msg:"dr,omitempty"`
-	JoinNode      *JoinNode      `msg:"jn,omitempty"`
+	CloseBucket   *CloseBucket   `msg:"clb,omitempty"`
 	Reclaim       *Reclaim       `msg:"rc,omitempty"`
+
+	// DeleteBucket is of both: Propose makes a CloseBucket and a RemoveBucket
+	// of it, and it is never in a log.
+	DeleteBucket *DeleteBucket `msg:"-"`
 }
 
 // Init names the mesh. It is the first command of all and proposed by the
-// owner itself; a second one is a Conflict.
+// first leader itself; a second one is a Conflict.
 type Init struct {
 	Deployment string `msg:"d"` // UUID
 }
@@ -60,7 +75,22 @@ type CreateBucket struct {
 
 // DeleteBucket removes an empty bucket. BucketNotFound, BucketNotEmpty.
 type DeleteBucket struct {
-	Name string `msg:"n"`
+	Name string
+}
+
+// CloseBucket makes a data group refuse what belongs to a bucket, for good, if
+// the group has no record of it: BucketNotEmpty. For whoever puts and gets the
+// bucket is gone with that.
+type CloseBucket struct {
+	Name string   `msg:"n"`
+	ID   [16]byte `msg:"i"`
+}
+
+// RemoveBucket removes a bucket's row, after every data group has closed it.
+// One that isn't there, or has another id by now, is no error.
+type RemoveBucket struct {
+	Name string   `msg:"n"`
+	ID   [16]byte `msg:"i"`
 }
 
 // PutRecord makes an object visible: Result.Record. BucketNotFound unless the
@@ -68,7 +98,7 @@ type DeleteBucket struct {
 // put that is over an hour old and for a segment of another record.
 type PutRecord struct {
 	BucketName string   `msg:"b"`
-	BucketID   [16]byte `msg:"i"` // from BeginQuery
+	BucketID   [16]byte `msg:"i"` // from BeginQuery; without segments it may be left to Propose
 	Record     Record   `msg:"r"`
 
 	// IfMatch holds if the present record has one of these ETags, "*" being
@@ -84,7 +114,8 @@ type PutRecord struct {
 
 	// Birth is the log time that the put began with: Answer.LogTime of its
 	// BeginQuery. A put is refused an hour of log time after it, so that the
-	// collector may delete what no record refers to after two.
+	// collector may delete what no record refers to after two. A record
+	// without segments needs none.
 	Birth int64 `msg:"t"`
 }
 
@@ -92,19 +123,55 @@ type PutRecord struct {
 // order of Keys. A key that isn't there is no error. BucketNotFound;
 // PreconditionFailed, which a condition on a missing record is too.
 type DeleteRecords struct {
-	Bucket string   `msg:"b"`
-	Keys   []string `msg:"k"` // at most MaxDeleteKeys, none twice
+	Bucket   string   `msg:"b"`
+	BucketID [16]byte `msg:"i"` // may be left to Propose
+	Keys     []string `msg:"k"` // at most MaxDeleteKeys, none twice
 	// The conditions are PutRecord's, and allowed with a single key only.
 	IfMatch           []string `msg:"im,omitempty"`
 	IfUnmodifiedSince int64    `msg:"us,omitempty"`
 }
 
-// JoinNode makes a node and its drives known: Result.Epoch. Joining again
+// JoinNode makes a node's address and drives known: Result.Epoch. Joining again
 // with the same facts changes nothing, the epoch included.
 type JoinNode struct {
 	Node   string   `msg:"n"`
 	URL    string   `msg:"u"` // base URL of its peer listener
 	Drives []string `msg:"d"` // drive ids; the order has no meaning
+}
+
+// AdmitNode lets a node in that has no part in the mesh yet: it may come under
+// that name. AlreadyExists.
+type AdmitNode struct {
+	Node string `msg:"n"`
+	URL  string `msg:"u"`
+}
+
+// BindNode binds a node's name to its raft id, the first time it comes.
+// Conflict where the name is bound to another; ObjectNotFound's like, NotFound,
+// where nobody has admitted it.
+type BindNode struct {
+	Node   string `msg:"n"`
+	URL    string `msg:"u"`
+	RaftID uint64 `msg:"i"`
+}
+
+// MarkNode changes what is to become of a node. NotFound.
+type MarkNode struct {
+	Node string `msg:"n"`
+	// Drain keeps leadership and new payload away, Undo ends that. Leave has it
+	// removed from all groups and then forgotten. Replace frees its name: it
+	// may come once more, blank and with a new raft id, in the place of the
+	// old one. Exactly one is set.
+	Drain   bool `msg:"d,omitempty"`
+	Undo    bool `msg:"u,omitempty"`
+	Leave   bool `msg:"l,omitempty"`
+	Replace bool `msg:"r,omitempty"`
+}
+
+// ForgetNode removes a leaving node's row, once it is in no group. One that
+// isn't there is no error.
+type ForgetNode struct {
+	Node string `msg:"n"`
 }
 
 // Reclaim says that these segments' files are gone. Unknown entries are

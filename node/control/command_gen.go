@@ -13,6 +13,145 @@ const (
 )
 
 // MarshalMsg implements msgp.Marshaler
+func (z AdmitNode) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 2
+	// string "n"
+	o = append(o, 0x82, 0xa1, 0x6e)
+	o = msgp.AppendString(o, z.Node)
+	// string "u"
+	o = append(o, 0xa1, 0x75)
+	o = msgp.AppendString(o, z.URL)
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *AdmitNode) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z5439c54climitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "n":
+			z.Node, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Node")
+				return
+			}
+		case "u":
+			z.URL, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "URL")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z AdmitNode) Msgsize() (s int) {
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Node) + 2 + msgp.StringPrefixSize + len(z.URL)
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z BindNode) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 3
+	// string "n"
+	o = append(o, 0x83, 0xa1, 0x6e)
+	o = msgp.AppendString(o, z.Node)
+	// string "u"
+	o = append(o, 0xa1, 0x75)
+	o = msgp.AppendString(o, z.URL)
+	// string "i"
+	o = append(o, 0xa1, 0x69)
+	o = msgp.AppendUint64(o, z.RaftID)
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *BindNode) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z5439c54climitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "n":
+			z.Node, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Node")
+				return
+			}
+		case "u":
+			z.URL, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "URL")
+				return
+			}
+		case "i":
+			z.RaftID, bts, err = msgp.ReadUint64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "RaftID")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z BindNode) Msgsize() (s int) {
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Node) + 2 + msgp.StringPrefixSize + len(z.URL) + 2 + msgp.Uint64Size
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
 func (z *Bucket) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// map header, size 3
@@ -87,39 +226,128 @@ func (z *Bucket) Msgsize() (s int) {
 }
 
 // MarshalMsg implements msgp.Marshaler
+func (z *CloseBucket) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 2
+	// string "n"
+	o = append(o, 0x82, 0xa1, 0x6e)
+	o = msgp.AppendString(o, z.Name)
+	// string "i"
+	o = append(o, 0xa1, 0x69)
+	o = msgp.AppendBytes(o, (z.ID)[:])
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *CloseBucket) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z5439c54climitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "n":
+			z.Name, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Name")
+				return
+			}
+		case "i":
+			bts, err = msgp.ReadExactBytes(bts, (z.ID)[:])
+			if err != nil {
+				err = msgp.WrapError(err, "ID")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *CloseBucket) Msgsize() (s int) {
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Name) + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize))
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
 func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(9)
-	var zb0001Mask uint16 /* 9 bits */
+	zb0001Len := uint32(15)
+	var zb0001Mask uint16 /* 15 bits */
 	_ = zb0001Mask
-	if z.Init == nil {
+	if z.Slots == 0 {
 		zb0001Len--
 		zb0001Mask |= 0x4
 	}
-	if z.CreateBucket == nil {
+	if z.Init == nil {
 		zb0001Len--
 		zb0001Mask |= 0x8
 	}
-	if z.DeleteBucket == nil {
+	if z.CreateBucket == nil {
 		zb0001Len--
 		zb0001Mask |= 0x10
 	}
-	if z.PutRecord == nil {
+	if z.RemoveBucket == nil {
 		zb0001Len--
 		zb0001Mask |= 0x20
 	}
-	if z.DeleteRecords == nil {
+	if z.JoinNode == nil {
 		zb0001Len--
 		zb0001Mask |= 0x40
 	}
-	if z.JoinNode == nil {
+	if z.AdmitNode == nil {
 		zb0001Len--
 		zb0001Mask |= 0x80
 	}
-	if z.Reclaim == nil {
+	if z.BindNode == nil {
 		zb0001Len--
 		zb0001Mask |= 0x100
+	}
+	if z.MarkNode == nil {
+		zb0001Len--
+		zb0001Mask |= 0x200
+	}
+	if z.ForgetNode == nil {
+		zb0001Len--
+		zb0001Mask |= 0x400
+	}
+	if z.PutRecord == nil {
+		zb0001Len--
+		zb0001Mask |= 0x800
+	}
+	if z.DeleteRecords == nil {
+		zb0001Len--
+		zb0001Mask |= 0x1000
+	}
+	if z.CloseBucket == nil {
+		zb0001Len--
+		zb0001Mask |= 0x2000
+	}
+	if z.Reclaim == nil {
+		zb0001Len--
+		zb0001Mask |= 0x4000
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -133,6 +361,11 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 		o = append(o, 0xa1, 0x72)
 		o = msgp.AppendBytes(o, (z.RequestID)[:])
 		if (zb0001Mask & 0x4) == 0 { // if not omitted
+			// string "sl"
+			o = append(o, 0xa2, 0x73, 0x6c)
+			o = msgp.AppendUint64(o, z.Slots)
+		}
+		if (zb0001Mask & 0x8) == 0 { // if not omitted
 			// string "init"
 			o = append(o, 0xa4, 0x69, 0x6e, 0x69, 0x74)
 			if z.Init == nil {
@@ -144,7 +377,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				o = msgp.AppendString(o, z.Init.Deployment)
 			}
 		}
-		if (zb0001Mask & 0x8) == 0 { // if not omitted
+		if (zb0001Mask & 0x10) == 0 { // if not omitted
 			// string "cb"
 			o = append(o, 0xa2, 0x63, 0x62)
 			if z.CreateBucket == nil {
@@ -159,45 +392,22 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				o = msgp.AppendBytes(o, (z.CreateBucket.ID)[:])
 			}
 		}
-		if (zb0001Mask & 0x10) == 0 { // if not omitted
-			// string "db"
-			o = append(o, 0xa2, 0x64, 0x62)
-			if z.DeleteBucket == nil {
-				o = msgp.AppendNil(o)
-			} else {
-				// map header, size 1
-				// string "n"
-				o = append(o, 0x81, 0xa1, 0x6e)
-				o = msgp.AppendString(o, z.DeleteBucket.Name)
-			}
-		}
 		if (zb0001Mask & 0x20) == 0 { // if not omitted
-			// string "pr"
-			o = append(o, 0xa2, 0x70, 0x72)
-			if z.PutRecord == nil {
+			// string "rb"
+			o = append(o, 0xa2, 0x72, 0x62)
+			if z.RemoveBucket == nil {
 				o = msgp.AppendNil(o)
 			} else {
-				o, err = z.PutRecord.MarshalMsg(o)
-				if err != nil {
-					err = msgp.WrapError(err, "PutRecord")
-					return
-				}
+				// map header, size 2
+				// string "n"
+				o = append(o, 0x82, 0xa1, 0x6e)
+				o = msgp.AppendString(o, z.RemoveBucket.Name)
+				// string "i"
+				o = append(o, 0xa1, 0x69)
+				o = msgp.AppendBytes(o, (z.RemoveBucket.ID)[:])
 			}
 		}
 		if (zb0001Mask & 0x40) == 0 { // if not omitted
-			// string "dr"
-			o = append(o, 0xa2, 0x64, 0x72)
-			if z.DeleteRecords == nil {
-				o = msgp.AppendNil(o)
-			} else {
-				o, err = z.DeleteRecords.MarshalMsg(o)
-				if err != nil {
-					err = msgp.WrapError(err, "DeleteRecords")
-					return
-				}
-			}
-		}
-		if (zb0001Mask & 0x80) == 0 { // if not omitted
 			// string "jn"
 			o = append(o, 0xa2, 0x6a, 0x6e)
 			if z.JoinNode == nil {
@@ -210,7 +420,106 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
+		if (zb0001Mask & 0x80) == 0 { // if not omitted
+			// string "an"
+			o = append(o, 0xa2, 0x61, 0x6e)
+			if z.AdmitNode == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				// map header, size 2
+				// string "n"
+				o = append(o, 0x82, 0xa1, 0x6e)
+				o = msgp.AppendString(o, z.AdmitNode.Node)
+				// string "u"
+				o = append(o, 0xa1, 0x75)
+				o = msgp.AppendString(o, z.AdmitNode.URL)
+			}
+		}
 		if (zb0001Mask & 0x100) == 0 { // if not omitted
+			// string "bn"
+			o = append(o, 0xa2, 0x62, 0x6e)
+			if z.BindNode == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				// map header, size 3
+				// string "n"
+				o = append(o, 0x83, 0xa1, 0x6e)
+				o = msgp.AppendString(o, z.BindNode.Node)
+				// string "u"
+				o = append(o, 0xa1, 0x75)
+				o = msgp.AppendString(o, z.BindNode.URL)
+				// string "i"
+				o = append(o, 0xa1, 0x69)
+				o = msgp.AppendUint64(o, z.BindNode.RaftID)
+			}
+		}
+		if (zb0001Mask & 0x200) == 0 { // if not omitted
+			// string "mn"
+			o = append(o, 0xa2, 0x6d, 0x6e)
+			if z.MarkNode == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.MarkNode.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "MarkNode")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x400) == 0 { // if not omitted
+			// string "fn"
+			o = append(o, 0xa2, 0x66, 0x6e)
+			if z.ForgetNode == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				// map header, size 1
+				// string "n"
+				o = append(o, 0x81, 0xa1, 0x6e)
+				o = msgp.AppendString(o, z.ForgetNode.Node)
+			}
+		}
+		if (zb0001Mask & 0x800) == 0 { // if not omitted
+			// string "pr"
+			o = append(o, 0xa2, 0x70, 0x72)
+			if z.PutRecord == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.PutRecord.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "PutRecord")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x1000) == 0 { // if not omitted
+			// string "dr"
+			o = append(o, 0xa2, 0x64, 0x72)
+			if z.DeleteRecords == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.DeleteRecords.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "DeleteRecords")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x2000) == 0 { // if not omitted
+			// string "clb"
+			o = append(o, 0xa3, 0x63, 0x6c, 0x62)
+			if z.CloseBucket == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				// map header, size 2
+				// string "n"
+				o = append(o, 0x82, 0xa1, 0x6e)
+				o = msgp.AppendString(o, z.CloseBucket.Name)
+				// string "i"
+				o = append(o, 0xa1, 0x69)
+				o = msgp.AppendBytes(o, (z.CloseBucket.ID)[:])
+			}
+		}
+		if (zb0001Mask & 0x4000) == 0 { // if not omitted
 			// string "rc"
 			o = append(o, 0xa2, 0x72, 0x63)
 			if z.Reclaim == nil {
@@ -220,10 +529,10 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				// string "e"
 				o = append(o, 0x81, 0xa1, 0x65)
 				o = msgp.AppendArrayHeader(o, uint32(len(z.Reclaim.Entries)))
-				for za0003 := range z.Reclaim.Entries {
-					o, err = z.Reclaim.Entries[za0003].MarshalMsg(o)
+				for za0005 := range z.Reclaim.Entries {
+					o, err = z.Reclaim.Entries[za0005].MarshalMsg(o)
 					if err != nil {
-						err = msgp.WrapError(err, "Reclaim", "Entries", za0003)
+						err = msgp.WrapError(err, "Reclaim", "Entries", za0005)
 						return
 					}
 				}
@@ -265,6 +574,12 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 			bts, err = msgp.ReadExactBytes(bts, (z.RequestID)[:])
 			if err != nil {
 				err = msgp.WrapError(err, "RequestID")
+				return
+			}
+		case "sl":
+			z.Slots, bts, err = msgp.ReadUint64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Slots")
 				return
 			}
 		case "init":
@@ -361,21 +676,21 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
-		case "db":
+		case "rb":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
 				if err != nil {
 					return
 				}
-				z.DeleteBucket = nil
+				z.RemoveBucket = nil
 			} else {
-				if z.DeleteBucket == nil {
-					z.DeleteBucket = new(DeleteBucket)
+				if z.RemoveBucket == nil {
+					z.RemoveBucket = new(RemoveBucket)
 				}
 				var zb0004 uint32
 				zb0004, bts, err = msgp.ReadMapHeaderBytes(bts)
 				if err != nil {
-					err = msgp.WrapError(err, "DeleteBucket")
+					err = msgp.WrapError(err, "RemoveBucket")
 					return
 				}
 				if zb0004 > z5439c54climitMaps {
@@ -386,20 +701,210 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					zb0004--
 					field, bts, err = msgp.ReadMapKeyZC(bts)
 					if err != nil {
-						err = msgp.WrapError(err, "DeleteBucket")
+						err = msgp.WrapError(err, "RemoveBucket")
 						return
 					}
 					switch msgp.UnsafeString(field) {
 					case "n":
-						z.DeleteBucket.Name, bts, err = msgp.ReadStringBytes(bts)
+						z.RemoveBucket.Name, bts, err = msgp.ReadStringBytes(bts)
 						if err != nil {
-							err = msgp.WrapError(err, "DeleteBucket", "Name")
+							err = msgp.WrapError(err, "RemoveBucket", "Name")
+							return
+						}
+					case "i":
+						bts, err = msgp.ReadExactBytes(bts, (z.RemoveBucket.ID)[:])
+						if err != nil {
+							err = msgp.WrapError(err, "RemoveBucket", "ID")
 							return
 						}
 					default:
 						bts, err = msgp.Skip(bts)
 						if err != nil {
-							err = msgp.WrapError(err, "DeleteBucket")
+							err = msgp.WrapError(err, "RemoveBucket")
+							return
+						}
+					}
+				}
+			}
+		case "jn":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.JoinNode = nil
+			} else {
+				if z.JoinNode == nil {
+					z.JoinNode = new(JoinNode)
+				}
+				bts, err = z.JoinNode.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "JoinNode")
+					return
+				}
+			}
+		case "an":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.AdmitNode = nil
+			} else {
+				if z.AdmitNode == nil {
+					z.AdmitNode = new(AdmitNode)
+				}
+				var zb0005 uint32
+				zb0005, bts, err = msgp.ReadMapHeaderBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "AdmitNode")
+					return
+				}
+				if zb0005 > z5439c54climitMaps {
+					err = msgp.ErrLimitExceeded
+					return
+				}
+				for zb0005 > 0 {
+					zb0005--
+					field, bts, err = msgp.ReadMapKeyZC(bts)
+					if err != nil {
+						err = msgp.WrapError(err, "AdmitNode")
+						return
+					}
+					switch msgp.UnsafeString(field) {
+					case "n":
+						z.AdmitNode.Node, bts, err = msgp.ReadStringBytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "AdmitNode", "Node")
+							return
+						}
+					case "u":
+						z.AdmitNode.URL, bts, err = msgp.ReadStringBytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "AdmitNode", "URL")
+							return
+						}
+					default:
+						bts, err = msgp.Skip(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "AdmitNode")
+							return
+						}
+					}
+				}
+			}
+		case "bn":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.BindNode = nil
+			} else {
+				if z.BindNode == nil {
+					z.BindNode = new(BindNode)
+				}
+				var zb0006 uint32
+				zb0006, bts, err = msgp.ReadMapHeaderBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "BindNode")
+					return
+				}
+				if zb0006 > z5439c54climitMaps {
+					err = msgp.ErrLimitExceeded
+					return
+				}
+				for zb0006 > 0 {
+					zb0006--
+					field, bts, err = msgp.ReadMapKeyZC(bts)
+					if err != nil {
+						err = msgp.WrapError(err, "BindNode")
+						return
+					}
+					switch msgp.UnsafeString(field) {
+					case "n":
+						z.BindNode.Node, bts, err = msgp.ReadStringBytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "BindNode", "Node")
+							return
+						}
+					case "u":
+						z.BindNode.URL, bts, err = msgp.ReadStringBytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "BindNode", "URL")
+							return
+						}
+					case "i":
+						z.BindNode.RaftID, bts, err = msgp.ReadUint64Bytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "BindNode", "RaftID")
+							return
+						}
+					default:
+						bts, err = msgp.Skip(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "BindNode")
+							return
+						}
+					}
+				}
+			}
+		case "mn":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.MarkNode = nil
+			} else {
+				if z.MarkNode == nil {
+					z.MarkNode = new(MarkNode)
+				}
+				bts, err = z.MarkNode.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "MarkNode")
+					return
+				}
+			}
+		case "fn":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.ForgetNode = nil
+			} else {
+				if z.ForgetNode == nil {
+					z.ForgetNode = new(ForgetNode)
+				}
+				var zb0007 uint32
+				zb0007, bts, err = msgp.ReadMapHeaderBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "ForgetNode")
+					return
+				}
+				if zb0007 > z5439c54climitMaps {
+					err = msgp.ErrLimitExceeded
+					return
+				}
+				for zb0007 > 0 {
+					zb0007--
+					field, bts, err = msgp.ReadMapKeyZC(bts)
+					if err != nil {
+						err = msgp.WrapError(err, "ForgetNode")
+						return
+					}
+					switch msgp.UnsafeString(field) {
+					case "n":
+						z.ForgetNode.Node, bts, err = msgp.ReadStringBytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "ForgetNode", "Node")
+							return
+						}
+					default:
+						bts, err = msgp.Skip(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "ForgetNode")
 							return
 						}
 					}
@@ -439,21 +944,54 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
-		case "jn":
+		case "clb":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
 				if err != nil {
 					return
 				}
-				z.JoinNode = nil
+				z.CloseBucket = nil
 			} else {
-				if z.JoinNode == nil {
-					z.JoinNode = new(JoinNode)
+				if z.CloseBucket == nil {
+					z.CloseBucket = new(CloseBucket)
 				}
-				bts, err = z.JoinNode.UnmarshalMsg(bts)
+				var zb0008 uint32
+				zb0008, bts, err = msgp.ReadMapHeaderBytes(bts)
 				if err != nil {
-					err = msgp.WrapError(err, "JoinNode")
+					err = msgp.WrapError(err, "CloseBucket")
 					return
+				}
+				if zb0008 > z5439c54climitMaps {
+					err = msgp.ErrLimitExceeded
+					return
+				}
+				for zb0008 > 0 {
+					zb0008--
+					field, bts, err = msgp.ReadMapKeyZC(bts)
+					if err != nil {
+						err = msgp.WrapError(err, "CloseBucket")
+						return
+					}
+					switch msgp.UnsafeString(field) {
+					case "n":
+						z.CloseBucket.Name, bts, err = msgp.ReadStringBytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "CloseBucket", "Name")
+							return
+						}
+					case "i":
+						bts, err = msgp.ReadExactBytes(bts, (z.CloseBucket.ID)[:])
+						if err != nil {
+							err = msgp.WrapError(err, "CloseBucket", "ID")
+							return
+						}
+					default:
+						bts, err = msgp.Skip(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "CloseBucket")
+							return
+						}
+					}
 				}
 			}
 		case "rc":
@@ -467,18 +1005,18 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				if z.Reclaim == nil {
 					z.Reclaim = new(Reclaim)
 				}
-				var zb0005 uint32
-				zb0005, bts, err = msgp.ReadMapHeaderBytes(bts)
+				var zb0009 uint32
+				zb0009, bts, err = msgp.ReadMapHeaderBytes(bts)
 				if err != nil {
 					err = msgp.WrapError(err, "Reclaim")
 					return
 				}
-				if zb0005 > z5439c54climitMaps {
+				if zb0009 > z5439c54climitMaps {
 					err = msgp.ErrLimitExceeded
 					return
 				}
-				for zb0005 > 0 {
-					zb0005--
+				for zb0009 > 0 {
+					zb0009--
 					field, bts, err = msgp.ReadMapKeyZC(bts)
 					if err != nil {
 						err = msgp.WrapError(err, "Reclaim")
@@ -486,25 +1024,25 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 					switch msgp.UnsafeString(field) {
 					case "e":
-						var zb0006 uint32
-						zb0006, bts, err = msgp.ReadArrayHeaderBytes(bts)
+						var zb0010 uint32
+						zb0010, bts, err = msgp.ReadArrayHeaderBytes(bts)
 						if err != nil {
 							err = msgp.WrapError(err, "Reclaim", "Entries")
 							return
 						}
-						if zb0006 > z5439c54climitArrays {
+						if zb0010 > z5439c54climitArrays {
 							err = msgp.ErrLimitExceeded
 							return
 						}
-						if cap(z.Reclaim.Entries) >= int(zb0006) {
-							z.Reclaim.Entries = (z.Reclaim.Entries)[:zb0006]
+						if cap(z.Reclaim.Entries) >= int(zb0010) {
+							z.Reclaim.Entries = (z.Reclaim.Entries)[:zb0010]
 						} else {
-							z.Reclaim.Entries = make([]Garbage, zb0006)
+							z.Reclaim.Entries = make([]Garbage, zb0010)
 						}
-						for za0003 := range z.Reclaim.Entries {
-							bts, err = z.Reclaim.Entries[za0003].UnmarshalMsg(bts)
+						for za0005 := range z.Reclaim.Entries {
+							bts, err = z.Reclaim.Entries[za0005].UnmarshalMsg(bts)
 							if err != nil {
-								err = msgp.WrapError(err, "Reclaim", "Entries", za0003)
+								err = msgp.WrapError(err, "Reclaim", "Entries", za0005)
 								return
 							}
 						}
@@ -531,7 +1069,7 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *Command) Msgsize() (s int) {
-	s = 1 + 2 + msgp.Uint8Size + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 5
+	s = 1 + 2 + msgp.Uint8Size + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 3 + msgp.Uint64Size + 5
 	if z.Init == nil {
 		s += msgp.NilSize
 	} else {
@@ -544,10 +1082,40 @@ func (z *Command) Msgsize() (s int) {
 		s += 1 + 2 + msgp.StringPrefixSize + len(z.CreateBucket.Name) + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize))
 	}
 	s += 3
-	if z.DeleteBucket == nil {
+	if z.RemoveBucket == nil {
 		s += msgp.NilSize
 	} else {
-		s += 1 + 2 + msgp.StringPrefixSize + len(z.DeleteBucket.Name)
+		s += 1 + 2 + msgp.StringPrefixSize + len(z.RemoveBucket.Name) + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize))
+	}
+	s += 3
+	if z.JoinNode == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.JoinNode.Msgsize()
+	}
+	s += 3
+	if z.AdmitNode == nil {
+		s += msgp.NilSize
+	} else {
+		s += 1 + 2 + msgp.StringPrefixSize + len(z.AdmitNode.Node) + 2 + msgp.StringPrefixSize + len(z.AdmitNode.URL)
+	}
+	s += 3
+	if z.BindNode == nil {
+		s += msgp.NilSize
+	} else {
+		s += 1 + 2 + msgp.StringPrefixSize + len(z.BindNode.Node) + 2 + msgp.StringPrefixSize + len(z.BindNode.URL) + 2 + msgp.Uint64Size
+	}
+	s += 3
+	if z.MarkNode == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.MarkNode.Msgsize()
+	}
+	s += 3
+	if z.ForgetNode == nil {
+		s += msgp.NilSize
+	} else {
+		s += 1 + 2 + msgp.StringPrefixSize + len(z.ForgetNode.Node)
 	}
 	s += 3
 	if z.PutRecord == nil {
@@ -561,19 +1129,19 @@ func (z *Command) Msgsize() (s int) {
 	} else {
 		s += z.DeleteRecords.Msgsize()
 	}
-	s += 3
-	if z.JoinNode == nil {
+	s += 4
+	if z.CloseBucket == nil {
 		s += msgp.NilSize
 	} else {
-		s += z.JoinNode.Msgsize()
+		s += 1 + 2 + msgp.StringPrefixSize + len(z.CloseBucket.Name) + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize))
 	}
 	s += 3
 	if z.Reclaim == nil {
 		s += msgp.NilSize
 	} else {
 		s += 1 + 2 + msgp.ArrayHeaderSize
-		for za0003 := range z.Reclaim.Entries {
-			s += z.Reclaim.Entries[za0003].Msgsize()
+		for za0005 := range z.Reclaim.Entries {
+			s += z.Reclaim.Entries[za0005].Msgsize()
 		}
 	}
 	return
@@ -648,8 +1216,8 @@ func (z *CreateBucket) Msgsize() (s int) {
 func (z DeleteBucket) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// map header, size 1
-	// string "n"
-	o = append(o, 0x81, 0xa1, 0x6e)
+	// string "Name"
+	o = append(o, 0x81, 0xa4, 0x4e, 0x61, 0x6d, 0x65)
 	o = msgp.AppendString(o, z.Name)
 	return
 }
@@ -676,7 +1244,7 @@ func (z *DeleteBucket) UnmarshalMsg(bts []byte) (o []byte, err error) {
 			return
 		}
 		switch msgp.UnsafeString(field) {
-		case "n":
+		case "Name":
 			z.Name, bts, err = msgp.ReadStringBytes(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Name")
@@ -696,7 +1264,7 @@ func (z *DeleteBucket) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z DeleteBucket) Msgsize() (s int) {
-	s = 1 + 2 + msgp.StringPrefixSize + len(z.Name)
+	s = 1 + 5 + msgp.StringPrefixSize + len(z.Name)
 	return
 }
 
@@ -704,16 +1272,16 @@ func (z DeleteBucket) Msgsize() (s int) {
 func (z *DeleteRecords) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(4)
-	var zb0001Mask uint8 /* 4 bits */
+	zb0001Len := uint32(5)
+	var zb0001Mask uint8 /* 5 bits */
 	_ = zb0001Mask
 	if z.IfMatch == nil {
 		zb0001Len--
-		zb0001Mask |= 0x4
+		zb0001Mask |= 0x8
 	}
 	if z.IfUnmodifiedSince == 0 {
 		zb0001Len--
-		zb0001Mask |= 0x8
+		zb0001Mask |= 0x10
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -723,21 +1291,24 @@ func (z *DeleteRecords) MarshalMsg(b []byte) (o []byte, err error) {
 		// string "b"
 		o = append(o, 0xa1, 0x62)
 		o = msgp.AppendString(o, z.Bucket)
+		// string "i"
+		o = append(o, 0xa1, 0x69)
+		o = msgp.AppendBytes(o, (z.BucketID)[:])
 		// string "k"
 		o = append(o, 0xa1, 0x6b)
 		o = msgp.AppendArrayHeader(o, uint32(len(z.Keys)))
-		for za0001 := range z.Keys {
-			o = msgp.AppendString(o, z.Keys[za0001])
+		for za0002 := range z.Keys {
+			o = msgp.AppendString(o, z.Keys[za0002])
 		}
-		if (zb0001Mask & 0x4) == 0 { // if not omitted
+		if (zb0001Mask & 0x8) == 0 { // if not omitted
 			// string "im"
 			o = append(o, 0xa2, 0x69, 0x6d)
 			o = msgp.AppendArrayHeader(o, uint32(len(z.IfMatch)))
-			for za0002 := range z.IfMatch {
-				o = msgp.AppendString(o, z.IfMatch[za0002])
+			for za0003 := range z.IfMatch {
+				o = msgp.AppendString(o, z.IfMatch[za0003])
 			}
 		}
-		if (zb0001Mask & 0x8) == 0 { // if not omitted
+		if (zb0001Mask & 0x10) == 0 { // if not omitted
 			// string "us"
 			o = append(o, 0xa2, 0x75, 0x73)
 			o = msgp.AppendInt64(o, z.IfUnmodifiedSince)
@@ -774,6 +1345,12 @@ func (z *DeleteRecords) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Bucket")
 				return
 			}
+		case "i":
+			bts, err = msgp.ReadExactBytes(bts, (z.BucketID)[:])
+			if err != nil {
+				err = msgp.WrapError(err, "BucketID")
+				return
+			}
 		case "k":
 			var zb0002 uint32
 			zb0002, bts, err = msgp.ReadArrayHeaderBytes(bts)
@@ -790,10 +1367,10 @@ func (z *DeleteRecords) UnmarshalMsg(bts []byte) (o []byte, err error) {
 			} else {
 				z.Keys = make([]string, zb0002)
 			}
-			for za0001 := range z.Keys {
-				z.Keys[za0001], bts, err = msgp.ReadStringBytes(bts)
+			for za0002 := range z.Keys {
+				z.Keys[za0002], bts, err = msgp.ReadStringBytes(bts)
 				if err != nil {
-					err = msgp.WrapError(err, "Keys", za0001)
+					err = msgp.WrapError(err, "Keys", za0002)
 					return
 				}
 			}
@@ -813,10 +1390,10 @@ func (z *DeleteRecords) UnmarshalMsg(bts []byte) (o []byte, err error) {
 			} else {
 				z.IfMatch = make([]string, zb0003)
 			}
-			for za0002 := range z.IfMatch {
-				z.IfMatch[za0002], bts, err = msgp.ReadStringBytes(bts)
+			for za0003 := range z.IfMatch {
+				z.IfMatch[za0003], bts, err = msgp.ReadStringBytes(bts)
 				if err != nil {
-					err = msgp.WrapError(err, "IfMatch", za0002)
+					err = msgp.WrapError(err, "IfMatch", za0003)
 					return
 				}
 			}
@@ -840,15 +1417,71 @@ func (z *DeleteRecords) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *DeleteRecords) Msgsize() (s int) {
-	s = 1 + 2 + msgp.StringPrefixSize + len(z.Bucket) + 2 + msgp.ArrayHeaderSize
-	for za0001 := range z.Keys {
-		s += msgp.StringPrefixSize + len(z.Keys[za0001])
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Bucket) + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 2 + msgp.ArrayHeaderSize
+	for za0002 := range z.Keys {
+		s += msgp.StringPrefixSize + len(z.Keys[za0002])
 	}
 	s += 3 + msgp.ArrayHeaderSize
-	for za0002 := range z.IfMatch {
-		s += msgp.StringPrefixSize + len(z.IfMatch[za0002])
+	for za0003 := range z.IfMatch {
+		s += msgp.StringPrefixSize + len(z.IfMatch[za0003])
 	}
 	s += 3 + msgp.Int64Size
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z ForgetNode) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 1
+	// string "n"
+	o = append(o, 0x81, 0xa1, 0x6e)
+	o = msgp.AppendString(o, z.Node)
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *ForgetNode) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z5439c54climitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "n":
+			z.Node, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Node")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z ForgetNode) Msgsize() (s int) {
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Node)
 	return
 }
 
@@ -1085,6 +1718,131 @@ func (z *JoinNode) Msgsize() (s int) {
 	for za0001 := range z.Drives {
 		s += msgp.StringPrefixSize + len(z.Drives[za0001])
 	}
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *MarkNode) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// check for omitted fields
+	zb0001Len := uint32(5)
+	var zb0001Mask uint8 /* 5 bits */
+	_ = zb0001Mask
+	if z.Drain == false {
+		zb0001Len--
+		zb0001Mask |= 0x2
+	}
+	if z.Undo == false {
+		zb0001Len--
+		zb0001Mask |= 0x4
+	}
+	if z.Leave == false {
+		zb0001Len--
+		zb0001Mask |= 0x8
+	}
+	if z.Replace == false {
+		zb0001Len--
+		zb0001Mask |= 0x10
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "n"
+		o = append(o, 0xa1, 0x6e)
+		o = msgp.AppendString(o, z.Node)
+		if (zb0001Mask & 0x2) == 0 { // if not omitted
+			// string "d"
+			o = append(o, 0xa1, 0x64)
+			o = msgp.AppendBool(o, z.Drain)
+		}
+		if (zb0001Mask & 0x4) == 0 { // if not omitted
+			// string "u"
+			o = append(o, 0xa1, 0x75)
+			o = msgp.AppendBool(o, z.Undo)
+		}
+		if (zb0001Mask & 0x8) == 0 { // if not omitted
+			// string "l"
+			o = append(o, 0xa1, 0x6c)
+			o = msgp.AppendBool(o, z.Leave)
+		}
+		if (zb0001Mask & 0x10) == 0 { // if not omitted
+			// string "r"
+			o = append(o, 0xa1, 0x72)
+			o = msgp.AppendBool(o, z.Replace)
+		}
+	}
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *MarkNode) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z5439c54climitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "n":
+			z.Node, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Node")
+				return
+			}
+		case "d":
+			z.Drain, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Drain")
+				return
+			}
+		case "u":
+			z.Undo, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Undo")
+				return
+			}
+		case "l":
+			z.Leave, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Leave")
+				return
+			}
+		case "r":
+			z.Replace, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Replace")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *MarkNode) Msgsize() (s int) {
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Node) + 2 + msgp.BoolSize + 2 + msgp.BoolSize + 2 + msgp.BoolSize + 2 + msgp.BoolSize
 	return
 }
 
@@ -1357,6 +2115,71 @@ func (z *Reclaim) Msgsize() (s int) {
 	for za0001 := range z.Entries {
 		s += z.Entries[za0001].Msgsize()
 	}
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *RemoveBucket) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 2
+	// string "n"
+	o = append(o, 0x82, 0xa1, 0x6e)
+	o = msgp.AppendString(o, z.Name)
+	// string "i"
+	o = append(o, 0xa1, 0x69)
+	o = msgp.AppendBytes(o, (z.ID)[:])
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *RemoveBucket) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z5439c54climitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "n":
+			z.Name, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Name")
+				return
+			}
+		case "i":
+			bts, err = msgp.ReadExactBytes(bts, (z.ID)[:])
+			if err != nil {
+				err = msgp.WrapError(err, "ID")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *RemoveBucket) Msgsize() (s int) {
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Name) + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize))
 	return
 }
 

@@ -3,40 +3,44 @@ package control
 import (
 	"context"
 	"crypto/rand"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/gridloom/gridloom/grid"
+	"github.com/gridloom/gridloom/node/control/disk"
+	"github.com/gridloom/gridloom/node/control/replica"
 	"github.com/gridloom/gridloom/node/fault"
 )
 
 // Index is the replicated state behind two calls. All methods may be called
 // from many goroutines at once. Errors are *fault.Error or the context's.
 type Index interface {
-	// Propose commits a command and returns its result once that is durable.
-	// When ctx ends before the command was taken from the queue, nothing
-	// happens; after that it completes, whether or not anybody waits for it.
+	// Propose commits a command and returns its result once a majority has it
+	// on disk and it is applied. Where ctx ends before that, it may or may not
+	// happen.
 	Propose(ctx context.Context, cmd *Command) (*Result, error)
 	// Read answers a query from a state that shows every command that was
-	// acknowledged before the call.
+	// acknowledged before the call, or, with Query.MaxAge, that long before.
 	Read(ctx context.Context, q *Query) (*Answer, error)
 }
 
 // Options configures Open.
 type Options struct {
-	Dir   string   // the node's data directory, which exists; the index is below it in state/
-	Self  string   // this node's name
-	Peers []string // names of all nodes; Self may be left out
-	Owner string   // the node that holds the index; "" is the first of the sorted names
+	Dir   string            // the node's data directory, which exists
+	Self  string            // this node's name
+	Peers map[string]string // names of the founding nodes, this one among them, and the base URLs of their peer listeners; nil: it is alone
 
-	// Grid serves the other nodes' calls, and Conn gives the connection with
-	// a node by its name, never nil. A node alone needs neither.
+	// Grid serves the other nodes' calls. A node alone needs none.
 	Grid *grid.Manager
-	Conn func(node string) *grid.Connection
+	// Fetch reads size bytes from offset on of a file of another node's
+	// snapshot; that answers with the file that its SnapshotFile names. A node alone needs none.
+	Fetch func(ctx context.Context, node, path string, offset, size int64, to io.Writer) error
 
 	Logger *slog.Logger     // nil is silent
 	Clock  func() time.Time // stamps commands; nil is time.Now
@@ -48,33 +52,48 @@ type Options struct {
 // Hooks is how the index reports. Every function may be nil, must be quick
 // and must not block.
 type Hooks struct {
-	// Committed reports a batch on the owner: how many commands shared its
-	// sync, how large it was and how long it took from the first's start.
-	Committed func(commands, bytes int, took time.Duration)
+	// Topology is told every change of the nodes.
+	Topology func(*Topology)
+	// Committed reports a batch that was applied to a group: how many entries
+	// it had and how long it took.
+	Committed func(group string, entries int, took time.Duration)
 }
 
-// Control is a node's way to the index. See the package's doc.
+// Control is a node's part of the index. See the package's doc.
 type Control struct {
 	self  string
-	owner string // name of the node that holds the index
+	peers map[string]string
 	dir   string
 	fs    vfs.FS
 	log   *slog.Logger
 	grid  *grid.Manager
+	clock func() time.Time
+	hooks Hooks
+	fetch func(ctx context.Context, node, path string, offset, size int64, to io.Writer) error
 
-	local  *owner           // on the owner; nil elsewhere
-	remote *grid.Connection // with the owner; nil on the owner
+	raftID uint64
+	logs   *disk.Store
+	engine atomic.Pointer[replica.Engine] // nil while the node has no part in a mesh
+	system *state
+	data   *state
+	memory *semaphore.Weighted // bytes of the commands between propose and their answer
 
 	deployment atomic.Pointer[string]
-	confirmed  atomic.Bool // the owner has the same id, or is this node
+	confirmed  atomic.Bool // the system group has the same id in this run
 	topology   atomic.Pointer[Topology]
+	links      links
+	meetings   meetings
+	freshness  [2]freshness // by group
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
-	joined  sync.WaitGroup // follow
-	refresh chan struct{}  // has room for one: follow should ask the owner now
-	waiting atomic.Bool    // somebody has said in the log that the owner is waited for
-	never   chan struct{}  // Done, where there is no store that can fail
+	joined  sync.WaitGroup
+	waiting atomic.Bool   // somebody has said in the log that the index is waited for
+	poked   chan struct{} // has room for one: tend should look now
+	stirred chan struct{} // has room for one: steward should look now
+	failed  chan struct{} // closed when the node can't go on
+	failure error         // written before failed is closed
+	once    sync.Once
 
 	// mu guards what follows.
 	mu      sync.Mutex
@@ -82,13 +101,12 @@ type Control struct {
 	calls   sync.WaitGroup // Add under mu, and not once closed is set
 	unready error          // why the index can't be used from here; nil: it can
 	changed chan struct{}  // closed and replaced when unready changes
+	leading chan struct{}  // closed and replaced when a leader changes
+	hint    string         // who leads the data group, as another node has said; "" unknown
 }
 
 // Propose implements Index.
 func (c *Control) Propose(ctx context.Context, cmd *Command) (*Result, error) {
-	if cmd.Init != nil {
-		return nil, fault.New(fault.InvalidArgument, "command", "is an Init, which is the owner's own")
-	}
 	full := complete(cmd)
 	if err := full.validate(); err != nil {
 		return nil, err
@@ -97,6 +115,32 @@ func (c *Control) Propose(ctx context.Context, cmd *Command) (*Result, error) {
 		return nil, err
 	}
 	defer c.leave()
+	switch {
+	case full.Init != nil:
+		return nil, fault.New(fault.InvalidArgument, "command", "is an Init, which is the leader's own")
+	case full.CreateBucket != nil:
+		return c.createBucket(ctx, full)
+	case full.DeleteBucket != nil:
+		return c.deleteBucket(ctx, full.DeleteBucket.Name)
+	case full.PutRecord != nil && full.PutRecord.BucketID == [16]byte{}:
+		return c.inBucket(ctx, full, full.PutRecord.BucketName, func(id [16]byte) *Command {
+			put := *full.PutRecord
+			put.BucketID = id
+			return &Command{Version: full.Version, RequestID: full.RequestID, PutRecord: &put}
+		})
+	case full.DeleteRecords != nil && full.DeleteRecords.BucketID == [16]byte{}:
+		return c.inBucket(ctx, full, full.DeleteRecords.Bucket, func(id [16]byte) *Command {
+			del := *full.DeleteRecords
+			del.BucketID = id
+			return &Command{Version: full.Version, RequestID: full.RequestID, DeleteRecords: &del}
+		})
+	}
+	return c.commit(ctx, full)
+}
+
+// commit brings a command that is complete and valid to its group, and makes
+// the Result of its outcome.
+func (c *Control) commit(ctx context.Context, full *Command) (*Result, error) {
 	out, err := c.submit(ctx, full)
 	if err != nil {
 		return nil, err
@@ -104,7 +148,7 @@ func (c *Control) Propose(ctx context.Context, cmd *Command) (*Result, error) {
 	res, left, err := out.result(full)
 	// A DeleteRecords that would grow too large for one entry leaves keys.
 	for err == nil && len(left) > 0 {
-		rest := complete(&Command{DeleteRecords: &DeleteRecords{Bucket: full.DeleteRecords.Bucket, Keys: left}})
+		rest := complete(&Command{DeleteRecords: &DeleteRecords{Bucket: full.DeleteRecords.Bucket, BucketID: full.DeleteRecords.BucketID, Keys: left}})
 		if out, err = c.submit(ctx, rest); err != nil {
 			break
 		}
@@ -118,7 +162,6 @@ func (c *Control) Propose(ctx context.Context, cmd *Command) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.notice(res.Epoch)
 	return res, nil
 }
 
@@ -142,36 +185,12 @@ func randomID() (id [16]byte) {
 	return id
 }
 
-// submit brings a complete command to the owner.
-func (c *Control) submit(ctx context.Context, cmd *Command) (*outcome, error) {
-	if c.local != nil {
-		return c.local.propose(ctx, cmd)
+// state gives a group's.
+func (c *Control) state(g replica.GroupID) *state {
+	if g == systemGroup {
+		return c.system
 	}
-	return ask(ctx, c, proposeCall.Call, cmd)
-}
-
-// Read implements Index.
-func (c *Control) Read(ctx context.Context, q *Query) (*Answer, error) {
-	full := *q
-	if full.Version == 0 {
-		full.Version = QueryVersion
-	}
-	if err := full.validate(); err != nil {
-		return nil, err
-	}
-	if err := c.enter(); err != nil {
-		return nil, err
-	}
-	defer c.leave()
-	if c.local != nil {
-		return c.local.read(ctx, &full)
-	}
-	a, err := ask(ctx, c, readCall.Call, &full)
-	if err != nil {
-		return nil, err
-	}
-	c.notice(a.Epoch)
-	return a, nil
+	return c.data
 }
 
 // Deployment is the id of the mesh, "" until it is agreed. It never changes
@@ -183,10 +202,9 @@ func (c *Control) Deployment() string {
 	return ""
 }
 
-// Realm is the mesh's id once the owner has confirmed it to this run of the
-// node, and "" before: for the grid's handshake. A node that comes with the id
-// of another mesh can so still ask, and say what is wrong; until then it asks
-// nothing else.
+// Realm is the mesh's id once the system group has confirmed it to this run of
+// the node, and "" before: for the grid's handshake. A node that comes with the
+// id of another mesh can so still be told what is wrong.
 func (c *Control) Realm() string {
 	if c.confirmed.Load() {
 		return c.Deployment()
@@ -194,45 +212,24 @@ func (c *Control) Realm() string {
 	return ""
 }
 
-// Topology is the newest view of the nodes that this node knows. It is never
+// Topology is the newest view of the nodes that this node has. It is never
 // nil, has epoch 0 until one is known, and is immutable.
 func (c *Control) Topology() *Topology { return c.topology.Load() }
 
-// notice asks for a new view of the topology where an answer speaks of one.
-func (c *Control) notice(epoch uint64) {
-	if c.remote != nil && epoch > c.Topology().Epoch {
-		c.poke()
-	}
-}
-
-// poke makes follow ask the owner now.
-func (c *Control) poke() {
-	select {
-	case c.refresh <- struct{}{}:
-	default:
-	}
-}
-
-// Ready tells whether the deployment id is agreed and the index can be used
-// from here: nil, or the reason why not.
+// Ready tells whether the mesh's id is agreed and the system group can be
+// read from here: nil, or the reason why not.
 func (c *Control) Ready() error {
-	if c.local != nil {
-		if err := c.local.store.failure(); err != nil {
-			return err
-		}
+	if err := c.Err(); err != nil {
+		return err
 	}
 	c.mu.Lock()
-	err := c.unready
-	c.mu.Unlock()
-	if c.remote != nil && fault.KindOf(err) == fault.Waiting {
-		return c.waitingFor(err) // with the latest failure to connect
-	}
-	return err
+	defer c.mu.Unlock()
+	return c.unready
 }
 
 // WaitReady returns nil when Ready does. It returns the reason why not when
 // ctx ends, and at once where waiting can't help: this node belongs to
-// another mesh, its store has failed, or it is closed.
+// another mesh, its disk has failed, or it is closed.
 func (c *Control) WaitReady(ctx context.Context) error {
 	for {
 		c.mu.Lock()
@@ -244,6 +241,7 @@ func (c *Control) WaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
+		case <-c.failed:
 		case <-ctx.Done():
 			return err
 		}
@@ -262,21 +260,26 @@ func (c *Control) setUnready(err error) {
 	c.changed = make(chan struct{})
 }
 
-// Done is closed when the index can't go on, because its store has failed:
-// the node must stop, and Err has the reason.
-func (c *Control) Done() <-chan struct{} {
-	if c.local != nil {
-		return c.local.store.failed
-	}
-	return c.never
-}
+// Done is closed when the node can't go on: its disk has failed, it belongs to
+// another mesh, or has left this one. The node must stop, and Err says why.
+func (c *Control) Done() <-chan struct{} { return c.failed }
 
 // Err is why Done is closed, nil while it isn't.
 func (c *Control) Err() error {
-	if c.local != nil {
-		return c.local.store.failure()
+	select {
+	case <-c.failed:
+		return c.failure
+	default:
+		return nil
 	}
-	return nil
+}
+
+// fail says that the node can't go on. The first reason is kept.
+func (c *Control) fail(err error) {
+	c.once.Do(func() {
+		c.failure = err
+		close(c.failed)
+	})
 }
 
 // enter begins a call, which leave ends; Close waits for it.
@@ -294,9 +297,8 @@ func (c *Control) leave() { c.calls.Done() }
 
 func errStopping() error { return fault.New(fault.Unavailable, "index", "the node is stopping") }
 
-// Close ends the node's part: a batch that is being committed completes,
-// other calls end with Unavailable, and everything is joined. It may be
-// called again.
+// Close ends the node's part: leadership is handed over, calls end with
+// Unavailable, and everything is joined. It may be called again.
 func (c *Control) Close() error {
 	c.mu.Lock()
 	first := !c.closed
@@ -309,14 +311,24 @@ func (c *Control) Close() error {
 	if !first {
 		return nil
 	}
+	c.handOver()
 	c.cancel()
-	c.joined.Wait()
-	if c.local != nil {
-		c.local.halt()
-	}
+	c.links.close()
 	c.calls.Wait()
-	if c.local == nil {
-		return nil
+	c.joined.Wait()
+	if e := c.engine.Load(); e != nil {
+		e.Close()
+		if e.Stranded() {
+			return nil // a write hangs in the kernel: the process has to end
+		}
 	}
-	return c.local.close()
+	for _, s := range []*state{c.system, c.data} {
+		if s != nil {
+			s.close()
+		}
+	}
+	if c.logs != nil {
+		return c.logs.Close()
+	}
+	return nil
 }

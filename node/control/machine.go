@@ -1,11 +1,14 @@
 package control
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/gridloom/gridloom/node/control/replica"
 )
 
 const (
@@ -20,9 +23,35 @@ const (
 // entry is a command in its place in the log: what it is applied with, on
 // every node alike.
 type entry struct {
-	Index   uint64
-	Stamp   int64 // unix ns by the clock of whoever put it into the log
-	Command *Command
+	Index, Term uint64
+	Stamp       int64    // unix ns by the clock of the leader that put it into the log
+	Command     *Command // nil in an entry of raft's own
+	Conf        []byte   // membership from here on; nil where it stays
+}
+
+// encodeEntry is what goes into the log for a command: the stamp, eight bytes
+// big-endian, and the command.
+func encodeEntry(stamp int64, c *Command) ([]byte, error) {
+	b := make([]byte, 8, 8+c.Msgsize())
+	binary.BigEndian.PutUint64(b, uint64(stamp))
+	return c.MarshalMsg(b)
+}
+
+// decodeEntry reads an entry of the log.
+func decodeEntry(in *replica.Entry) (*entry, error) {
+	e := &entry{Index: in.Index, Term: in.Term, Conf: in.Conf}
+	if len(in.Data) == 0 {
+		return e, nil
+	}
+	if len(in.Data) < 8 {
+		return nil, fmt.Errorf("control: entry %d has %d bytes", in.Index, len(in.Data))
+	}
+	e.Stamp = int64(binary.BigEndian.Uint64(in.Data))
+	e.Command = new(Command)
+	if rest, err := e.Command.UnmarshalMsg(in.Data[8:]); err != nil || len(rest) != 0 {
+		return nil, fmt.Errorf("control: entry %d isn't a command: %d bytes too many, %w", in.Index, len(rest), err)
+	}
+	return e, nil
 }
 
 // machine applies entries. It is deterministic: what an entry does follows
@@ -30,7 +59,9 @@ type entry struct {
 // It is used by one goroutine; a failed apply leaves it and its batch
 // unusable, and the index ends.
 type machine struct {
+	group    replica.GroupID
 	meta     metaRow
+	slots    slotTable
 	identity identityRow
 	topology *Topology // replaced as a whole, never changed: views share it
 
@@ -40,12 +71,15 @@ type machine struct {
 }
 
 // loadMachine takes up where the rows of r stand.
-func loadMachine(r pebble.Reader) (*machine, error) {
-	m := &machine{topology: &Topology{}}
+func loadMachine(group replica.GroupID, r pebble.Reader) (*machine, error) {
+	m := &machine{group: group, topology: &Topology{}}
 	if _, err := get(r, metaKey(), &m.meta); err != nil {
 		return nil, err
 	}
 	if _, err := get(r, identityKey(), &m.identity); err != nil {
+		return nil, err
+	}
+	if _, err := get(r, slotsKey(), &m.slots); err != nil {
 		return nil, err
 	}
 	return m, m.loadTopology(r)
@@ -67,16 +101,23 @@ func (m *machine) loadTopology(r pebble.Reader) (err error) {
 }
 
 // apply carries out one entry. A refusal is an outcome, and changes nothing
-// but what every entry does; an error is the store's and ends the index.
+// but what every entry does; an error is the store's and ends the index. An
+// entry of raft's own has no outcome.
 func (m *machine) apply(b *pebble.Batch, e *entry) (*outcome, error) {
 	if e.Index != m.meta.Applied+1 {
 		return nil, fmt.Errorf("control: entry %d after entry %d", e.Index, m.meta.Applied)
+	}
+	m.meta.Applied, m.meta.Term = e.Index, e.Term
+	if e.Conf != nil {
+		m.meta.Conf = e.Conf
+	}
+	if e.Command == nil {
+		return nil, nil
 	}
 	if v := e.Command.Version; v != CommandVersion {
 		// Propose refuses it, so it was put into the log by a newer program.
 		return nil, fmt.Errorf("control: entry %d: command version %d is not known here, only %d", e.Index, v, CommandVersion)
 	}
-	m.meta.Applied = e.Index
 	m.meta.LogTime = max(m.meta.LogTime, e.Stamp)
 	if err := m.trim(b); err != nil {
 		return nil, err

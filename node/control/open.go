@@ -5,38 +5,32 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
+	"maps"
+	"math/rand/v2"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/google/uuid"
+	"golang.org/x/sync/semaphore"
 
+	"github.com/gridloom/gridloom/node/control/disk"
+	"github.com/gridloom/gridloom/node/control/replica"
 	"github.com/gridloom/gridloom/node/fault"
 )
 
-// Open opens the index on the owner, and the way to it elsewhere. On the
-// owner it returns when the index can be used; elsewhere it doesn't wait for
-// the owner: WaitReady does. ctx bounds Open alone.
+// logCacheBytes is for blocks of the raft log, which is only read when the
+// node starts.
+const logCacheBytes = 1 << 20
+
+// Open opens this node's part of the index. A node alone forms its mesh here;
+// one of several doesn't wait for the others: WaitReady does. ctx bounds Open
+// alone.
 func Open(ctx context.Context, o Options) (*Control, error) {
 	c, err := newControl(&o)
 	if err != nil {
 		return nil, err
 	}
-	if c.owner == c.self {
-		err = c.openIndex(ctx, &o)
-	} else {
-		err = c.openRemote(&o)
-	}
-	if err == nil && c.grid != nil {
-		err = c.register()
-	}
-	if err != nil {
+	if err := c.open(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
-	}
-	if c.remote != nil {
-		c.joined.Add(1)
-		go c.follow()
 	}
 	return c, nil
 }
@@ -46,25 +40,32 @@ func newControl(o *Options) (*Control, error) {
 	if o.Self == "" {
 		return nil, fault.New(fault.InvalidArgument, "node", "has no name")
 	}
-	names := append(slices.Clone(o.Peers), o.Self)
-	slices.Sort(names)
 	c := &Control{
 		self:    o.Self,
-		owner:   o.Owner,
+		peers:   maps.Clone(o.Peers),
 		dir:     o.Dir,
 		fs:      o.fs,
 		log:     o.Logger,
 		grid:    o.Grid,
-		refresh: make(chan struct{}, 1),
-		never:   make(chan struct{}),
+		clock:   o.Clock,
+		hooks:   o.Hooks,
+		fetch:   o.Fetch,
+		memory:  semaphore.NewWeighted(queuedBytes),
+		poked:   make(chan struct{}, 1),
+		stirred: make(chan struct{}, 1),
+		failed:  make(chan struct{}),
 		changed: make(chan struct{}),
+		leading: make(chan struct{}),
 		unready: fault.New(fault.Waiting, "index", "is being opened"),
 	}
-	if c.owner == "" {
-		c.owner = names[0]
+	if len(c.peers) == 0 {
+		c.peers = map[string]string{c.self: ""}
 	}
-	if !slices.Contains(names, c.owner) {
-		return nil, fault.New(fault.InvalidArgument, "owner", "%s is none of the nodes %v", c.owner, names)
+	if _, ok := c.peers[c.self]; !ok {
+		return nil, fault.New(fault.InvalidArgument, "peers", "have no node %s, which is this one", c.self)
+	}
+	if len(c.peers) > 1 && c.grid == nil {
+		return nil, fault.New(fault.InvalidArgument, "grid", "is missing: there are other nodes")
 	}
 	if c.fs == nil {
 		c.fs = vfs.Default
@@ -72,105 +73,172 @@ func newControl(o *Options) (*Control, error) {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
+	if c.clock == nil {
+		c.clock = time.Now
+	}
 	c.topology.Store(&Topology{})
 	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.links.open(c)
+	c.meetings.open(c)
+	return c, nil
+}
+
+// open takes up where the node's directory stands.
+func (c *Control) open(ctx context.Context) error {
 	known, err := loadDeployment(c.fs, c.dir)
 	if err != nil {
-		c.cancel()
-		return nil, fmt.Errorf("data directory: %w", err)
+		return fmt.Errorf("data directory: %w", err)
 	}
 	if known != "" {
 		c.deployment.Store(&known)
 	}
-	return c, nil
-}
-
-// stateDir is where the index is kept, on the node that has it.
-func (c *Control) stateDir() string { return c.fs.PathJoin(c.dir, "state", "data") }
-
-// openIndex opens the index that this node holds. A new one, with a new id,
-// is made in a data directory that belongs to no mesh yet, and nowhere else.
-func (c *Control) openIndex(ctx context.Context, o *Options) error {
-	known := c.Deployment()
-	s, err := openStore(c.fs, c.stateDir(), known == "", c.log)
-	if errors.Is(err, pebble.ErrDBDoesNotExist) {
-		return fault.New(fault.WrongMesh, "data directory "+c.dir, "belongs to mesh %s, and its index isn't here: another node held it, or it was lost", known)
-	}
-	if err != nil {
+	if err := c.openStores(known); err != nil {
 		return err
 	}
-	clock := o.Clock
-	if clock == nil {
-		clock = time.Now
+	if len(c.peers) == 1 && c.blank() {
+		if err := c.found(map[string]uint64{c.self: c.raftID}); err != nil {
+			return err
+		}
 	}
-	c.local, err = openOwner(s, clock, o.Hooks, func(v *view) { c.topology.Store(v.topology) })
-	if err != nil {
-		return err
+	if !c.blank() {
+		if err := c.openEngine(); err != nil {
+			return err
+		}
 	}
-	id, err := c.nameMesh(ctx)
-	if err != nil {
-		return err
+	if c.grid != nil {
+		if err := c.register(); err != nil {
+			return err
+		}
 	}
-	if err := c.adopt(id); err != nil {
-		return err
+	c.joined.Go(c.tend)
+	c.joined.Go(c.keepFresh)
+	c.joined.Go(c.steward)
+	if c.grid != nil {
+		c.joined.Go(c.meet)
 	}
-	c.setUnready(nil)
+	if len(c.peers) == 1 && len(c.Topology().Nodes) == 1 {
+		// Nobody else is to be waited for.
+		return c.WaitReady(ctx)
+	}
 	return nil
 }
 
-// nameMesh gives the id of the mesh, which is the first command of all.
-func (c *Control) nameMesh(ctx context.Context) (string, error) {
-	v := c.local.acquire()
-	id := v.deployment
-	c.local.release(v)
-	if id != "" {
-		return id, nil
-	}
-	id = uuid.NewString()
-	cmd := &Command{Version: CommandVersion, RequestID: randomID(), Init: &Init{Deployment: id}}
-	out, err := c.local.propose(ctx, cmd)
-	if err == nil {
-		_, _, err = out.result(cmd)
-	}
+// openStores opens the log and the states. A directory that belongs to a mesh
+// has them all: what is missing can't be made up for.
+func (c *Control) openStores(known string) error {
+	id, err := loadRaftID(c.fs, c.dir)
 	if err != nil {
-		return "", fmt.Errorf("naming the mesh: %w", err)
+		return fmt.Errorf("data directory: %w", err)
 	}
-	return id, nil
-}
-
-// openRemote prepares the way to the owner.
-func (c *Control) openRemote(o *Options) error {
-	if o.Grid == nil || o.Conn == nil {
-		return fault.New(fault.InvalidArgument, "grid", "is missing: node %s holds the index, not %s", c.owner, c.self)
-	}
-	switch found, err := storeExists(c.fs, c.stateDir()); {
-	case err != nil:
+	path := c.fs.PathJoin(c.dir, "raftlog")
+	found, err := disk.Exists(c.fs, path)
+	if err != nil {
 		return err
-	case found:
-		return fault.New(fault.InvalidArgument, "peers", "make node %s the one that holds the index, and it is here on node %s, in %s: the first of the sorted names must stay the first", c.owner, c.self, c.stateDir())
 	}
-	c.remote = o.Conn(c.owner)
-	c.setUnready(c.waitingFor(nil))
+	if !found && (id != 0 || known != "") {
+		return fault.New(fault.WrongMesh, "data directory "+c.dir,
+			"belongs to mesh %s, and its raft log is missing. If it is lost, empty the directory and let the node begin anew by: gridloom node replace %s", known, c.self)
+	}
+	if c.logs, err = disk.Open(c.fs, path, logCacheBytes, c.log); err != nil {
+		return err
+	}
+	if id == 0 {
+		// After the log: an id without one would be that of a node which forgot
+		// what it had promised.
+		for id == 0 || id >= 1<<63 {
+			id = rand.Uint64()
+		}
+		if err := saveRaftID(c.fs, c.dir, id); err != nil {
+			return fmt.Errorf("data directory: %w", err)
+		}
+	}
+	c.raftID = id
+	if c.system, err = openState(c.fs, c.stateDir(systemGroup), systemGroup, c.log, c.showSystem); err != nil {
+		return err
+	}
+	if c.data, err = openState(c.fs, c.stateDir(dataGroup), dataGroup, c.log, nil); err != nil {
+		return err
+	}
+	if told := c.hooks.Committed; told != nil {
+		for _, s := range []*state{c.system, c.data} {
+			s.applied = func(entries int, took time.Duration) { told(groupName(s.group), entries, took) }
+		}
+	}
 	return nil
 }
 
-// adopt takes over the mesh's id, for good: it is on disk when Deployment
-// shows it. Another one than before is refused.
-func (c *Control) adopt(id string) error {
-	switch known := c.Deployment(); {
-	case known == id:
-		c.confirmed.Store(true)
+func (c *Control) stateDir(g replica.GroupID) string {
+	return c.fs.PathJoin(c.dir, "state", groupName(g))
+}
+
+// blank tells whether this node has no part in any mesh yet.
+func (c *Control) blank() bool { return len(c.system.Position().Conf) == 0 }
+
+// openEngine starts the groups, where they aren't running: in a node that has
+// a part in a mesh, or knows that it will get one.
+func (c *Control) openEngine() error {
+	if c.engine.Load() != nil {
 		return nil
-	case known != "":
-		return fault.New(fault.WrongMesh, "mesh", "node %s belongs to mesh %s, and the data directory %s to %s", c.owner, id, c.dir, known)
-	case uuid.Validate(id) != nil:
-		return fault.New(fault.WrongMesh, "mesh", "node %s gives its id as %.100q, which is none", c.owner, id)
 	}
-	if err := saveDeployment(c.fs, c.dir, id); err != nil {
-		return fault.Wrap(fault.Unavailable, "data directory "+c.dir, err)
+	e, err := replica.Open(replica.Options{
+		ID: c.raftID, Log: c.logs.DB,
+		Groups: []replica.GroupOptions{
+			{ID: systemGroup, Name: groupName(systemGroup), Machine: c.system},
+			{ID: dataGroup, Name: groupName(dataGroup), Machine: c.data},
+		},
+		Send: c.links.send, Fetch: c.fetchSnapshot,
+		SnapshotDir: c.fs.PathJoin(c.dir, "snapshot"), FS: c.fs,
+		Stand: c.mayLead, Changed: c.leaderChanged, Failed: c.fail,
+		Logger: c.log,
+	})
+	if err != nil {
+		return err
 	}
-	c.deployment.Store(&id)
-	c.confirmed.Store(true)
-	c.log.Info("the mesh has an id", "deployment", id, "owner", c.owner)
+	c.engine.Store(e)
+	c.joined.Go(func() {
+		select {
+		case <-c.logs.Failed():
+			c.fail(c.logs.Err())
+		case <-c.ctx.Done():
+		}
+	})
 	return nil
+}
+
+// showSystem takes over what the system group says as it becomes known.
+func (c *Control) showSystem(v *view) {
+	if old := c.topology.Load(); v.topology.Epoch != old.Epoch || v.topology != old {
+		c.topology.Store(v.topology)
+		if c.hooks.Topology != nil && v.topology.Epoch != old.Epoch {
+			c.hooks.Topology(v.topology)
+		}
+	}
+	c.poke()
+}
+
+// poke makes tend look now.
+func (c *Control) poke() { nudge(c.poked) }
+
+// nudge wakes whoever waits on a channel with room for one.
+func nudge(wake chan struct{}) {
+	select {
+	case wake <- struct{}{}:
+	default:
+	}
+}
+
+// leaderChanged is told by the engine.
+func (c *Control) leaderChanged(g replica.GroupID, l replica.Leadership) {
+	if !l.Leads {
+		c.state(g).lose()
+	}
+	c.mu.Lock()
+	close(c.leading)
+	c.leading = make(chan struct{})
+	c.mu.Unlock()
+	c.log.Info("leadership", "group", groupName(g), "term", l.Term, "leader", c.nameOf(l.Leader))
+	c.poke()
+	if l.Leads {
+		nudge(c.stirred)
+	}
 }

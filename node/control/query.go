@@ -21,8 +21,14 @@ const (
 // Query is one read: exactly one of the pointers is set. It is linearizable
 // unless MaxAge allows for less.
 type Query struct {
-	Version    uint8            `msg:"v"`            // QueryVersion; 0 means that
-	MaxAge     time.Duration    `msg:"ma,omitempty"` // 0: linearizable; else how old the answer may be
+	Version uint8 `msg:"v"` // QueryVersion; 0 means that
+	// MaxAge allows an answer from the asked node's own copy, if that shows
+	// everything that was acknowledged up to so long ago. 0: up to the call.
+	MaxAge time.Duration `msg:"ma,omitempty"`
+	// BucketID is the id of the bucket that a query of records names. Read
+	// fills it in.
+	BucketID [16]byte `msg:"bi"`
+
 	Deployment *DeploymentQuery `msg:"dep,omitempty"`
 	Bucket     *BucketQuery     `msg:"b,omitempty"`
 	Buckets    *BucketsQuery    `msg:"bs,omitempty"`
@@ -32,6 +38,7 @@ type Query struct {
 	Topology   *TopologyQuery   `msg:"t,omitempty"`
 	Garbage    *GarbageQuery    `msg:"g,omitempty"`
 	Segments   *SegmentsQuery   `msg:"s,omitempty"`
+	Usage      *UsageQuery      `msg:"u,omitempty"`
 }
 
 // DeploymentQuery asks for Answer.Deployment.
@@ -98,6 +105,13 @@ type SegmentsQuery struct {
 	IDs [][16]byte `msg:"i"` // at most MaxSegmentIDs
 }
 
+// UsageQuery asks whether a record has a segment on one of the drives:
+// Answer.Used; or, after a part of the records that has none, More and Next.
+type UsageQuery struct {
+	Drives []string `msg:"d"` // ids; at most MaxDrives
+	After  string   `msg:"a"` // Next of the answer before; "" is the beginning
+}
+
 // Answer is the answer to a query. LogTime and Epoch are set by every query.
 type Answer struct {
 	// LogTime is at least the log time of all that the answer shows, and by
@@ -114,6 +128,7 @@ type Answer struct {
 	Topology       *Topology `msg:"t,omitempty"`
 	Garbage        []Garbage `msg:"g,omitempty"`
 	Known          []bool    `msg:"k,omitempty"` // in the order of SegmentsQuery.IDs
+	Used           bool      `msg:"u,omitempty"` // UsageQuery
 
 	// Next is the After of the next page. It is a position, not always a key,
 	// and not always valid UTF-8: after a common prefix it is that and 0xff,
@@ -134,4 +149,20 @@ type Node struct {
 	Name   string   `msg:"n"`
 	URL    string   `msg:"u"`
 	Drives []string `msg:"d"` // sorted
+	// RaftID is the node's in all groups; 0 while it is admitted and hasn't
+	// come, or hasn't come again.
+	RaftID   uint64 `msg:"i"`
+	Awaited  bool   `msg:"aw,omitempty"` // is to be replaced: it will come anew
+	Draining bool   `msg:"dr,omitempty"` // leads nothing and gets no new payload
+	Leaving  bool   `msg:"lv,omitempty"` // is being removed
+}
+
+// Node finds a node by its name, nil where there is none.
+func (t *Topology) Node(name string) *Node {
+	for i := range t.Nodes {
+		if t.Nodes[i].Name == name {
+			return &t.Nodes[i]
+		}
+	}
+	return nil
 }

@@ -16,8 +16,8 @@ const (
 func (z *Answer) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(13)
-	var zb0001Mask uint16 /* 13 bits */
+	zb0001Len := uint32(14)
+	var zb0001Mask uint16 /* 14 bits */
 	_ = zb0001Mask
 	if z.Deployment == "" {
 		zb0001Len--
@@ -55,13 +55,17 @@ func (z *Answer) MarshalMsg(b []byte) (o []byte, err error) {
 		zb0001Len--
 		zb0001Mask |= 0x400
 	}
-	if z.Next == "" {
+	if z.Used == false {
 		zb0001Len--
 		zb0001Mask |= 0x800
 	}
-	if z.More == false {
+	if z.Next == "" {
 		zb0001Len--
 		zb0001Mask |= 0x1000
+	}
+	if z.More == false {
+		zb0001Len--
+		zb0001Mask |= 0x2000
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -180,11 +184,16 @@ func (z *Answer) MarshalMsg(b []byte) (o []byte, err error) {
 			}
 		}
 		if (zb0001Mask & 0x800) == 0 { // if not omitted
+			// string "u"
+			o = append(o, 0xa1, 0x75)
+			o = msgp.AppendBool(o, z.Used)
+		}
+		if (zb0001Mask & 0x1000) == 0 { // if not omitted
 			// string "nx"
 			o = append(o, 0xa2, 0x6e, 0x78)
 			o = msgp.AppendString(o, z.Next)
 		}
-		if (zb0001Mask & 0x1000) == 0 { // if not omitted
+		if (zb0001Mask & 0x2000) == 0 { // if not omitted
 			// string "m"
 			o = append(o, 0xa1, 0x6d)
 			o = msgp.AppendBool(o, z.More)
@@ -449,6 +458,12 @@ func (z *Answer) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
+		case "u":
+			z.Used, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Used")
+				return
+			}
 		case "nx":
 			z.Next, bts, err = msgp.ReadStringBytes(bts)
 			if err != nil {
@@ -512,7 +527,7 @@ func (z *Answer) Msgsize() (s int) {
 	for za0005 := range z.Garbage {
 		s += z.Garbage[za0005].Msgsize()
 	}
-	s += 2 + msgp.ArrayHeaderSize + (len(z.Known) * (msgp.BoolSize)) + 3 + msgp.StringPrefixSize + len(z.Next) + 2 + msgp.BoolSize
+	s += 2 + msgp.ArrayHeaderSize + (len(z.Known) * (msgp.BoolSize)) + 2 + msgp.BoolSize + 3 + msgp.StringPrefixSize + len(z.Next) + 2 + msgp.BoolSize
 	return
 }
 
@@ -819,18 +834,57 @@ func (z GarbageQuery) Msgsize() (s int) {
 // MarshalMsg implements msgp.Marshaler
 func (z *Node) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 3
-	// string "n"
-	o = append(o, 0x83, 0xa1, 0x6e)
-	o = msgp.AppendString(o, z.Name)
-	// string "u"
-	o = append(o, 0xa1, 0x75)
-	o = msgp.AppendString(o, z.URL)
-	// string "d"
-	o = append(o, 0xa1, 0x64)
-	o = msgp.AppendArrayHeader(o, uint32(len(z.Drives)))
-	for za0001 := range z.Drives {
-		o = msgp.AppendString(o, z.Drives[za0001])
+	// check for omitted fields
+	zb0001Len := uint32(7)
+	var zb0001Mask uint8 /* 7 bits */
+	_ = zb0001Mask
+	if z.Awaited == false {
+		zb0001Len--
+		zb0001Mask |= 0x10
+	}
+	if z.Draining == false {
+		zb0001Len--
+		zb0001Mask |= 0x20
+	}
+	if z.Leaving == false {
+		zb0001Len--
+		zb0001Mask |= 0x40
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "n"
+		o = append(o, 0xa1, 0x6e)
+		o = msgp.AppendString(o, z.Name)
+		// string "u"
+		o = append(o, 0xa1, 0x75)
+		o = msgp.AppendString(o, z.URL)
+		// string "d"
+		o = append(o, 0xa1, 0x64)
+		o = msgp.AppendArrayHeader(o, uint32(len(z.Drives)))
+		for za0001 := range z.Drives {
+			o = msgp.AppendString(o, z.Drives[za0001])
+		}
+		// string "i"
+		o = append(o, 0xa1, 0x69)
+		o = msgp.AppendUint64(o, z.RaftID)
+		if (zb0001Mask & 0x10) == 0 { // if not omitted
+			// string "aw"
+			o = append(o, 0xa2, 0x61, 0x77)
+			o = msgp.AppendBool(o, z.Awaited)
+		}
+		if (zb0001Mask & 0x20) == 0 { // if not omitted
+			// string "dr"
+			o = append(o, 0xa2, 0x64, 0x72)
+			o = msgp.AppendBool(o, z.Draining)
+		}
+		if (zb0001Mask & 0x40) == 0 { // if not omitted
+			// string "lv"
+			o = append(o, 0xa2, 0x6c, 0x76)
+			o = msgp.AppendBool(o, z.Leaving)
+		}
 	}
 	return
 }
@@ -892,6 +946,30 @@ func (z *Node) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
+		case "i":
+			z.RaftID, bts, err = msgp.ReadUint64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "RaftID")
+				return
+			}
+		case "aw":
+			z.Awaited, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Awaited")
+				return
+			}
+		case "dr":
+			z.Draining, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Draining")
+				return
+			}
+		case "lv":
+			z.Leaving, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Leaving")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -910,6 +988,7 @@ func (z *Node) Msgsize() (s int) {
 	for za0001 := range z.Drives {
 		s += msgp.StringPrefixSize + len(z.Drives[za0001])
 	}
+	s += 2 + msgp.Uint64Size + 3 + msgp.BoolSize + 3 + msgp.BoolSize + 3 + msgp.BoolSize
 	return
 }
 
@@ -917,8 +996,8 @@ func (z *Node) Msgsize() (s int) {
 func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(11)
-	var zb0001Mask uint16 /* 11 bits */
+	zb0001Len := uint32(13)
+	var zb0001Mask uint16 /* 13 bits */
 	_ = zb0001Mask
 	if z.MaxAge == 0 {
 		zb0001Len--
@@ -926,39 +1005,43 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 	}
 	if z.Deployment == nil {
 		zb0001Len--
-		zb0001Mask |= 0x4
+		zb0001Mask |= 0x8
 	}
 	if z.Bucket == nil {
 		zb0001Len--
-		zb0001Mask |= 0x8
+		zb0001Mask |= 0x10
 	}
 	if z.Buckets == nil {
 		zb0001Len--
-		zb0001Mask |= 0x10
+		zb0001Mask |= 0x20
 	}
 	if z.Record == nil {
 		zb0001Len--
-		zb0001Mask |= 0x20
+		zb0001Mask |= 0x40
 	}
 	if z.Records == nil {
 		zb0001Len--
-		zb0001Mask |= 0x40
+		zb0001Mask |= 0x80
 	}
 	if z.Begin == nil {
 		zb0001Len--
-		zb0001Mask |= 0x80
+		zb0001Mask |= 0x100
 	}
 	if z.Topology == nil {
 		zb0001Len--
-		zb0001Mask |= 0x100
+		zb0001Mask |= 0x200
 	}
 	if z.Garbage == nil {
 		zb0001Len--
-		zb0001Mask |= 0x200
+		zb0001Mask |= 0x400
 	}
 	if z.Segments == nil {
 		zb0001Len--
-		zb0001Mask |= 0x400
+		zb0001Mask |= 0x800
+	}
+	if z.Usage == nil {
+		zb0001Len--
+		zb0001Mask |= 0x1000
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -973,7 +1056,10 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 			o = append(o, 0xa2, 0x6d, 0x61)
 			o = msgp.AppendDuration(o, z.MaxAge)
 		}
-		if (zb0001Mask & 0x4) == 0 { // if not omitted
+		// string "bi"
+		o = append(o, 0xa2, 0x62, 0x69)
+		o = msgp.AppendBytes(o, (z.BucketID)[:])
+		if (zb0001Mask & 0x8) == 0 { // if not omitted
 			// string "dep"
 			o = append(o, 0xa3, 0x64, 0x65, 0x70)
 			if z.Deployment == nil {
@@ -984,7 +1070,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				o = append(o, 0x80)
 			}
 		}
-		if (zb0001Mask & 0x8) == 0 { // if not omitted
+		if (zb0001Mask & 0x10) == 0 { // if not omitted
 			// string "b"
 			o = append(o, 0xa1, 0x62)
 			if z.Bucket == nil {
@@ -996,7 +1082,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				o = msgp.AppendString(o, z.Bucket.Name)
 			}
 		}
-		if (zb0001Mask & 0x10) == 0 { // if not omitted
+		if (zb0001Mask & 0x20) == 0 { // if not omitted
 			// string "bs"
 			o = append(o, 0xa2, 0x62, 0x73)
 			if z.Buckets == nil {
@@ -1011,7 +1097,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				o = msgp.AppendInt(o, z.Buckets.Limit)
 			}
 		}
-		if (zb0001Mask & 0x20) == 0 { // if not omitted
+		if (zb0001Mask & 0x40) == 0 { // if not omitted
 			// string "r"
 			o = append(o, 0xa1, 0x72)
 			if z.Record == nil {
@@ -1026,7 +1112,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				o = msgp.AppendString(o, z.Record.Key)
 			}
 		}
-		if (zb0001Mask & 0x40) == 0 { // if not omitted
+		if (zb0001Mask & 0x80) == 0 { // if not omitted
 			// string "rs"
 			o = append(o, 0xa2, 0x72, 0x73)
 			if z.Records == nil {
@@ -1039,7 +1125,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x80) == 0 { // if not omitted
+		if (zb0001Mask & 0x100) == 0 { // if not omitted
 			// string "bg"
 			o = append(o, 0xa2, 0x62, 0x67)
 			if z.Begin == nil {
@@ -1051,7 +1137,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				o = msgp.AppendString(o, z.Begin.Bucket)
 			}
 		}
-		if (zb0001Mask & 0x100) == 0 { // if not omitted
+		if (zb0001Mask & 0x200) == 0 { // if not omitted
 			// string "t"
 			o = append(o, 0xa1, 0x74)
 			if z.Topology == nil {
@@ -1062,7 +1148,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				o = append(o, 0x80)
 			}
 		}
-		if (zb0001Mask & 0x200) == 0 { // if not omitted
+		if (zb0001Mask & 0x400) == 0 { // if not omitted
 			// string "g"
 			o = append(o, 0xa1, 0x67)
 			if z.Garbage == nil {
@@ -1080,7 +1166,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				o = msgp.AppendInt(o, z.Garbage.Limit)
 			}
 		}
-		if (zb0001Mask & 0x400) == 0 { // if not omitted
+		if (zb0001Mask & 0x800) == 0 { // if not omitted
 			// string "s"
 			o = append(o, 0xa1, 0x73)
 			if z.Segments == nil {
@@ -1090,9 +1176,27 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				// string "i"
 				o = append(o, 0x81, 0xa1, 0x69)
 				o = msgp.AppendArrayHeader(o, uint32(len(z.Segments.IDs)))
-				for za0001 := range z.Segments.IDs {
-					o = msgp.AppendBytes(o, (z.Segments.IDs[za0001])[:])
+				for za0002 := range z.Segments.IDs {
+					o = msgp.AppendBytes(o, (z.Segments.IDs[za0002])[:])
 				}
+			}
+		}
+		if (zb0001Mask & 0x1000) == 0 { // if not omitted
+			// string "u"
+			o = append(o, 0xa1, 0x75)
+			if z.Usage == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				// map header, size 2
+				// string "d"
+				o = append(o, 0x82, 0xa1, 0x64)
+				o = msgp.AppendArrayHeader(o, uint32(len(z.Usage.Drives)))
+				for za0004 := range z.Usage.Drives {
+					o = msgp.AppendString(o, z.Usage.Drives[za0004])
+				}
+				// string "a"
+				o = append(o, 0xa1, 0x61)
+				o = msgp.AppendString(o, z.Usage.After)
 			}
 		}
 	}
@@ -1131,6 +1235,12 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 			z.MaxAge, bts, err = msgp.ReadDurationBytes(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "MaxAge")
+				return
+			}
+		case "bi":
+			bts, err = msgp.ReadExactBytes(bts, (z.BucketID)[:])
+			if err != nil {
+				err = msgp.WrapError(err, "BucketID")
 				return
 			}
 		case "dep":
@@ -1515,10 +1625,10 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 						} else {
 							z.Segments.IDs = make([][16]byte, zb0010)
 						}
-						for za0001 := range z.Segments.IDs {
-							bts, err = msgp.ReadExactBytes(bts, (z.Segments.IDs[za0001])[:])
+						for za0002 := range z.Segments.IDs {
+							bts, err = msgp.ReadExactBytes(bts, (z.Segments.IDs[za0002])[:])
 							if err != nil {
-								err = msgp.WrapError(err, "Segments", "IDs", za0001)
+								err = msgp.WrapError(err, "Segments", "IDs", za0002)
 								return
 							}
 						}
@@ -1526,6 +1636,73 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 						bts, err = msgp.Skip(bts)
 						if err != nil {
 							err = msgp.WrapError(err, "Segments")
+							return
+						}
+					}
+				}
+			}
+		case "u":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.Usage = nil
+			} else {
+				if z.Usage == nil {
+					z.Usage = new(UsageQuery)
+				}
+				var zb0011 uint32
+				zb0011, bts, err = msgp.ReadMapHeaderBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Usage")
+					return
+				}
+				if zb0011 > z9eee6f6blimitMaps {
+					err = msgp.ErrLimitExceeded
+					return
+				}
+				for zb0011 > 0 {
+					zb0011--
+					field, bts, err = msgp.ReadMapKeyZC(bts)
+					if err != nil {
+						err = msgp.WrapError(err, "Usage")
+						return
+					}
+					switch msgp.UnsafeString(field) {
+					case "d":
+						var zb0012 uint32
+						zb0012, bts, err = msgp.ReadArrayHeaderBytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Usage", "Drives")
+							return
+						}
+						if zb0012 > z9eee6f6blimitArrays {
+							err = msgp.ErrLimitExceeded
+							return
+						}
+						if cap(z.Usage.Drives) >= int(zb0012) {
+							z.Usage.Drives = (z.Usage.Drives)[:zb0012]
+						} else {
+							z.Usage.Drives = make([]string, zb0012)
+						}
+						for za0004 := range z.Usage.Drives {
+							z.Usage.Drives[za0004], bts, err = msgp.ReadStringBytes(bts)
+							if err != nil {
+								err = msgp.WrapError(err, "Usage", "Drives", za0004)
+								return
+							}
+						}
+					case "a":
+						z.Usage.After, bts, err = msgp.ReadStringBytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Usage", "After")
+							return
+						}
+					default:
+						bts, err = msgp.Skip(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Usage")
 							return
 						}
 					}
@@ -1545,7 +1722,7 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *Query) Msgsize() (s int) {
-	s = 1 + 2 + msgp.Uint8Size + 3 + msgp.DurationSize + 4
+	s = 1 + 2 + msgp.Uint8Size + 3 + msgp.DurationSize + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 4
 	if z.Deployment == nil {
 		s += msgp.NilSize
 	} else {
@@ -1598,6 +1775,16 @@ func (z *Query) Msgsize() (s int) {
 		s += msgp.NilSize
 	} else {
 		s += 1 + 2 + msgp.ArrayHeaderSize + (len(z.Segments.IDs) * (16 * (msgp.ByteSize)))
+	}
+	s += 2
+	if z.Usage == nil {
+		s += msgp.NilSize
+	} else {
+		s += 1 + 2 + msgp.ArrayHeaderSize
+		for za0004 := range z.Usage.Drives {
+			s += msgp.StringPrefixSize + len(z.Usage.Drives[za0004])
+		}
+		s += 2 + msgp.StringPrefixSize + len(z.Usage.After)
 	}
 	return
 }
@@ -1973,5 +2160,94 @@ func (z *TopologyQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z TopologyQuery) Msgsize() (s int) {
 	s = 1
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *UsageQuery) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 2
+	// string "d"
+	o = append(o, 0x82, 0xa1, 0x64)
+	o = msgp.AppendArrayHeader(o, uint32(len(z.Drives)))
+	for za0001 := range z.Drives {
+		o = msgp.AppendString(o, z.Drives[za0001])
+	}
+	// string "a"
+	o = append(o, 0xa1, 0x61)
+	o = msgp.AppendString(o, z.After)
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *UsageQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z9eee6f6blimitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "d":
+			var zb0002 uint32
+			zb0002, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Drives")
+				return
+			}
+			if zb0002 > z9eee6f6blimitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Drives) >= int(zb0002) {
+				z.Drives = (z.Drives)[:zb0002]
+			} else {
+				z.Drives = make([]string, zb0002)
+			}
+			for za0001 := range z.Drives {
+				z.Drives[za0001], bts, err = msgp.ReadStringBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Drives", za0001)
+					return
+				}
+			}
+		case "a":
+			z.After, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "After")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *UsageQuery) Msgsize() (s int) {
+	s = 1 + 2 + msgp.ArrayHeaderSize
+	for za0001 := range z.Drives {
+		s += msgp.StringPrefixSize + len(z.Drives[za0001])
+	}
+	s += 2 + msgp.StringPrefixSize + len(z.After)
 	return
 }

@@ -3,6 +3,7 @@ package control
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -12,9 +13,15 @@ import (
 )
 
 // answer answers a valid query from one consistent state. It reads nothing
-// else, and its work is bounded by the page that was asked for.
+// else, and its work is bounded by the page that was asked for. Queries that
+// name a bucket have its id; Answer.Bucket is left to whoever found that.
 func (v *view) answer(q *Query) (*Answer, error) {
-	a := &Answer{LogTime: v.logTime, Epoch: v.topology.Epoch}
+	a := &Answer{LogTime: v.logTime}
+	if name, _ := q.ofBucket(); name != "" {
+		if err := checkOpen(v.rows, name, q.BucketID); err != nil {
+			return nil, err
+		}
+	}
 	var err error
 	switch {
 	case q.Deployment != nil:
@@ -23,18 +30,18 @@ func (v *view) answer(q *Query) (*Answer, error) {
 		a.Topology = v.topology
 	case q.Bucket != nil:
 		err = v.bucket(a, q.Bucket.Name)
-	case q.Begin != nil:
-		err = v.bucket(a, q.Begin.Bucket)
 	case q.Buckets != nil:
 		err = v.buckets(a, q.Buckets)
 	case q.Record != nil:
-		err = v.record(a, q.Record)
+		err = v.record(a, q.BucketID, q.Record)
 	case q.Records != nil:
-		err = v.records(a, q.Records)
+		err = v.records(a, q.BucketID, q.Records)
 	case q.Garbage != nil:
 		err = v.garbage(a, q.Garbage)
 	case q.Segments != nil:
 		err = v.segments(a, q.Segments)
+	case q.Usage != nil:
+		err = v.usage(a, q.Usage)
 	}
 	if err != nil {
 		return nil, err
@@ -81,11 +88,8 @@ func (v *view) buckets(a *Answer, q *BucketsQuery) (err error) {
 	return it.Error()
 }
 
-func (v *view) record(a *Answer, q *RecordQuery) error {
-	if err := v.bucket(a, q.Bucket); err != nil {
-		return err
-	}
-	found, err := findRecord(v.rows, a.Bucket.ID, q.Key)
+func (v *view) record(a *Answer, bucket [16]byte, q *RecordQuery) error {
+	found, err := findRecord(v.rows, bucket, q.Key)
 	if err != nil {
 		return err
 	}
@@ -96,24 +100,21 @@ func (v *view) record(a *Answer, q *RecordQuery) error {
 	return nil
 }
 
-func (v *view) records(a *Answer, q *RecordsQuery) (err error) {
-	if err := v.bucket(a, q.Bucket); err != nil {
-		return err
-	}
-	first := recordPosition(a.Bucket.ID, q.Prefix)
+func (v *view) records(a *Answer, bucket [16]byte, q *RecordsQuery) (err error) {
+	first := recordPosition(bucket, q.Prefix)
 	it, err := v.rows.NewIter(&pebble.IterOptions{LowerBound: first, UpperBound: after(first)})
 	if err != nil {
 		return err
 	}
 	defer closeInto(&err, it)
-	return list(it, a, q)
+	return list(it, a, bucket, q)
 }
 
 // list fills a page from the rows that begin with the prefix. Every turn of
 // the loop gives one entry and moves the iterator once, over a whole common
 // prefix too, so a page costs no more than its limit in seeks.
-func list(it *pebble.Iterator, a *Answer, q *RecordsQuery) error {
-	bucket, limit, room := a.Bucket.ID, pageSize(q.Limit), maxPageBytes
+func list(it *pebble.Iterator, a *Answer, bucket [16]byte, q *RecordsQuery) error {
+	limit, room := pageSize(q.Limit), maxPageBytes
 	ok := it.SeekGE(recordsBehind(bucket, q.After))
 	for count := 0; ok; count++ {
 		if count == limit || room <= 0 {
@@ -224,6 +225,39 @@ func (v *view) segments(a *Answer, q *SegmentsQuery) error {
 		a.Known[i] = found
 	}
 	return nil
+}
+
+// usageRows is how many records one UsageQuery looks at.
+const usageRows = 10_000
+
+func (v *view) usage(a *Answer, q *UsageQuery) (err error) {
+	from := []byte{kindRecord}
+	if q.After != "" {
+		from = append([]byte(q.After), 0)
+	}
+	it, err := v.rows.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: after([]byte{kindRecord})})
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, it)
+	count := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		rec, err := recordAt(it)
+		if err != nil {
+			return err
+		}
+		for i := range rec.Segments {
+			if slices.ContainsFunc(rec.Segments[i].Drives, func(d string) bool { return slices.Contains(q.Drives, d) }) {
+				a.Used = true
+				return nil
+			}
+		}
+		if count++; count == usageRows {
+			a.More, a.Next = true, string(it.Key())
+			return nil
+		}
+	}
+	return it.Error()
 }
 
 // checksum is a hash over all rows. Two nodes that have applied the same

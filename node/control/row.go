@@ -20,19 +20,21 @@ import (
 //	q requestID(16)                       replyRow: what a command came to
 //	Q index(8)                            issuedRow: which command was applied there
 //	i                                     identityRow: the mesh
+//	l                                     slotTable: which group has which slots
 //	b name                                Bucket
 //	n name                                Node
 //	r bucketID(16) key 00 ^index(8)       Record
 //	s segmentID(16)                       segmentRow: who refers to it
 //	g drive 00 logTime(8) segmentID(16)   garbageRow: a copy nobody refers to
+//	c bucketID(16)                        closedRow: the bucket is deleted
 //
 // Numbers are big-endian, so that rows come in their order, and a record's
 // index is inverted, so that its newest version comes first. Keys, drive ids
 // and names hold no NUL: the separator sorts "a" before "a/b" and keeps the
 // byte order of the keys.
 //
-// m, q and Q belong to every group's store; i, b and n are the system group's
-// and r, s and g the data group's.
+// m, q, Q and l are in every group's store; i, b and n are the system group's
+// and r, s, g and c a data group's.
 //
 // A value is one byte, the version of its encoding, and msgpack in the order
 // of the fields: the same state is the same bytes on every node.
@@ -46,6 +48,8 @@ const (
 	kindRecord   = 'r'
 	kindSegment  = 's'
 	kindGarbage  = 'g'
+	kindSlots    = 'l'
+	kindClosed   = 'c'
 )
 
 // rowVersion is the version of all rows but records, which have RecordVersion.
@@ -54,6 +58,8 @@ const rowVersion = 1
 // metaRow is written with every batch.
 type metaRow struct {
 	Applied uint64 `msg:"a"` // index of the last entry applied
+	Term    uint64 `msg:"m"` // of that entry
+	Conf    []byte `msg:"c"` // membership after that entry: raft's ConfState
 	LogTime int64  `msg:"t"` // of that entry
 	Trimmed uint64 `msg:"x"` // replies up to this index are forgotten
 }
@@ -89,15 +95,23 @@ type garbageRow struct {
 	SizeBytes int64 `msg:"s"`
 }
 
+// closedRow stays for ever: it is what refuses a put that has been on its way
+// while the bucket was deleted, and 17 bytes.
+type closedRow struct {
+	LogTime int64 `msg:"t"`
+}
+
 // errRow is what the errors of unreadable rows wrap: they are the store's
 // fault and end the index, never a refusal.
 var errRow = errors.New("control: unreadable row")
 
 func metaKey() []byte     { return []byte{kindMeta} }
 func identityKey() []byte { return []byte{kindIdentity} }
+func slotsKey() []byte    { return []byte{kindSlots} }
 
 func replyKey(id [16]byte) []byte   { return append([]byte{kindReply}, id[:]...) }
 func segmentKey(id [16]byte) []byte { return append([]byte{kindSegment}, id[:]...) }
+func closedKey(id [16]byte) []byte  { return append([]byte{kindClosed}, id[:]...) }
 func bucketKey(name string) []byte  { return append([]byte{kindBucket}, name...) }
 func nodeKey(name string) []byte    { return append([]byte{kindNode}, name...) }
 

@@ -13,6 +13,62 @@ const (
 )
 
 // MarshalMsg implements msgp.Marshaler
+func (z closedRow) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 1
+	// string "t"
+	o = append(o, 0x81, 0xa1, 0x74)
+	o = msgp.AppendInt64(o, z.LogTime)
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *closedRow) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > zbb5cdfddlimitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "t":
+			z.LogTime, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "LogTime")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z closedRow) Msgsize() (s int) {
+	s = 1 + 2 + msgp.Int64Size
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
 func (z garbageRow) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// map header, size 1
@@ -199,12 +255,18 @@ func (z *issuedRow) Msgsize() (s int) {
 }
 
 // MarshalMsg implements msgp.Marshaler
-func (z metaRow) MarshalMsg(b []byte) (o []byte, err error) {
+func (z *metaRow) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 3
+	// map header, size 5
 	// string "a"
-	o = append(o, 0x83, 0xa1, 0x61)
+	o = append(o, 0x85, 0xa1, 0x61)
 	o = msgp.AppendUint64(o, z.Applied)
+	// string "m"
+	o = append(o, 0xa1, 0x6d)
+	o = msgp.AppendUint64(o, z.Term)
+	// string "c"
+	o = append(o, 0xa1, 0x63)
+	o = msgp.AppendBytes(o, z.Conf)
 	// string "t"
 	o = append(o, 0xa1, 0x74)
 	o = msgp.AppendInt64(o, z.LogTime)
@@ -242,6 +304,34 @@ func (z *metaRow) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Applied")
 				return
 			}
+		case "m":
+			z.Term, bts, err = msgp.ReadUint64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Term")
+				return
+			}
+		case "c":
+			var zb0002 uint32
+			zb0002, bts, err = msgp.ReadBytesHeader(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Conf")
+				return
+			}
+			if zb0002 > zbb5cdfddlimitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if z.Conf == nil || uint32(cap(z.Conf)) < zb0002 {
+				z.Conf = make([]byte, zb0002)
+			} else {
+				z.Conf = z.Conf[:zb0002]
+			}
+			if uint32(len(bts)) < zb0002 {
+				err = msgp.ErrShortBytes
+				return
+			}
+			copy(z.Conf, bts[:zb0002])
+			bts = bts[zb0002:]
 		case "t":
 			z.LogTime, bts, err = msgp.ReadInt64Bytes(bts)
 			if err != nil {
@@ -267,8 +357,8 @@ func (z *metaRow) UnmarshalMsg(bts []byte) (o []byte, err error) {
 }
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
-func (z metaRow) Msgsize() (s int) {
-	s = 1 + 2 + msgp.Uint64Size + 2 + msgp.Int64Size + 2 + msgp.Uint64Size
+func (z *metaRow) Msgsize() (s int) {
+	s = 1 + 2 + msgp.Uint64Size + 2 + msgp.Uint64Size + 2 + msgp.BytesPrefixSize + len(z.Conf) + 2 + msgp.Int64Size + 2 + msgp.Uint64Size
 	return
 }
 

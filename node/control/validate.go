@@ -30,10 +30,16 @@ func (c *Command) validate() error {
 	}
 	check(c.Init != nil, c.Init.validate)
 	check(c.CreateBucket != nil, c.CreateBucket.validate)
+	check(c.RemoveBucket != nil, c.RemoveBucket.validate)
+	check(c.CloseBucket != nil, c.CloseBucket.validate)
 	check(c.DeleteBucket != nil, c.DeleteBucket.validate)
 	check(c.PutRecord != nil, c.PutRecord.validate)
 	check(c.DeleteRecords != nil, c.DeleteRecords.validate)
 	check(c.JoinNode != nil, c.JoinNode.validate)
+	check(c.AdmitNode != nil, c.AdmitNode.validate)
+	check(c.BindNode != nil, c.BindNode.validate)
+	check(c.MarkNode != nil, c.MarkNode.validate)
+	check(c.ForgetNode != nil, c.ForgetNode.validate)
 	check(c.Reclaim != nil, c.Reclaim.validate)
 	if set != 1 {
 		return fault.New(fault.InvalidArgument, "command", "has %d parts, not one", set)
@@ -58,11 +64,53 @@ func (c *CreateBucket) validate() error {
 
 func (c *DeleteBucket) validate() error { return checkBucket(c.Name) }
 
+func (c *RemoveBucket) validate() error { return checkBucketID(c.Name, c.ID) }
+
+func (c *CloseBucket) validate() error { return checkBucketID(c.Name, c.ID) }
+
+func checkBucketID(name string, id [16]byte) error {
+	if id == ([16]byte{}) {
+		return fault.New(fault.InvalidArgument, "bucket", "has no id")
+	}
+	return checkBucket(name)
+}
+
+func (c *AdmitNode) validate() error { return checkNode(c.Node, c.URL) }
+
+func (c *BindNode) validate() error {
+	if c.RaftID == 0 {
+		return fault.New(fault.InvalidArgument, "raft id", "is 0")
+	}
+	return checkNode(c.Node, c.URL)
+}
+
+func (c *MarkNode) validate() error {
+	set := 0
+	for _, mark := range []bool{c.Drain, c.Undo, c.Leave, c.Replace} {
+		if mark {
+			set++
+		}
+	}
+	if set != 1 {
+		return fault.New(fault.InvalidArgument, "mark", "is %d marks, not one", set)
+	}
+	return checkName("node", c.Node)
+}
+
+func (c *ForgetNode) validate() error { return checkName("node", c.Node) }
+
+func checkNode(name, url string) error {
+	if len(url) > MaxURLBytes || !utf8.ValidString(url) {
+		return fault.New(fault.InvalidArgument, "url", "isn't UTF-8 of at most %d bytes", MaxURLBytes)
+	}
+	return checkName("node", name)
+}
+
 func (c *PutRecord) validate() error {
 	if err := checkBucket(c.BucketName); err != nil {
 		return err
 	}
-	if c.Birth <= 0 {
+	if c.Birth <= 0 && len(c.Record.Segments) > 0 {
 		return fault.New(fault.InvalidArgument, "birth", "is missing: a put takes it from BeginQuery")
 	}
 	if err := c.Record.validate(); err != nil {
@@ -95,11 +143,8 @@ func (c *DeleteRecords) validate() error {
 }
 
 func (c *JoinNode) validate() error {
-	if err := checkName("node", c.Node); err != nil {
+	if err := checkNode(c.Node, c.URL); err != nil {
 		return err
-	}
-	if len(c.URL) > MaxURLBytes || !utf8.ValidString(c.URL) {
-		return fault.New(fault.InvalidArgument, "url", "isn't UTF-8 of at most %d bytes", MaxURLBytes)
 	}
 	if len(c.Drives) > MaxDrives {
 		return fault.New(fault.InvalidArgument, "drives", "has %d entries, at most %d are allowed", len(c.Drives), MaxDrives)
@@ -205,7 +250,7 @@ func (q *Query) validate() error {
 		return fault.New(fault.Unimplemented, "query", "version %d is not known here, only %d", q.Version, QueryVersion)
 	}
 	set := 0
-	for _, present := range []bool{q.Deployment != nil, q.Bucket != nil, q.Buckets != nil, q.Record != nil, q.Records != nil, q.Begin != nil, q.Topology != nil, q.Garbage != nil, q.Segments != nil} {
+	for _, present := range []bool{q.Deployment != nil, q.Bucket != nil, q.Buckets != nil, q.Record != nil, q.Records != nil, q.Begin != nil, q.Topology != nil, q.Garbage != nil, q.Segments != nil, q.Usage != nil} {
 		if present {
 			set++
 		}
@@ -213,7 +258,15 @@ func (q *Query) validate() error {
 	if set != 1 {
 		return fault.New(fault.InvalidArgument, "query", "has %d parts, not one", set)
 	}
+	if q.MaxAge < 0 {
+		return fault.New(fault.InvalidArgument, "max_age", "is %v", q.MaxAge)
+	}
 	switch {
+	case q.Usage != nil:
+		if n := len(q.Usage.Drives); n == 0 || n > MaxDrives {
+			return fault.New(fault.InvalidArgument, "drives", "has %d entries, 1 to %d are allowed", n, MaxDrives)
+		}
+		return checkPosition(q.Usage.After, 0)
 	case q.Bucket != nil:
 		return checkBucket(q.Bucket.Name)
 	case q.Buckets != nil:

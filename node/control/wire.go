@@ -19,26 +19,82 @@ import (
 // The handlers of the index. Every node has them, so that one which is asked
 // by mistake can say so. An incompatible change is a new id.
 const (
-	proposeID grid.HandlerID = 100
-	readID    grid.HandlerID = 101
-	followID  grid.HandlerID = 102
+	proposeID  grid.HandlerID = 100
+	readID     grid.HandlerID = 101
+	greetID    grid.HandlerID = 102
+	raftID     grid.HandlerID = 103
+	manifestID grid.HandlerID = 104
+	fileID     grid.HandlerID = 105
 )
 
 var (
-	proposeCall = grid.NewSingle[Command, outcome](proposeID, "control.propose")
-	readCall    = grid.NewSingle[Query, Answer](readID, "control.read")
-	followCall  = grid.NewSingle[greeting, standing](followID, "control.follow")
+	proposeCall  = grid.NewSingle[Command, proposed](proposeID, "control.propose")
+	readCall     = grid.NewSingle[Query, Answer](readID, "control.read")
+	greetCall    = grid.NewSingle[greeting, greeting](greetID, "control.greet")
+	manifestCall = grid.NewSingle[snapshotRef, manifest](manifestID, "control.manifest")
 )
 
-// greeting asks the owner how things stand.
-type greeting struct {
-	Epoch uint64 `msg:"e"` // of the topology that the asking node has
+// proposed is what became of a command at the node that was asked.
+type proposed struct {
+	Elsewhere bool    `msg:"e,omitempty"` // that node doesn't lead the group: nothing was done
+	Leader    string  `msg:"l,omitempty"` // who does, as far as it knows
+	Outcome   outcome `msg:"o"`
 }
 
-// standing is the owner's answer.
-type standing struct {
-	Deployment string    `msg:"d"`
-	Topology   *Topology `msg:"t,omitempty"` // nil where the node has it
+// greeting is what nodes tell each other of themselves: it is both the
+// question and the answer.
+type greeting struct {
+	Name       string `msg:"n"`
+	URL        string `msg:"u"`
+	RaftID     uint64 `msg:"i"`
+	Deployment string `msg:"d,omitempty"`
+	Blank      bool   `msg:"b,omitempty"` // it has no part in any mesh
+	// Founders are the nodes that its configuration names, and in a mesh that
+	// has begun their raft ids as they were then.
+	Founders []founder `msg:"f"`
+	// Bound is the raft id that the asked node knows for the asking one's name,
+	// in a mesh that has begun; Admitted tells whether it knows the name at all.
+	// Epoch is the topology's that says so.
+	Bound    uint64 `msg:"bi,omitempty"`
+	Admitted bool   `msg:"a,omitempty"`
+	Epoch    uint64 `msg:"e,omitempty"`
+	// Clock is the time by the node's clock, unix ns.
+	Clock int64 `msg:"t"`
+	// Oldest and Newest are the command versions that its program applies.
+	Oldest uint8 `msg:"vo"`
+	Newest uint8 `msg:"vn"`
+}
+
+// founder is one of the nodes that begin a mesh.
+type founder struct {
+	Name   string `msg:"n"`
+	URL    string `msg:"u"`
+	RaftID uint64 `msg:"i,omitempty"`
+}
+
+// opening begins a stream of raft's messages.
+type opening struct {
+	From uint64 `msg:"f"` // raft ids
+	To   uint64 `msg:"t"`
+}
+
+// snapshotRef names a snapshot that a node offers, and who fetches it.
+type snapshotRef struct {
+	Group uint32 `msg:"g"`
+	Index uint64 `msg:"i"`
+	To    uint64 `msg:"t"` // raft id
+}
+
+// manifest lists a snapshot's files.
+type manifest struct {
+	Files []snapshotFile `msg:"f,limit=100000"`
+}
+
+// snapshotFile is a file of a snapshot.
+type snapshotFile struct {
+	Name   string `msg:"n"`
+	Size   int64  `msg:"s"`
+	CRC32C uint32 `msg:"c"`
 }
 
 // faultSeparator stands between the parts of a fault in a RemoteError's
@@ -101,6 +157,20 @@ func FromWire(err error) error {
 		return wrap(fault.Unavailable, "the connection was lost")
 	}
 	return wrap(fault.Internal, "the call failed")
+}
+
+// answered tells whether an error is what a handler said by ToWire, and not
+// what became of the call.
+func answered(err error) bool {
+	var re *grid.RemoteError
+	if !errors.As(err, &re) {
+		return false
+	}
+	switch re.Code {
+	case grid.CodePanic, grid.CodeMalformed, grid.CodeCanceled, grid.CodeDeadline:
+		return false
+	}
+	return strings.Count(re.Message, faultSeparator) == 2
 }
 
 // fromRemote reads what ToWire wrote, and what the grid says for a handler

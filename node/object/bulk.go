@@ -58,6 +58,9 @@ func (s *Service) serveBulkRequest(w http.ResponseWriter, r *http.Request) error
 	if err := s.authenticate(r); err != nil {
 		return err
 	}
+	if isSnapshot(r) {
+		return s.serveSnapshot(w, r)
+	}
 	ref, err := parseBulkPath(r.URL.EscapedPath())
 	if err != nil {
 		return err

@@ -142,7 +142,7 @@ func newMesh(t testing.TB, c meshConfig) *testMesh {
 	m := &testMesh{t: t}
 	ctx := testContext(t)
 	var listeners []net.Listener
-	var hosts, names []string
+	var hosts []string
 	urls := map[string]string{}
 	for i := range c.drives {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -155,12 +155,12 @@ func newMesh(t testing.TB, c meshConfig) *testMesh {
 		}
 		n := &testNode{name: fmt.Sprintf("n%d", i), url: scheme + "://" + l.Addr().String()}
 		m.nodes = append(m.nodes, n)
-		listeners, hosts, names = append(listeners, l), append(hosts, n.url), append(names, n.name)
+		listeners, hosts = append(listeners, l), append(hosts, n.url)
 		urls[n.name] = n.url
 	}
 	t.Cleanup(m.close)
 	for i, n := range m.nodes {
-		m.start(ctx, c, i, n, hosts, names, urls, listeners[i])
+		m.start(ctx, c, i, n, hosts, urls, listeners[i])
 	}
 	for i, n := range m.nodes {
 		m.form(ctx, c, i, n)
@@ -187,7 +187,7 @@ func newMesh(t testing.TB, c meshConfig) *testMesh {
 }
 
 // start makes everything of a node but its drives.
-func (m *testMesh) start(ctx context.Context, c meshConfig, i int, n *testNode, hosts, names []string, urls map[string]string, l net.Listener) {
+func (m *testMesh) start(ctx context.Context, c meshConfig, i int, n *testNode, hosts []string, urls map[string]string, l net.Listener) {
 	t := m.t
 	t.Helper()
 	secrets := func() [][]byte { return [][]byte{testSecret} }
@@ -203,7 +203,7 @@ func (m *testMesh) start(ctx context.Context, c meshConfig, i int, n *testNode, 
 	}
 	conn := func(node string) *grid.Connection { return n.grid.Connection(urls[node]) }
 	n.ctl, err = control.Open(ctx, control.Options{
-		Dir: c.directory(t, n.name), Self: n.name, Peers: names, Grid: n.grid, Conn: conn,
+		Dir: c.directory(t, n.name), Self: n.name, Peers: urls, Grid: n.grid,
 	})
 	if err != nil {
 		t.Fatal(err)

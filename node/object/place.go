@@ -62,7 +62,7 @@ func (s *Service) reachable(t *control.Topology) []target {
 	var found []target
 	for _, n := range t.Nodes {
 		self := n.Name == s.o.Self
-		if !self && !connected(s.o.Conn(n.Name)) {
+		if n.Draining || n.Leaving || !self && !connected(s.o.Conn(n.Name)) {
 			continue
 		}
 		for _, id := range n.Drives {

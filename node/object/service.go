@@ -30,7 +30,10 @@ type Options struct {
 	Drives     []*dataio.Drive                    // this node's; more by AddDrive. Closing them is the caller's
 	Secrets    func() [][]byte                    // mesh secrets: the first signs, all verify
 	TLS        *tls.Config                        // for dialling https peers' bulk ports
-	Insecure   bool                               // take bulk requests without a secret and a client certificate
+	// SnapshotFile finds a file of the index's snapshots that other nodes ask
+	// for on the bulk port; nil: there are none.
+	SnapshotFile func(path string) (file string, release func(), err error)
+	Insecure     bool // take bulk requests without a secret and a client certificate
 
 	// Dial replaces the TCP dialler of the bulk port. addr is "host:port".
 	Dial  func(ctx context.Context, addr string) (net.Conn, error)

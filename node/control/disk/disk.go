@@ -1,0 +1,159 @@
+// Package disk opens the Pebble stores of the index: the log of all raft groups
+// and a state for each. A store that can't be written is given up for good,
+// since nobody knows what is on disk after a failed write, and a second attempt
+// could succeed without the first one's data being there: Failed is closed,
+// everything else refuses, and the node ends.
+package disk
+
+import (
+	"errors"
+	"fmt"
+	iofs "io/fs"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/gridloom/gridloom/node/fault"
+)
+
+// The stores' sizes: many nodes share a machine, and in dev a process.
+const (
+	memTableBytes = 16 << 20
+	openFiles     = 256
+	bloomBits     = 10 // per key: 1 % of the lookups of what isn't there read a block
+)
+
+const (
+	// ReserveBytes of the disk are kept for deleting, and for what the
+	// store does in the background: when a write of its log fails it ends.
+	ReserveBytes = 128 << 20
+	// roomInterval is how often the disk is asked.
+	roomInterval = time.Second
+)
+
+// format is the format of Pebble's files. It is pinned, so that another
+// version of the library doesn't change what is on disk by itself.
+const format = pebble.FormatTableFormatV6
+
+// Store is a Pebble store. A failure to write is final, and Failed is closed.
+type Store struct {
+	*pebble.DB
+
+	fs  vfs.FS
+	dir string
+	log *slog.Logger
+
+	opened time.Time
+	asked  atomic.Int64 // when the disk was asked for room, ns after opened
+	full   atomic.Bool  // it had less than the reserve
+
+	failed chan struct{} // closed by fail
+	once   sync.Once
+	err    error // the first failure; written before failed is closed
+}
+
+// Exists tells whether there is a store in dir, and changes nothing. A
+// directory, or Pebble's lock in it, is none yet.
+func Exists(fs vfs.FS, dir string) (bool, error) {
+	switch desc, err := pebble.Peek(dir, fs); {
+	case err == nil:
+		return desc.Exists, nil
+	case errors.Is(err, iofs.ErrNotExist):
+		return false, nil
+	default:
+		return false, fmt.Errorf("index %s: %w", dir, err)
+	}
+}
+
+// Open opens the store in dir, and makes it where there is none. cacheBytes is
+// for blocks that were read.
+func Open(fs vfs.FS, dir string, cacheBytes int64, log *slog.Logger) (*Store, error) {
+	s := &Store{fs: fs, dir: dir, opened: time.Now(), log: log, failed: make(chan struct{})}
+	o := &pebble.Options{
+		FS:                 fs,
+		FormatMajorVersion: format,
+		CacheSize:          cacheBytes,
+		MemTableSize:       memTableBytes,
+		MaxOpenFiles:       openFiles,
+		Logger:             logger{s},
+	}
+	for i := range o.Levels {
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBits)
+	}
+	db, err := pebble.Open(dir, o) // makes dir, and syncs what it makes
+	if err == nil {
+		err = s.Err()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("index %s: %w", dir, err)
+	}
+	s.DB = db
+	return s, nil
+}
+
+// Fail ends the store. The first reason is kept.
+func (s *Store) Fail(err error) {
+	s.once.Do(func() {
+		s.err = fmt.Errorf("index %s: %w", s.dir, err)
+		close(s.failed)
+	})
+}
+
+// Err is what ended the store, nil while it works.
+func (s *Store) Err() error {
+	select {
+	case <-s.failed:
+		return s.err
+	default:
+		return nil
+	}
+}
+
+// Room tells whether there is room for more, as NoSpace where there isn't. It
+// is for whoever puts commands into the log, never for apply.
+func (s *Store) Room() error {
+	now, last := int64(time.Since(s.opened)), s.asked.Load()
+	if (last == 0 || now-last >= int64(roomInterval)) && s.asked.CompareAndSwap(last, now) {
+		usage, err := s.fs.GetDiskUsage(s.dir)
+		full := err == nil && usage.AvailBytes < ReserveBytes
+		if s.full.Swap(full) != full {
+			s.log.Warn("the room for the index has changed", "dir", s.dir, "full", full, "free_bytes", usage.AvailBytes)
+		}
+	}
+	if s.full.Load() {
+		return fault.New(fault.NoSpace, "index", "less than %d MiB are free for it: only deleting is possible", ReserveBytes>>20)
+	}
+	return nil
+}
+
+// Close closes the store.
+func (s *Store) Close() error { return s.DB.Close() }
+
+// Failed is closed when the store has failed; Err says why.
+func (s *Store) Failed() <-chan struct{} { return s.failed }
+
+// Dir is where the store is.
+func (s *Store) Dir() string { return s.dir }
+
+// logger is Pebble's logger. Pebble calls Fatalf where it can't go on,
+// for instance when its log can't be written, and expects the process to end;
+// a library leaves that to its caller, who learns it from Failed.
+type logger struct{ s *Store }
+
+// Infof implements pebble.Logger.
+func (l logger) Infof(format string, args ...any) {
+	l.s.log.Debug("index store", "message", fmt.Sprintf(format, args...))
+}
+
+// Errorf implements pebble.Logger.
+func (l logger) Errorf(format string, args ...any) {
+	l.s.log.Error("index store", "message", fmt.Sprintf(format, args...))
+}
+
+// Fatalf implements pebble.Logger.
+func (l logger) Fatalf(format string, args ...any) { l.s.Fail(fmt.Errorf(format, args...)) }

@@ -1,0 +1,243 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/gridloom/gridloom/node/control/replica"
+	"github.com/gridloom/gridloom/node/fault"
+)
+
+// freshEvery is how often a copy that nobody reads is brought up to the time,
+// so that a stale read finds it no older than that.
+const freshEvery = 2 * time.Second
+
+// freshness is up to when a group's copy here shows everything.
+type freshness struct{ at atomic.Pointer[time.Time] }
+
+// age is how old the copy is; the longest there is where that isn't known.
+func (f *freshness) age() time.Duration {
+	if at := f.at.Load(); at != nil {
+		return time.Since(*at)
+	}
+	return 1<<63 - 1
+}
+
+// note says that the copy shows everything that was acknowledged up to at.
+func (f *freshness) note(at time.Time) {
+	for {
+		old := f.at.Load()
+		if old != nil && !at.After(*old) || f.at.CompareAndSwap(old, &at) {
+			return
+		}
+	}
+}
+
+// Read implements Index.
+func (c *Control) Read(ctx context.Context, q *Query) (a *Answer, err error) {
+	full := *q
+	if full.Version == 0 {
+		full.Version = QueryVersion
+	}
+	if err := full.validate(); err != nil {
+		return nil, err
+	}
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	name, ofRecords := full.ofBucket()
+	switch {
+	case name != "":
+		err = c.withBucket(ctx, name, func(b *Bucket) error {
+			full.BucketID = b.ID
+			if a, err = c.readData(ctx, &full); err == nil {
+				a.Bucket = b
+			}
+			return err
+		})
+	case ofRecords:
+		a, err = c.readData(ctx, &full)
+	default:
+		a, err = c.readSystem(ctx, &full)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// ofBucket names the bucket whose records a query is for, and tells whether a
+// data group answers it.
+func (q *Query) ofBucket() (name string, data bool) {
+	switch {
+	case q.Record != nil:
+		return q.Record.Bucket, true
+	case q.Records != nil:
+		return q.Records.Bucket, true
+	case q.Begin != nil:
+		return q.Begin.Bucket, true
+	}
+	return "", q.Garbage != nil || q.Segments != nil || q.Usage != nil
+}
+
+// readSystem answers from this node's copy of the system group.
+func (c *Control) readSystem(ctx context.Context, q *Query) (*Answer, error) {
+	return c.read(ctx, systemGroup, q, func(ctx context.Context, _ <-chan struct{}) (*Answer, error) {
+		return c.readHere(ctx, systemGroup, q)
+	})
+}
+
+// readData answers from this node's copy of the data group, or asks a node
+// that has one.
+func (c *Control) readData(ctx context.Context, q *Query) (*Answer, error) {
+	return c.read(ctx, dataGroup, q, func(ctx context.Context, changed <-chan struct{}) (*Answer, error) {
+		if c.hosts(dataGroup) {
+			return c.readHere(ctx, dataGroup, q)
+		}
+		name := c.leader(dataGroup)
+		if name == "" || name == c.self {
+			return nil, errNoLeader
+		}
+		ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+		defer cancel()
+		a, err := readCall.Call(ctx, c.conn(name), q)
+		if err != nil {
+			c.setHint(dataGroup, "")
+			return nil, readError(err)
+		}
+		return a, nil
+	})
+}
+
+// readError makes a try's own time limit and a lost connection passing: a read
+// changes nothing.
+func readError(err error) error {
+	err = tryError(err)
+	if errors.Is(err, errLost) {
+		return fault.Wrap(fault.Waiting, "index", err)
+	}
+	return err
+}
+
+// read tries do until it succeeds, or what it lacks doesn't come.
+func (c *Control) read(ctx context.Context, g replica.GroupID, q *Query, do func(context.Context, <-chan struct{}) (*Answer, error)) (*Answer, error) {
+	inner, cancel := context.WithTimeout(ctx, longestCall)
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
+	t := tries{c: c, ctx: ctx, inner: inner, group: g}
+	for {
+		changed := c.leaderChange()
+		a, err := do(inner, changed)
+		if err == nil {
+			c.reached()
+			return a, nil
+		}
+		if !t.again(err, changed) {
+			return nil, t.err(err)
+		}
+	}
+}
+
+// readHere answers from this node's copy, once that is new enough.
+func (c *Control) readHere(ctx context.Context, g replica.GroupID, q *Query) (*Answer, error) {
+	v, err := c.viewFor(ctx, g, q.MaxAge)
+	if err != nil {
+		return nil, err
+	}
+	s := c.state(g)
+	defer s.release(v)
+	a, err := v.answer(q)
+	if err == nil && q.Begin != nil {
+		err = s.room() // before the payload is sent, rather than after
+	}
+	if err != nil {
+		return nil, c.readError(s, err)
+	}
+	a.Epoch = c.Topology().Epoch
+	// A put's birth must not lie as far back as the last command.
+	a.LogTime = max(a.LogTime, c.clock().UnixNano())
+	return a, nil
+}
+
+// readError lets refusals pass, and makes of everything else a Corrupted.
+func (c *Control) readError(s *state, err error) error {
+	if _, refused := refusal(err); refused {
+		return err
+	}
+	return s.unreadable(err)
+}
+
+// viewFor gives a view that shows everything that was acknowledged before the
+// call, or maxAge before it.
+func (c *Control) viewFor(ctx context.Context, g replica.GroupID, maxAge time.Duration) (*view, error) {
+	s, fresh := c.state(g), &c.freshness[g]
+	if maxAge > 0 && fresh.age() <= maxAge {
+		return s.acquire(), nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	e := c.engine.Load()
+	if e == nil {
+		return nil, errNoLeader
+	}
+	asked := time.Now()
+	index, err := e.ReadIndex(ctx, g)
+	if err == nil {
+		var v *view
+		if v, err = s.at(ctx, index); err == nil {
+			fresh.note(asked)
+			return v, nil
+		}
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, replica.ErrClosed) {
+		err = errNoLeader
+	}
+	return nil, err
+}
+
+// keepFresh brings the copies up to the time now and then, for stale reads.
+func (c *Control) keepFresh() {
+	for c.rest(freshEvery, nil) {
+		for _, g := range []replica.GroupID{systemGroup, dataGroup} {
+			if c.freshness[g].age() < freshEvery || !c.hosts(g) {
+				continue
+			}
+			if v, err := c.viewFor(c.ctx, g, 0); err == nil {
+				c.state(g).release(v)
+			}
+		}
+	}
+}
+
+// rest waits for d, or for sooner, and tells whether the node goes on.
+func (c *Control) rest(d time.Duration, sooner <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-sooner:
+	case <-c.ctx.Done():
+	}
+	return c.ctx.Err() == nil
+}
+
+// serveRead answers another node's query of the data group.
+func (c *Control) serveRead(ctx context.Context, q *Query) (*Answer, error) {
+	if err := q.validate(); err != nil {
+		return nil, ToWire(err)
+	}
+	if _, data := q.ofBucket(); !data || !c.hosts(dataGroup) {
+		return nil, ToWire(fault.New(fault.Waiting, nodeSubject(c.self), "has no copy of group %s", groupName(dataGroup)))
+	}
+	a, err := c.readHere(ctx, dataGroup, q)
+	if errors.Is(err, errNoLeader) {
+		err = fault.Wrap(fault.Waiting, "group "+groupName(dataGroup), err)
+	}
+	if err != nil {
+		return nil, ToWire(err)
+	}
+	return a, nil
+}

@@ -1,0 +1,176 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/gridloom/gridloom/node/control/replica"
+	"github.com/gridloom/gridloom/node/fault"
+)
+
+// Status is how this node sees the index.
+type Status struct {
+	Deployment  string
+	Node        string
+	ClockOffset time.Duration // of this node's clock against the others' median
+	MayLead     bool          // false where that is too far off
+	Groups      []GroupStatus
+}
+
+// GroupStatus is one raft group.
+type GroupStatus struct {
+	Name   string // "system", "data-1"
+	Hosted bool   // this node has a part in it; else only Name is known, and Leader perhaps
+	Leader string // name of a node; "" where none is known
+	Leads  bool   // this node does
+	Joint  bool   // it is on the way from one membership to another
+
+	Term, First, Commit, Applied uint64
+	LogBytes                     int64
+
+	Members []MemberStatus
+}
+
+// MemberStatus is one node of a group.
+type MemberStatus struct {
+	Node   string // its name, or its raft id in hexadecimal where no node has that
+	Role   string // "voter", "learner", or "leaving": a voter until a change is complete
+	Known  bool   // the rest is: it is on the group's leader
+	Active bool   // the leader has heard of it of late
+	Match  uint64 // last entry that it has
+	Lag    uint64 // entries that it is behind
+}
+
+// Status describes the index as this node sees it.
+func (c *Control) Status(ctx context.Context) (*Status, error) {
+	if err := c.enter(); err != nil {
+		return nil, err
+	}
+	defer c.leave()
+	s := &Status{Deployment: c.Deployment(), Node: c.self, ClockOffset: c.meetings.clockOffset(), MayLead: c.mayLead()}
+	for _, g := range []replica.GroupID{systemGroup, dataGroup} {
+		out := GroupStatus{Name: groupName(g), Hosted: c.hosts(g)}
+		if !out.Hosted {
+			c.mu.Lock()
+			out.Leader = c.hint
+			c.mu.Unlock()
+			if g == systemGroup {
+				out.Leader = ""
+			}
+			s.Groups = append(s.Groups, out)
+			continue
+		}
+		st, err := c.engine.Load().Status(ctx, g)
+		if err != nil {
+			return nil, err
+		}
+		c.describeGroup(&out, st)
+		s.Groups = append(s.Groups, out)
+	}
+	return s, nil
+}
+
+func (c *Control) describeGroup(out *GroupStatus, st replica.Status) {
+	out.Leader, out.Leads, out.Joint = c.nameOf(st.Leader), st.Leads, st.Joint
+	out.Term, out.First, out.Commit, out.Applied, out.LogBytes = st.Term, st.First, st.Commit, st.Applied, st.LogBytes
+	for _, m := range st.Members {
+		ms := MemberStatus{Node: c.nameOf(m.ID), Role: "learner", Known: st.Leads, Active: m.Active, Match: m.Match}
+		if ms.Node == "" {
+			ms.Node = fmt.Sprintf("%016x", m.ID)
+		}
+		switch {
+		case m.Voter:
+			ms.Role = "voter"
+		case m.Leaving:
+			ms.Role = "leaving"
+		}
+		if st.Leads && st.Last > m.Match {
+			ms.Lag = st.Last - m.Match
+		}
+		out.Members = append(out.Members, ms)
+	}
+}
+
+// AdmitNode lets a node into the mesh: it may come, blank, under that name.
+func (c *Control) AdmitNode(ctx context.Context, name, url string) error {
+	_, err := c.Propose(ctx, &Command{AdmitNode: &AdmitNode{Node: name, URL: url}})
+	return err
+}
+
+// RemoveNode has a node leave the mesh, and returns when it is forgotten. A
+// node on whose drives there is payload stays, unless force says that this may
+// be lost: Conflict.
+func (c *Control) RemoveNode(ctx context.Context, name string, force bool) error {
+	n := c.Topology().Node(name)
+	if n != nil && !force {
+		used, err := c.holdsPayload(ctx, n.Drives)
+		if err != nil {
+			return err
+		}
+		if used {
+			return fault.New(fault.Conflict, nodeSubject(name), "has payload of objects on its drives, which would be lost; delete or copy them first, or force it")
+		}
+	}
+	if _, err := c.Propose(ctx, &Command{MarkNode: &MarkNode{Node: name, Leave: true}}); err != nil {
+		return err
+	}
+	for {
+		if left := c.Err(); left != nil && name == c.self {
+			return nil // the last that it heard
+		} else if left != nil {
+			return left
+		}
+		if c.Topology().Node(name) == nil {
+			return nil
+		}
+		if !c.restFor(ctx, stewardEvery/2) {
+			return fault.New(fault.Waiting, nodeSubject(name), "is leaving: its groups are still being changed")
+		}
+	}
+}
+
+// holdsPayload tells whether a record refers to one of the drives.
+func (c *Control) holdsPayload(ctx context.Context, drives []string) (bool, error) {
+	if len(drives) == 0 {
+		return false, nil
+	}
+	for after := ""; ; {
+		a, err := c.Read(ctx, &Query{Usage: &UsageQuery{Drives: drives, After: after}})
+		if err != nil {
+			return false, err
+		}
+		if a.Used || !a.More {
+			return a.Used, nil
+		}
+		after = a.Next
+	}
+}
+
+// ReplaceNode lets a node whose data is lost for good come anew.
+func (c *Control) ReplaceNode(ctx context.Context, name string) error {
+	if name == c.self {
+		return fault.New(fault.InvalidArgument, nodeSubject(name), "is the one that was asked, and has its data")
+	}
+	_, err := c.Propose(ctx, &Command{MarkNode: &MarkNode{Node: name, Replace: true}})
+	return err
+}
+
+// DrainNode keeps leadership and new payload away from a node, or no longer.
+func (c *Control) DrainNode(ctx context.Context, name string, undo bool) error {
+	_, err := c.Propose(ctx, &Command{MarkNode: &MarkNode{Node: name, Drain: !undo, Undo: undo}})
+	return err
+}
+
+// restFor waits for d, and tells whether ctx and the node go on.
+func (c *Control) restFor(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+	case <-c.ctx.Done():
+	}
+	return false
+}

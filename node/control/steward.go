@@ -1,0 +1,272 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/gridloom/gridloom/grid"
+	"github.com/gridloom/gridloom/node/control/replica"
+)
+
+const (
+	// stewardEvery is how often a leader looks after its group.
+	stewardEvery = 500 * time.Millisecond
+	// stewardTimeout bounds one look.
+	stewardTimeout = 10 * time.Second
+	// caughtUp is how many entries a learner may be behind when it gets a vote.
+	caughtUp = 256
+	// handOverTime bounds the handing over of leadership in a planned stop.
+	handOverTime = 2 * time.Second
+)
+
+// steward looks after the groups that this node leads: the mesh's id, who is
+// in a group, and that whoever shouldn't lead hands over. What it does follows
+// from the topology, and is begun again by the next leader.
+func (c *Control) steward() {
+	epoch, linked, unlink := uint64(0), map[string]bool{}, time.Time{}
+	for c.rest(stewardEvery, c.stirred) {
+		if t := c.Topology(); t.Epoch != epoch {
+			c.linkNodes(t, linked)
+			epoch, unlink = t.Epoch, time.Now().Add(unlinkAfter)
+		} else if !unlink.IsZero() && time.Now().After(unlink) {
+			c.unlinkOthers(t, linked)
+			unlink = time.Time{}
+		}
+		for _, g := range []replica.GroupID{systemGroup, dataGroup} {
+			if e := c.engine.Load(); e != nil && e.Leader(g).Leads {
+				ctx, cancel := context.WithTimeout(c.ctx, stewardTimeout)
+				c.tendGroup(ctx, e, g)
+				cancel()
+			}
+		}
+	}
+}
+
+func (c *Control) tendGroup(ctx context.Context, e *replica.Engine, g replica.GroupID) {
+	st, err := e.Status(ctx, g)
+	if err != nil || !st.Leads {
+		return
+	}
+	if g == systemGroup && c.Deployment() == "" {
+		c.nameMesh(ctx)
+	}
+	t := c.Topology()
+	want := c.dataVoters(t)
+	if g == systemGroup {
+		want = wantedVoters(t, st)
+	}
+	self := t.Node(c.self)
+	if !c.mayLead() || self != nil && (self.Draining || self.Leaving) || want != nil && !slices.Contains(want, c.raftID) {
+		if to := c.successor(t, st); to != 0 {
+			c.log.Info("handing over leadership", "group", groupName(g), "to", c.nameOf(to))
+			_ = e.Transfer(ctx, g, to) // the next look tries again
+			return
+		}
+	}
+	if st.Joint {
+		return
+	}
+	if changes := plan(g, t, st, want); len(changes) > 0 {
+		c.log.Info("changing a group's members", "group", groupName(g), "changes", raftpb.ConfChangesToString(changes))
+		if err := e.Change(ctx, g, changes); err != nil {
+			c.log.Info("a group's members stay for now", "group", groupName(g), "error", err)
+		}
+		return
+	}
+	if g == systemGroup {
+		c.forgetLeft(ctx, t, st)
+	}
+}
+
+// nameMesh proposes the mesh's id. Where another leader did, it is refused.
+func (c *Control) nameMesh(ctx context.Context) {
+	v := c.system.acquire()
+	named := v.deployment != ""
+	c.system.release(v)
+	if named {
+		return
+	}
+	cmd := complete(&Command{Init: &Init{Deployment: uuid.NewString()}})
+	if _, err := c.propose(ctx, systemGroup, cmd); err != nil {
+		c.log.Info("the mesh isn't named yet", "error", err)
+	}
+}
+
+// wantedVoters says which of the nodes should vote in the system group, or nil
+// while a node that is to be replaced hasn't come: its vote stays with its old
+// self, so that no majority gets smaller by it. Who votes already goes on, who
+// drains only where nobody else is left.
+func wantedVoters(t *Topology, st replica.Status) []uint64 {
+	votes, active := map[uint64]bool{}, map[uint64]bool{}
+	for _, m := range st.Members {
+		votes[m.ID], active[m.ID] = m.Voter, m.Active
+	}
+	var bound []*Node
+	count := 0
+	for i := range t.Nodes {
+		switch n := &t.Nodes[i]; {
+		case n.Leaving:
+		case n.RaftID != 0:
+			bound = append(bound, n)
+			count++
+		case n.Awaited:
+			count++
+		}
+	}
+	rank := func(n *Node) int {
+		switch {
+		case n.Draining:
+			return 3
+		case votes[n.RaftID]:
+			return 0
+		case active[n.RaftID]:
+			return 1
+		}
+		return 2
+	}
+	slices.SortStableFunc(bound, func(a, b *Node) int { return cmp.Compare(rank(a), rank(b)) })
+	if count = voterCount(count); len(bound) < count {
+		return nil
+	}
+	var want []uint64
+	for _, n := range bound[:count] {
+		want = append(want, n.RaftID)
+	}
+	return want
+}
+
+// plan is the next step towards the members that a group should have: want are
+// to vote, and the system group has all other nodes as learners. New ones come
+// as learners and get a vote when they have caught up; whose vote goes loses it
+// in the same change, by joint consensus.
+func plan(g replica.GroupID, t *Topology, st replica.Status, want []uint64) (changes []*raftpb.ConfChangeSingle) {
+	change := func(kind raftpb.ConfChangeType, id uint64) {
+		changes = append(changes, &raftpb.ConfChangeSingle{Type: kind.Enum(), NodeId: new(id)})
+	}
+	members := map[uint64]replica.Member{}
+	for _, m := range st.Members {
+		members[m.ID] = m
+	}
+	belongs := map[uint64]bool{}
+	for i := range t.Nodes {
+		n := &t.Nodes[i]
+		if n.RaftID == 0 || n.Leaving || g != systemGroup && !slices.Contains(want, n.RaftID) {
+			continue
+		}
+		belongs[n.RaftID] = true
+		if _, in := members[n.RaftID]; !in {
+			change(raftpb.ConfChangeAddLearnerNode, n.RaftID)
+			return changes // one at a time
+		}
+	}
+	if want == nil {
+		return nil
+	}
+	for _, id := range want {
+		m := members[id]
+		if !m.Voter && (!m.Active || m.Match+caughtUp < st.Commit) {
+			return nil
+		}
+	}
+	for _, id := range want {
+		if !members[id].Voter {
+			change(raftpb.ConfChangeAddNode, id)
+		}
+	}
+	for _, m := range st.Members {
+		switch {
+		case !belongs[m.ID]:
+			change(raftpb.ConfChangeRemoveNode, m.ID)
+		case m.Voter && !slices.Contains(want, m.ID):
+			change(raftpb.ConfChangeAddLearnerNode, m.ID)
+		}
+	}
+	return changes
+}
+
+// dataVoters are the voters that the data group should have: those of the
+// system group, or nil while that is changing or one of them is to be replaced.
+func (c *Control) dataVoters(t *Topology) (want []uint64) {
+	v := c.system.acquire()
+	defer c.system.release(v)
+	if len(v.conf.GetVotersOutgoing()) > 0 {
+		return nil
+	}
+	for _, id := range v.conf.GetVoters() {
+		if !slices.ContainsFunc(t.Nodes, func(n Node) bool { return n.RaftID == id && !n.Leaving }) {
+			return nil
+		}
+		want = append(want, id)
+	}
+	return want
+}
+
+// successor is the best voter to lead in this node's place, 0 where there is
+// none: one that is there, and has most of the log. Who is active is unknown for
+// a moment after every time that the leader has counted them, so that this comes
+// second to a connection.
+func (c *Control) successor(t *Topology, st replica.Status) uint64 {
+	var first replica.Member
+	for _, m := range st.Members {
+		n := slices.IndexFunc(t.Nodes, func(n Node) bool { return n.RaftID == m.ID })
+		if !m.Voter || m.ID == c.raftID || n < 0 || c.conn(t.Nodes[n].Name).State() != grid.StateConnected || t.Nodes[n].Draining || t.Nodes[n].Leaving || c.meetings.tooFar(t.Nodes[n].Name) {
+			continue
+		}
+		if first.ID == 0 || m.Active && !first.Active || m.Active == first.Active && m.Match > first.Match {
+			first = m
+		}
+	}
+	return first.ID
+}
+
+// forgetLeft removes the rows of nodes that have left, once they are in no
+// group.
+func (c *Control) forgetLeft(ctx context.Context, t *Topology, st replica.Status) {
+	v := c.data.acquire()
+	data := slices.Concat(v.conf.GetVoters(), v.conf.GetVotersOutgoing(), v.conf.GetLearners(), v.conf.GetLearnersNext())
+	c.data.release(v)
+	for i := range t.Nodes {
+		n := &t.Nodes[i]
+		if !n.Leaving || slices.Contains(data, n.RaftID) || slices.ContainsFunc(st.Members, func(m replica.Member) bool { return m.ID == n.RaftID }) {
+			continue
+		}
+		cmd := complete(&Command{ForgetNode: &ForgetNode{Node: n.Name}})
+		if _, err := c.propose(ctx, systemGroup, cmd); err != nil {
+			c.log.Info("a node that has left isn't forgotten yet", "peer", n.Name, "error", err)
+		}
+	}
+}
+
+// handOver gives away what this node leads, before a planned stop: that costs
+// the mesh an election's round trip, and not its timeout.
+func (c *Control) handOver() {
+	e := c.engine.Load()
+	if e == nil || e.Err() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), handOverTime)
+	defer cancel()
+	for _, g := range []replica.GroupID{systemGroup, dataGroup} {
+		for e.Leader(g).Leads {
+			changed := c.leaderChange()
+			st, err := e.Status(ctx, g)
+			if err != nil || !st.Leads {
+				break
+			}
+			to := c.successor(c.Topology(), st)
+			if to == 0 || e.Transfer(ctx, g, to) != nil {
+				break
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
