@@ -181,7 +181,7 @@ func (c *Control) openEngine() error {
 		return nil
 	}
 	e, err := replica.Open(replica.Options{
-		ID: c.raftID, Log: c.logs.DB,
+		ID: c.raftID, Log: c.logs.DB, LogFailed: c.logs.Err,
 		Groups: []replica.GroupOptions{
 			{ID: systemGroup, Name: groupName(systemGroup), Machine: c.system},
 			{ID: dataGroup, Name: groupName(dataGroup), Machine: c.data},
