@@ -11,7 +11,7 @@
 //	gRPC listener ── grpc.Server ───────────────┐
 //	HTTP listener ── http.Server ─ front ─┬ api.Gateway ┴─ interceptors ─ object.Service ─ control.Index
 //	                                      ├ door (bytes) ─────────────────┘        │            │
-//	                                      └ metrics, health                      drives       Pebble or the owner
+//	                                      └ metrics, health                      drives       raft groups
 //	peer listener ── http.Server ─┬ grid.Manager (/grid/v1)                       dataio       over the grid
 //	                              └ object bulk  (/bulk/v1)
 //
@@ -19,7 +19,7 @@
 //
 // The listeners answer from the first moment: /livez is well, /readyz and the
 // gRPC health service say NOT_SERVING and why. Then, in form.go, the node waits
-// for the owner of the index, learns the deployment id, opens its drives with
+// for the index's system group, learns the deployment id, opens its drives with
 // it, and tells the index which drives it has. From there on it is ready.
 // Requests that come before wait for at most ten seconds, and are answered by
 // fault.Waiting with the name of what is missing; nothing has to be restarted

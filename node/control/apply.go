@@ -248,30 +248,23 @@ func (m *machine) deleteRecords(b *pebble.Batch, c *DeleteRecords) (*outcome, er
 }
 
 func (m *machine) joinNode(b *pebble.Batch, c *JoinNode) (*outcome, error) {
-	n := Node{Name: c.Node}
-	if known := m.topology.Node(c.Node); known != nil {
-		n = *known
+	n, err := m.node(c.Node)
+	if err != nil {
+		return nil, err
 	}
-	n.URL, n.Drives = c.URL, slices.Sorted(slices.Values(c.Drives))
-	joined := false
+	drives := slices.Sorted(slices.Values(c.Drives))
 	for i := range m.topology.Nodes {
 		known := &m.topology.Nodes[i]
-		if known.Name == n.Name {
-			if known.URL == n.URL && slices.Equal(known.Drives, n.Drives) {
-				return &outcome{}, nil
-			}
-			joined = true
-			continue
-		}
-		for _, d := range n.Drives {
-			if _, taken := slices.BinarySearch(known.Drives, d); taken {
+		for _, d := range drives {
+			if _, taken := slices.BinarySearch(known.Drives, d); taken && known.Name != n.Name {
 				return nil, fault.New(fault.Conflict, "drive "+d, "belongs to node %s, and node %s has it too", known.Name, n.Name)
 			}
 		}
 	}
-	if !joined && len(m.topology.Nodes) >= maxNodes {
-		return nil, fault.New(fault.QuotaExceeded, "node "+n.Name, "the mesh has %d nodes already", maxNodes)
+	if n.URL == c.URL && slices.Equal(n.Drives, drives) {
+		return &outcome{}, nil
 	}
+	n.URL, n.Drives = c.URL, drives
 	return m.setNode(b, &n)
 }
 

@@ -77,7 +77,7 @@ func (c *Control) inBucket(ctx context.Context, full *Command, name string, with
 	err = c.withBucket(ctx, name, func(b *Bucket) error {
 		cmd := with(b.ID)
 		if !first {
-			cmd.RequestID = randomID() // the other is taken, by a refusal
+			cmd.RequestID = second(full.RequestID)
 		}
 		first = false
 		res, err = c.commit(ctx, cmd)
@@ -102,8 +102,15 @@ func (c *Control) createBucket(ctx context.Context, full *Command) (*Result, err
 		return nil, err
 	}
 	again := *full
-	again.RequestID = randomID()
+	again.RequestID = second(full.RequestID)
 	return c.commit(ctx, &again)
+}
+
+// second is the request id of a command's second form: the first is taken, by a
+// refusal. Whoever proposes the command once more comes to the same.
+func second(id [16]byte) [16]byte {
+	id[15] ^= 0xff
+	return id
 }
 
 // deleteBucket closes a bucket in the data groups and then removes its row.

@@ -132,7 +132,8 @@ type DeleteRecords struct {
 }
 
 // JoinNode makes a node's address and drives known: Result.Epoch. Joining again
-// with the same facts changes nothing, the epoch included.
+// with the same facts changes nothing, the epoch included. NotFound where it is
+// no node of the mesh.
 type JoinNode struct {
 	Node   string   `msg:"n"`
 	URL    string   `msg:"u"` // base URL of its peer listener

@@ -2,74 +2,55 @@
 // and drives, its buckets, and the record of every object. All of it is behind
 // two calls, Propose and Read, which work on every node alike.
 //
-// In this form one node, the owner, holds the state: the first of the sorted
-// names. It is a single point of failure, and the only one: the others hold
-// nothing but the mesh's id. The state is a log's, not a database's: commands
-// carry all that is random, are stamped with a time where they enter, and are
-// applied by a deterministic machine, so that a consensus log goes between
-// propose and apply without anything being converted.
+// The state is that of two raft groups, which package replica runs: the system
+// group (identity, nodes, slots, buckets), of which every node has a copy, and
+// a data group (records), of which the voters have one. docs/architecture.md
+// draws how a call goes through them, docs/decisions/0003 says why it is so.
+//
+// # Where things are
+//
+//	control.go   the two calls, readiness, Close
+//	open.go      what Open finds in the data directory, and what it starts
+//	propose.go   a command's way to its leader, and when it is tried again
+//	reads.go     ReadIndex, waiting, stale reads
+//	buckets.go   names to ids, and a bucket's deletion over two groups
+//	state.go     a group's store, machine and views: replica.Machine
+//	machine.go   an entry is applied: deduplication, log time; apply.go, nodes.go
+//	row.go       the layout of the rows; slot.go the slots
+//	form.go      what a blank node makes of what it hears; meet.go hears it
+//	steward.go   what a leader does for its group: members, id, handing over
+//	links.go     raft's messages over the grid; snapshots.go its snapshots
+//	validate.go  what may enter the log at all; wire.go errors between nodes
 //
 // # The life of a command
 //
-//	Propose ─ complete, validate ─┬─ on the owner ──────────────┐
-//	                              └─ elsewhere: ask ~~grid~~ serve
-//	                                                            │
-//	     answer ◄─ publish ◄─ commit, synced ◄─ apply ◄─ stamp ◄─ queue
-//	                          └────────── run, one goroutine ──┘
-//
-// Propose fills in what a caller may leave out (version, request id, a new
-// bucket's id) and refuses bad commands, so that every entry can be applied,
-// for ever. Run takes what is waiting, up to 256 commands or 4 MiB, applies it
-// to one batch, adds the applied index and commits with one sync: while it
-// syncs the next batch gathers. Nobody is answered before that, and the state
-// is shown to readers only then, too. A caller may leave while its command is
-// queued, and it never happens; once it was taken, it completes.
-//
-// Log time is max(the previous one, the stamp): a clock that is set back stops
-// it for a while, and never turns it. What an outcome was is remembered under
-// the command's request id for ten minutes of log time, refusals included:
-// whoever lost an answer repeats the command as it was, and gets that answer.
-// A command over the wire is repeated so for at most two minutes.
+// Propose fills in what a caller may leave out (version, request id, a bucket's
+// id) and refuses bad commands, so that every entry can be applied, for ever.
+// It goes to the group's leader, here or by a call of the grid. The leader
+// stamps it, puts it into the log and waits until it is applied: log time is
+// max(the previous one, the stamp), so that a clock set back stops it for a
+// while and never turns it. What the outcome was, a refusal included, is
+// remembered under the request id for ten minutes of log time: whoever lost an
+// answer repeats the command as it was, at another leader perhaps, and gets
+// that answer. A try whose outcome isn't known (the leader was lost with the
+// command in its log) is repeated so for at most two minutes. What a try lacks,
+// a leader or a connection, is waited for, ten seconds at most.
 //
 // # The life of a query
 //
-// A read takes the present view: a snapshot of the store with the facts that
-// everybody asks for beside it. That shows every command that was acknowledged
-// before, and nothing that a crash could take back, so reads are linearizable
-// and never wait for a sync. Work is bounded by the page: a listing costs one
-// seek an entry, whatever lies under a common prefix. Every answer carries the
-// epoch of the topology, so that nodes notice when theirs has aged.
-//
-// # Away from the owner
-//
-// One goroutine, follow, asks the owner how things stand when the connection
-// comes up, when an answer spoke of a newer epoch, and every five seconds. It
-// publishes the mesh's id, once that is in a file of the data directory, and
-// the topology, and says whether the node is ready. Calls while the owner is
-// away wait min(their deadline, 10 s), with jitter, and one line in the log
-// for all; then they fail as Waiting, naming the owner, or as Unavailable
-// where a command may have been carried out. An answer of the owner, refusals
-// included, is never repeated.
-//
-// A call is made only once the owner has confirmed the id in this run, and
-// from then on it is the grid's realm, too: a node of another mesh finds out,
-// asks nothing, and stays unready as WrongMesh.
-//
-// The id decides what a data directory may be used for. An owner makes up an
-// id, the first command of all, in a directory that has none; one that has an
-// id and no index, or another node's id, is refused as WrongMesh. A node that
-// finds an index in its directory and another node's name first in the list
-// refuses to start, since there would be two.
+// It needs a view that shows what was acknowledged before: ReadIndex says which
+// entry that is, and the copy here soon has it applied. A node without a copy
+// asks one that has. Work is bounded by the page: a listing costs one seek an
+// entry, whatever lies under a common prefix. With MaxAge a view is good enough
+// that was complete so long ago.
 //
 // # Rows
 //
-// The state is rows in one Pebble store, DATA/state/data; row.go draws them.
-// The first byte of a key is its kind, and every kind belongs to one group:
-// when the system group gets a store of its own, its kinds (identity, buckets,
-// nodes) move to DATA/state/system by a copy of their ranges, and m, q and Q
-// exist in both. What a command touches then is in one group but for a put's
-// and a bucket deletion's look at the other: those become an epoch-checked
-// fence of bucket ids in the data group.
+// Each group's state is rows in one Pebble store, DATA/state/<group>/<n>, where
+// n counts the snapshots that took its place; row.go draws them. The applied
+// index, its term and the membership go in the same batch as the data. The
+// batch isn't synced: the log in DATA/raftlog is, and what a crash takes back
+// is applied from there once more.
 //
 // A segment belongs to one record. Once no record refers to it, it is garbage
 // of its drives, until Reclaim says that the file is gone; until then its id
@@ -78,24 +59,33 @@
 //
 // # Goroutines, locks, failure
 //
-// On the owner run, elsewhere follow; both end in Close, which waits for the
-// calls in flight, too. owner.mu guards which view is present, Control.mu
-// whether it is closed and ready; neither is held across I/O or with another.
+// tend (readiness), meet (greetings), steward, keepFresh, one link a node, and
+// the engine's own; all end in Close, which hands leadership over, and waits for
+// the calls in flight. state.mu guards which view is present and who waits for
+// an outcome, Control.mu whether it is closed and ready; neither is held across
+// I/O or with another.
 //
-// A store that can't be written is given up at once and for good: after a
-// failed sync nobody knows what is on disk. Everything unanswered fails as
+// A store or log that can't be written is given up at once and for good: after
+// a failed sync nobody knows what is on disk. Everything unanswered fails as
 // Unavailable, Done is closed, and the process is expected to end. It doesn't
-// come to that for a disk that fills up: below a reserve of 128 MiB only what
-// deletes is accepted, and the rest refused as NoSpace. A row that
-// can't be read fails a query as Corrupted, and ends run: it is neither
+// come to that for a disk that fills up: below a reserve of 128 MiB a leader
+// accepts only what deletes, and refuses the rest as NoSpace. A row that can't
+// be read fails a query as Corrupted, and ends the machine: it is neither
 // skipped nor guessed at, and nor is one of an unknown version. Refusals are
-// *fault.Error, made in apply and kept with the outcome, so that every node
-// and every retry gives the same.
+// *fault.Error, made in apply and kept with the outcome, so that every node and
+// every retry gives the same.
+//
+// # Versions
+//
+// Nodes tell each other which command versions they apply. One that doesn't
+// apply the version this node writes is refused as a peer, by name, and an entry
+// of an unknown version ends the machine: a mesh is upgraded node by node with
+// a program that applies both, before any writes the newer.
 //
 // # Costs
 //
-// A put is one record row, a row per segment, two rows for its outcome and a
-// share of a sync; replacing a record costs a row per segment and drive more.
-// Memory: a 32 MiB cache and up to 32 MiB of memtables on the owner, 64 MiB of
-// queued commands; elsewhere next to nothing.
+// A put is one entry of the log and, in the state, one record row, a row per
+// segment and two rows for its outcome; replacing a record costs a row per
+// segment and drive more. Memory: a cache of 32 MiB and memtables of up to
+// 32 MiB a group, up to 32 MiB of each group's log, 64 MiB of commands in hand.
 package control

@@ -139,6 +139,9 @@ func (m *machine) apply(b *pebble.Batch, e *entry) (*outcome, error) {
 	}
 	out.LogTime = m.meta.LogTime
 	out.Epoch = m.identity.Epoch
+	if out.passes() {
+		return out, nil
+	}
 	return out, m.remember(b, e, out)
 }
 

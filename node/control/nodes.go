@@ -89,7 +89,7 @@ func (m *machine) markNode(b *pebble.Batch, c *MarkNode) (*outcome, error) {
 	case c.Replace:
 		n.RaftID, n.Awaited, n.Draining = 0, true, false
 	}
-	if n.RaftID == before.RaftID && n.Draining == before.Draining && n.Leaving == before.Leaving {
+	if n.RaftID == before.RaftID && n.Awaited == before.Awaited && n.Draining == before.Draining && n.Leaving == before.Leaving {
 		return &outcome{}, nil
 	}
 	return m.setNode(b, &n)

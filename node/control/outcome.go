@@ -45,6 +45,10 @@ func refusal(err error) (*outcome, bool) {
 	return &outcome{Refused: true, Kind: uint16(fe.Kind), Subject: fe.Subject, Detail: fe.Detail}, true
 }
 
+// passes tells whether an outcome decides nothing: the command was led here by
+// an old slot table. It may come again, and is not remembered.
+func (o *outcome) passes() bool { return o.Refused && fault.Kind(o.Kind) == fault.Waiting }
+
 // errRefused is the cause of every error that is a command's outcome.
 var errRefused = errors.New("the index has decided so")
 

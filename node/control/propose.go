@@ -37,26 +37,35 @@ var errLost = errors.New("the leader was lost with the command in its log")
 // is, again until there is an outcome.
 func (c *Control) submit(ctx context.Context, cmd *Command) (*outcome, error) {
 	g := groupOf(cmd)
-	if g != systemGroup {
-		v := c.system.acquire()
-		cmd.Slots = v.slots.Epoch
-		c.system.release(v)
-	}
 	inner, cancel := context.WithTimeout(ctx, longestCall)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
 	t := tries{c: c, ctx: ctx, inner: inner, group: g}
 	for {
 		changed := c.leaderChange()
-		out, err := c.try(inner, g, cmd, changed)
-		if err == nil {
+		out, err := c.try(inner, g, c.led(cmd), changed)
+		if err == nil && !out.passes() {
 			c.reached()
 			return out, nil
+		} else if err == nil {
+			err = fault.New(fault.Kind(out.Kind), out.Subject, "%s", out.Detail)
 		}
 		if !t.again(err, changed) {
 			return nil, t.err(err)
 		}
 	}
+}
+
+// led gives a command the epoch of the slot table as it is here now.
+func (c *Control) led(cmd *Command) *Command {
+	if groupOf(cmd) == systemGroup {
+		return cmd
+	}
+	v := c.system.acquire()
+	defer c.system.release(v)
+	led := *cmd
+	led.Slots = v.slots.Epoch
+	return &led
 }
 
 // tries is the state of a call that is tried again.

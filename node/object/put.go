@@ -53,14 +53,8 @@ func (s *Service) Put(ctx context.Context, req PutRequest, body io.Reader, trail
 	if err := req.validate(limit); err != nil {
 		return nil, err
 	}
-	begin, err := s.o.Index.Read(ctx, &control.Query{Begin: &control.BeginQuery{Bucket: req.Bucket}})
+	begin, err := s.begin(ctx, &req)
 	if err != nil {
-		return nil, err
-	}
-	if err := s.precheck(ctx, req.Bucket, req.Key, &req.Conditions); err != nil {
-		return nil, err
-	}
-	if err := s.room(ctx, req.SizeBytes); err != nil {
 		return nil, err
 	}
 	late := fault.New(fault.Deadline, "put", "took longer than %v", putMax)
@@ -90,6 +84,25 @@ func (s *Service) Put(ctx context.Context, req PutRequest, body io.Reader, trail
 		return nil, err
 	}
 	return info, nil
+}
+
+// begin refuses a put that can't succeed before its body is read, and takes its
+// birth.
+func (s *Service) begin(ctx context.Context, req *PutRequest) (*control.Answer, error) {
+	q := &control.Query{Begin: &control.BeginQuery{Bucket: req.Bucket}}
+	if 0 <= req.SizeBytes && req.SizeBytes <= InlineMaxBytes {
+		// It goes into its record, so that there is no file which its birth
+		// protects. What an old answer lets through, the commit refuses.
+		q.MaxAge = time.Hour
+	}
+	a, err := s.o.Index.Read(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.precheck(ctx, req.Bucket, req.Key, &req.Conditions); err != nil {
+		return nil, err
+	}
+	return a, s.room(ctx, req.SizeBytes)
 }
 
 // because is err, or why ctx was ended if err is just that it was.

@@ -289,13 +289,16 @@ func (c *core) readIndex(id GroupID, token string) {
 	}
 }
 
-// unsure tells whether this node is the only voter, and leads, but may have
-// acknowledged more in an earlier term than it knows to be committed: the
-// commit index isn't synced. Raft waits for an entry of the leader's own term
-// where there are more voters, but answers reads at once where there aren't.
+// unsure tells whether this node leads, but can't say what was acknowledged.
 // Whoever asks asks again.
+//
+// That is so where it is the only voter, and may have acknowledged more in an
+// earlier term than it knows to be committed, since the commit index isn't
+// synced; and where it is no voter any more. Where there is one voter, raft
+// answers at once, without a look at whether that is this node, or whether an
+// entry of its own term is committed.
 func (g *group) unsure() bool {
-	if !g.conf.sole {
+	if g.conf.voter && !g.conf.sole {
 		return false
 	}
 	s := g.raw.BasicStatus()
@@ -303,7 +306,7 @@ func (g *group) unsure() bool {
 		return false
 	}
 	term, err := g.storage.Term(s.HardState.GetCommit())
-	return err != nil || term != s.HardState.GetTerm()
+	return !g.conf.voter || err != nil || term != s.HardState.GetTerm()
 }
 
 // propose appends to the log of a group that this node leads.

@@ -139,7 +139,7 @@ func (l *logbook) open(g GroupID, at Position) (*storage, error) {
 	}); err != nil {
 		return nil, err
 	}
-	entries, err := l.entries(g, index)
+	entries, err := l.entries(g, index, term)
 	if err != nil {
 		return nil, err
 	}
@@ -212,9 +212,9 @@ func (l *logbook) get(key []byte, read func([]byte) error) (found bool, err erro
 	return true, nil
 }
 
-// entries reads what follows index. A gap means that the file isn't what was
-// written.
-func (l *logbook) entries(g GroupID, index uint64) (all []*pb.Entry, err error) {
+// entries reads what follows index. A gap, or a term that is lower than the one
+// before, means that the file isn't what was written.
+func (l *logbook) entries(g GroupID, index, term uint64) (all []*pb.Entry, err error) {
 	it, err := l.db.NewIter(&pebble.IterOptions{LowerBound: entryKey(g, index+1), UpperBound: logKey(g, logEntry+1)})
 	if err != nil {
 		return nil, err
@@ -229,9 +229,10 @@ func (l *logbook) entries(g GroupID, index uint64) (all []*pb.Entry, err error) 
 		if err := proto.Unmarshal(value, e); err != nil {
 			return nil, fmt.Errorf("raft log at %q: %w", it.Key(), err)
 		}
-		if index++; e.GetIndex() != index {
-			return nil, fmt.Errorf("raft log of group %d: entry %d follows %d", g, e.GetIndex(), index-1)
+		if e.GetIndex() != index+1 || e.GetTerm() < term {
+			return nil, fmt.Errorf("raft log of group %d: entry %d of term %d follows %d of term %d", g, e.GetIndex(), e.GetTerm(), index, term)
 		}
+		index, term = e.GetIndex(), e.GetTerm()
 		all = append(all, e)
 	}
 	return all, it.Error()

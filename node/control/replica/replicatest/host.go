@@ -18,6 +18,7 @@ type host struct {
 	id    uint64
 	first replica.Position // where its groups begin
 	speed int              // how often it ticks, as against the others
+	lazy  [3]bool          // it hardly ever: writes, applies, steps
 	ahead time.Duration    // how far its clock is wrong
 	ticks int
 
@@ -204,8 +205,18 @@ func (h *host) tick() {
 	h.check()
 }
 
+// What a node may be slow at for a while.
+const (
+	lazyWrite = iota
+	lazyApply
+	lazyStep
+)
+
+// idles tells whether a node that is slow at something doesn't do it now.
+func (h *host) idles(at int) bool { return h.lazy[at] && !h.w.healed && !h.w.chance(30) }
+
 func (w *world) stepHost(h *host) bool {
-	if !h.up() || !h.s.Step() {
+	if !h.up() || h.idles(lazyStep) || !h.s.Step() {
 		return false
 	}
 	w.note("step", h.id)
@@ -214,16 +225,19 @@ func (w *world) stepHost(h *host) bool {
 }
 
 func (w *world) write(h *host) bool {
-	if !h.up() {
+	if !h.up() || h.idles(lazyWrite) {
 		return false
 	}
 	did, err := h.s.Write()
 	w.did(h, "write", did, err)
+	if did && w.doom == nil && w.net.crashes && w.chance(60) {
+		h.crash() // with what it has just promised
+	}
 	return did
 }
 
 func (w *world) apply(h *host, g *history) bool {
-	if !h.up() {
+	if !h.up() || h.idles(lazyApply) {
 		return false
 	}
 	did, err := h.s.Apply(g.id)

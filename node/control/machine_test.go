@@ -1,0 +1,460 @@
+package control
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	gocmp "github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/gridloom/gridloom/node/control/disk"
+	"github.com/gridloom/gridloom/node/control/replica"
+	"github.com/gridloom/gridloom/node/fault"
+)
+
+// applier is a group's machine on its store, as one node has it.
+type applier struct {
+	group replica.GroupID
+	fs    vfs.FS
+	store *disk.Store
+	m     *machine
+	batch *pebble.Batch // what is applied and not committed yet; nil: nothing
+}
+
+// newApplier makes one where a mesh begins, of one founder.
+func newApplier(t require, group replica.GroupID, fs vfs.FS) *applier {
+	t.Helper()
+	s, err := openState(fs, "state", group, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.bootstrap(nil, []Node{{Name: "n0", RaftID: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	s.close()
+	a := &applier{group: group, fs: fs}
+	a.open(t)
+	return a
+}
+
+// require is what testing.T and rapid.T have in common here.
+type require interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
+func (a *applier) open(t require) {
+	t.Helper()
+	var err error
+	if a.store, err = disk.Open(a.fs, "state/1", 1<<20, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	if a.m, err = loadMachine(a.group, a.store); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (a *applier) apply(t require, e *entry) *outcome {
+	t.Helper()
+	if a.batch == nil {
+		a.batch = a.store.NewIndexedBatch()
+	}
+	out, err := a.m.apply(a.batch, e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// next is apply of a command as the next entry.
+func (a *applier) next(t require, stamp int64, c *Command) *outcome {
+	t.Helper()
+	c = complete(c)
+	if err := c.validate(); err != nil {
+		t.Fatal(err)
+	}
+	if a.group != systemGroup {
+		c.Slots = a.m.slots.Epoch
+	}
+	return a.apply(t, &entry{Index: a.m.meta.Applied + 1, Term: 1, Stamp: stamp, Command: c})
+}
+
+func (a *applier) commit(t require) {
+	t.Helper()
+	if a.batch == nil {
+		return
+	}
+	if err := errors.Join(a.m.seal(a.batch), a.batch.Commit(pebble.NoSync), a.batch.Close()); err != nil {
+		t.Fatal(err)
+	}
+	a.batch = nil
+}
+
+func (a *applier) close(t require) {
+	t.Helper()
+	a.commit(t)
+	if err := a.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ask answers a query from what is committed.
+func (a *applier) ask(q *Query) (*Answer, error) {
+	q.Version = QueryVersion
+	if err := q.validate(); err != nil {
+		return nil, err
+	}
+	v := &view{rows: a.store.NewSnapshot(), logTime: a.m.meta.LogTime, deployment: a.m.identity.Deployment, topology: a.m.topology}
+	answer, err := v.answer(q)
+	return answer, errors.Join(err, v.rows.Close())
+}
+
+func (a *applier) checksum(t require) uint64 {
+	t.Helper()
+	sum, err := checksum(a.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sum
+}
+
+// commands draws commands over few names, so that they meet.
+type commands struct {
+	m     *model
+	clock int64
+	ids   int
+}
+
+func (g *commands) draw(t *rapid.T) *entry {
+	switch rapid.IntRange(0, 9).Draw(t, "time") {
+	case 0:
+		g.clock -= int64(rapid.IntRange(0, 300).Draw(t, "back")) * int64(time.Second)
+	case 1:
+		g.clock += int64(rapid.IntRange(0, 30).Draw(t, "ahead")) * int64(time.Minute)
+	default:
+		g.clock += int64(rapid.IntRange(0, 40).Draw(t, "on")) * int64(time.Second)
+	}
+	e := &entry{Index: g.m.applied + 1, Term: 1, Stamp: g.clock}
+	if rapid.IntRange(0, 19).Draw(t, "raft's own") == 0 {
+		return e
+	}
+	g.ids++
+	id := g.ids
+	if g.ids > 1 && rapid.IntRange(0, 5).Draw(t, "retry") == 0 {
+		id = rapid.IntRange(max(1, g.ids-20), g.ids-1).Draw(t, "of")
+	}
+	c := &Command{Version: CommandVersion, RequestID: [16]byte{byte(id >> 8), byte(id), 1}}
+	if g.m.group == systemGroup {
+		g.fillSystem(t, c)
+	} else {
+		c.Slots = uint64(rapid.SampledFrom([]int{1, 1, 1, 1, 1, 1, 1, 1, 1, 2}).Draw(t, "slots"))
+		g.fillData(t, c)
+	}
+	if err := c.validate(); err != nil {
+		t.Fatal(err)
+	}
+	e.Command = c
+	return e
+}
+
+func (g *commands) fillSystem(t *rapid.T, c *Command) {
+	bucket := rapid.SampledFrom([]string{"one", "two"}).Draw(t, "bucket")
+	node := rapid.SampledFrom([]string{"n0", "n1", "n2"}).Draw(t, "node")
+	url := rapid.SampledFrom([]string{"http://w", "http://x", "http://y"}).Draw(t, "url")
+	switch kind := rapid.IntRange(0, 10).Draw(t, "kind"); kind {
+	case 0:
+		c.Init = &Init{Deployment: fmt.Sprint("mesh", rapid.IntRange(0, 1).Draw(t, "mesh"))}
+	case 1, 2:
+		c.CreateBucket = &CreateBucket{Name: bucket, ID: [16]byte{1, byte(g.ids >> 8), byte(g.ids)}}
+	case 3:
+		id := g.m.buckets[bucket].ID
+		if rapid.IntRange(0, 3).Draw(t, "stale") == 0 || id == [16]byte{} {
+			id = [16]byte{1, 0, 1}
+		}
+		c.RemoveBucket = &RemoveBucket{Name: bucket, ID: id}
+	case 4, 5:
+		c.JoinNode = &JoinNode{
+			Node: node, URL: url,
+			Drives: rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"d1", "d2", "d3"}), 0, 2, rapid.ID).Draw(t, "drives"),
+		}
+	case 6:
+		c.AdmitNode = &AdmitNode{Node: node, URL: url}
+	case 7:
+		c.BindNode = &BindNode{Node: node, URL: url, RaftID: uint64(rapid.IntRange(1, 3).Draw(t, "raft id"))}
+	case 8:
+		mark := rapid.IntRange(0, 3).Draw(t, "mark")
+		c.MarkNode = &MarkNode{Node: node, Drain: mark == 0, Undo: mark == 1, Leave: mark == 2, Replace: mark == 3}
+	case 9:
+		c.ForgetNode = &ForgetNode{Node: node}
+	default:
+		c.Reclaim = &Reclaim{Entries: []Garbage{{Drive: "d1"}}} // another group's
+	}
+}
+
+func (g *commands) fillData(t *rapid.T, c *Command) {
+	bucket := rapid.SampledFrom([]byte{1, 1, 1, 2, 2, 3}).Draw(t, "bucket")
+	id, name := [16]byte{bucket}, fmt.Sprint("bucket-", bucket)
+	keys := rapid.SampledFrom([]string{"a", "a/b", "a/c", "ab", "b"})
+	drives := rapid.SampledFrom([]string{"d1", "d2", "d3"})
+	tags := rapid.SampledFrom([][]string{nil, nil, nil, nil, {"*"}, {"e1"}, {"e2", "e3"}})
+	since := rapid.Custom(func(t *rapid.T) int64 {
+		return rapid.SampledFrom([]int64{0, 0, 0, g.m.logTime/1e9 - 60, g.m.logTime / 1e9}).Draw(t, "since")
+	})
+	switch kind := rapid.IntRange(0, 11).Draw(t, "kind"); kind {
+	case 0:
+		c.CloseBucket = &CloseBucket{Name: name, ID: id}
+	case 1, 2, 3:
+		c.DeleteRecords = &DeleteRecords{Bucket: name, BucketID: id, Keys: rapid.SliceOfNDistinct(keys, 1, 4, rapid.ID).Draw(t, "keys")}
+		if len(c.DeleteRecords.Keys) == 1 {
+			c.DeleteRecords.IfMatch, c.DeleteRecords.IfUnmodifiedSince = tags.Draw(t, "match"), since.Draw(t, "since")
+		}
+	case 4, 5:
+		c.Reclaim = &Reclaim{Entries: []Garbage{{Drive: "d1", LogTime: 1, ID: [16]byte{9}}}}
+		for range rapid.IntRange(0, min(3, len(g.m.garbage))).Draw(t, "entries") {
+			c.Reclaim.Entries = append(c.Reclaim.Entries, rapid.SampledFrom(g.m.garbage).Draw(t, "entry"))
+		}
+	case 6:
+		c.CreateBucket = &CreateBucket{Name: name, ID: id} // another group's
+	default:
+		c.PutRecord = g.put(t, name, id, keys, drives, tags, since)
+	}
+}
+
+func (g *commands) put(t *rapid.T, bucket string, id [16]byte, keys, drives *rapid.Generator[string], tags *rapid.Generator[[]string], since *rapid.Generator[int64]) *PutRecord {
+	rec := Record{
+		Key:      keys.Draw(t, "key"),
+		ETag:     rapid.SampledFrom([]string{"e1", "e2"}).Draw(t, "etag"),
+		Metadata: rapid.MapOfN(rapid.StringMatching("[a-z]"), rapid.StringMatching("[a-z]?"), 0, 4).Draw(t, "metadata"),
+	}
+	old := g.m.records[id][rec.Key]
+	switch shape := rapid.IntRange(0, 5).Draw(t, "shape"); {
+	case shape == 0 && len(old.Segments) > 0: // hands some of its segments on
+		rec.Segments = old.Segments[:rapid.IntRange(1, len(old.Segments)).Draw(t, "kept")]
+		for _, s := range rec.Segments {
+			rec.SizeBytes += s.SizeBytes
+		}
+	case shape <= 1:
+		rec.Inline = rapid.SliceOfN(rapid.Byte(), 0, 4).Draw(t, "payload")
+		rec.SizeBytes = int64(len(rec.Inline))
+	default:
+		for _, id := range rapid.SliceOfNDistinct(rapid.IntRange(0, 15), 1, 3, rapid.ID).Draw(t, "segments") {
+			rec.Segments = append(rec.Segments, Segment{ID: [16]byte{byte(id)}, SizeBytes: int64(id + 1), Drives: rapid.SliceOfNDistinct(drives, 1, 3, rapid.ID).Draw(t, "on")})
+			rec.SizeBytes += int64(id + 1)
+		}
+	}
+	birth := g.m.logTime - int64(rapid.SampledFrom([]int{0, 0, 0, 0, 0, 0, 1, 59, 61, -61}).Draw(t, "age"))*int64(time.Minute)
+	return &PutRecord{
+		BucketName: bucket, BucketID: id, Record: rec, Birth: max(birth, 1),
+		IfMatch: tags.Draw(t, "match"), IfNoneMatch: tags.Draw(t, "none"), IfUnmodifiedSince: since.Draw(t, "since"),
+	}
+}
+
+// Two nodes apply the same entries: one in its way, the other in batches of
+// other sizes, over restarts, and with every command as it comes out of the
+// log. They always agree with each other and with the model.
+func TestMachine(t *testing.T) {
+	for _, group := range []replica.GroupID{systemGroup, dataGroup} {
+		t.Run(groupName(group), func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) { checkMachine(t, group) })
+		})
+	}
+}
+
+func checkMachine(t *rapid.T, group replica.GroupID) {
+	a, b := newApplier(t, group, vfs.NewMem()), newApplier(t, group, vfs.NewMem())
+	defer func() { a.close(t); b.close(t) }()
+	m := newModel(group)
+	g := &commands{m: m, clock: int64(100 * time.Hour)}
+	compare := func() {
+		a.commit(t)
+		b.commit(t)
+		if x, y := a.checksum(t), b.checksum(t); x != y {
+			t.Fatalf("at %d the states differ: %x and %x", m.applied, x, y)
+		}
+		m.compare(t, a)
+	}
+	step := func(t *rapid.T) {
+		e := g.draw(t)
+		want := m.apply(e)
+		first, second := a.apply(t, e), b.apply(t, logged(t, e))
+		if diff := gocmp.Diff(first, second, allowUnexported); diff != "" {
+			t.Fatalf("the nodes' outcomes differ:\n%s", diff)
+		}
+		if first != nil {
+			seen := *first
+			seen.Subject, seen.Detail = "", ""
+			first = &seen
+		}
+		if diff := gocmp.Diff(want, first, allowUnexported); diff != "" {
+			t.Fatalf("%+v: not what the model says:\n%s", e.Command, diff)
+		}
+	}
+	t.Repeat(map[string]func(*rapid.T){
+		"apply":        step,
+		"apply more":   step,
+		"commit one":   func(t *rapid.T) { a.commit(t) },
+		"commit other": func(t *rapid.T) { b.commit(t) },
+		"restart": func(t *rapid.T) {
+			b.close(t)
+			b.open(t)
+		},
+		"compare": func(t *rapid.T) { compare() },
+	})
+	compare()
+}
+
+var allowUnexported = gocmp.AllowUnexported(outcome{})
+
+// logged is an entry as it comes out of a log.
+func logged(t require, e *entry) *entry {
+	t.Helper()
+	in := &replica.Entry{Index: e.Index, Term: e.Term, Conf: e.Conf}
+	if e.Command != nil {
+		var err error
+		if in.Data, err = encodeEntry(e.Stamp, e.Command); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := decodeEntry(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// What was refused once is refused again, for as long as anybody may retry:
+// otherwise a command could be carried out after its caller was told no.
+func TestRefusalsAreRemembered(t *testing.T) {
+	a := newApplier(t, systemGroup, vfs.NewMem())
+	defer a.close(t)
+	stamp := int64(1)
+	do := func(c Command, id byte) *outcome {
+		c.RequestID = [16]byte{id}
+		return a.next(t, stamp, &c)
+	}
+	create := Command{CreateBucket: &CreateBucket{Name: "b", ID: [16]byte{1}}}
+	drain := Command{MarkNode: &MarkNode{Node: "n1", Drain: true}}
+	if out := do(drain, 1); fault.Kind(out.Kind) != fault.NotFound {
+		t.Fatalf("%+v", out)
+	}
+	do(Command{AdmitNode: &AdmitNode{Node: "n1", URL: "u"}}, 2)
+	stamp += int64(replyWindow)
+	if out := do(drain, 1); fault.Kind(out.Kind) != fault.NotFound {
+		t.Fatalf("the retry had an outcome of its own: %+v", out)
+	}
+	stamp++
+	if out := do(drain, 1); out.Refused {
+		t.Fatalf("remembered for longer than the window: %+v", out)
+	}
+	// Everything that is over the window is forgotten in the end.
+	stamp += int64(2 * replyWindow)
+	for id := byte(10); id < 20; id++ {
+		do(create, id)
+	}
+	a.commit(t)
+	rows := 0
+	for _, kind := range []byte{kindReply, kindIssued} {
+		if err := scan(a.store, []byte{kind}, func(_, _ []byte) error { rows++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rows != 2*10 {
+		t.Errorf("%d rows for 10 remembered commands", rows)
+	}
+}
+
+// What was led by another slot table isn't decided: it may come again, led by
+// the present one.
+func TestSlotsThatMoved(t *testing.T) {
+	a := newApplier(t, dataGroup, vfs.NewMem())
+	defer a.close(t)
+	cmd := complete(putOf(&Bucket{Name: "b", ID: [16]byte{1}}, "k", "e"))
+	for slots, want := range []fault.Kind{fault.Waiting, 0, 0} {
+		cmd.Slots = uint64(slots)
+		out := a.apply(t, &entry{Index: a.m.meta.Applied + 1, Stamp: 1, Command: cmd})
+		if fault.Kind(out.Kind) != want {
+			t.Errorf("led by epoch %d: %+v", slots, out)
+		}
+	}
+}
+
+// A log from a newer program ends the index instead of being guessed at, and
+// so does an entry out of its order, or one that isn't what was written.
+func TestApplyRefusesWhatItCantKnow(t *testing.T) {
+	a := newApplier(t, systemGroup, vfs.NewMem())
+	defer a.close(t)
+	b := a.store.NewIndexedBatch()
+	defer b.Close()
+	cmd := complete(&Command{ForgetNode: &ForgetNode{Node: "n1"}})
+	if _, err := a.m.apply(b, &entry{Index: 3, Command: cmd}); err == nil || !strings.Contains(err.Error(), "entry 3 after entry 1") {
+		t.Errorf("an entry out of order: %v", err)
+	}
+	cmd.Version = 9
+	_, err := a.m.apply(b, &entry{Index: 2, Command: cmd})
+	if err == nil || !strings.Contains(err.Error(), "command version 9 is not known here") {
+		t.Errorf("a newer command: %v", err)
+	}
+	if _, refused := refusal(err); refused {
+		t.Error("a newer command in the log is not the proposer's fault")
+	}
+	for _, data := range [][]byte{{1}, {0, 0, 0, 0, 0, 0, 0, 1}, []byte("12345678\xc1"), append([]byte("12345678"), 0x80, 0x80)} {
+		if _, err := decodeEntry(&replica.Entry{Index: 7, Data: data}); err == nil || !strings.Contains(err.Error(), "entry 7") {
+			t.Errorf("%q is an entry: %v", data, err)
+		}
+	}
+}
+
+// A command of many keys is carried out in steps of a bounded size.
+func TestLargeDeletesAreLeft(t *testing.T) {
+	a := newApplier(t, dataGroup, vfs.NewMem())
+	defer a.close(t)
+	bucket := [16]byte{1}
+	var keys []string
+	for i := range 7 {
+		rec := Record{Key: fmt.Sprint("k", i), ETag: "e"}
+		for range MaxSegments {
+			rec.Segments = append(rec.Segments, Segment{ID: randomID(), SizeBytes: 1, Drives: []string{"d"}})
+		}
+		rec.SizeBytes = MaxSegments
+		if out := a.next(t, 1, &Command{PutRecord: &PutRecord{BucketName: "b", BucketID: bucket, Record: rec, Birth: 1}}); out.Refused {
+			t.Fatalf("%+v", out)
+		}
+		keys = append(keys, rec.Key)
+	}
+	cmd := &Command{DeleteRecords: &DeleteRecords{Bucket: "b", BucketID: bucket, Keys: append(keys, "missing")}}
+	out := a.next(t, 1, cmd)
+	if want := []byte{1, 1, 1, 1, 1, 2, 2, 2}; !bytes.Equal(out.Fates, want) {
+		t.Errorf("fates %v, want %v", out.Fates, want)
+	}
+	_, left, err := out.result(cmd)
+	if err != nil || !slices.Equal(left, []string{"k5", "k6", "missing"}) {
+		t.Errorf("left %q, %v", left, err)
+	}
+}
+
+// A mesh of as many nodes as there may be takes no more, and still lets those
+// it has change.
+func TestManyNodes(t *testing.T) {
+	a := newApplier(t, systemGroup, vfs.NewMem())
+	defer a.close(t)
+	full := &Topology{}
+	for i := range maxNodes {
+		full.Nodes = append(full.Nodes, Node{Name: fmt.Sprint("n", i)})
+	}
+	a.m.topology = full
+	if out := a.next(t, 1, &Command{AdmitNode: &AdmitNode{Node: "more", URL: "u"}}); fault.Kind(out.Kind) != fault.QuotaExceeded {
+		t.Errorf("one too many: %+v", out)
+	}
+	if out := a.next(t, 1, &Command{JoinNode: &JoinNode{Node: "n0", URL: "v"}}); out.Refused {
+		t.Errorf("a known one: %+v", out)
+	}
+}

@@ -1,0 +1,224 @@
+package control
+
+import (
+	"bytes"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/tinylib/msgp/msgp"
+	"pgregory.net/rapid"
+
+	"github.com/gridloom/gridloom/node/control/replica"
+)
+
+// objectKey draws keys that are close to each other, in the order of their
+// bytes and in their common prefixes.
+func objectKey() *rapid.Generator[string] {
+	return rapid.Map(rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "/", "~", " ", "\x01", "é", "\U0010FFFF"}), 1, 6), func(parts []string) string {
+		return strings.Join(parts, "")
+	})
+}
+
+// Rows sort by bucket, then by the bytes of the key, then newest first, and
+// say what they were made of.
+func TestRecordKeyOrder(t *testing.T) {
+	type place struct {
+		bucket [16]byte
+		key    string
+		index  uint64
+	}
+	draw := rapid.Custom(func(t *rapid.T) place {
+		return place{
+			bucket: [16]byte{15: byte(rapid.IntRange(0, 2).Draw(t, "bucket")), 0: byte(rapid.SampledFrom([]int{0, 255}).Draw(t, "high"))},
+			key:    objectKey().Draw(t, "key"),
+			index:  rapid.SampledFrom([]uint64{0, 1, 255, 256, 1 << 40, math.MaxUint64}).Draw(t, "index"),
+		}
+	})
+	order := func(a, b place) int {
+		if c := bytes.Compare(a.bucket[:], b.bucket[:]); c != 0 {
+			return c
+		}
+		if c := strings.Compare(a.key, b.key); c != 0 {
+			return c
+		}
+		switch {
+		case a.index > b.index:
+			return -1
+		case a.index < b.index:
+			return 1
+		}
+		return 0
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := draw.Draw(t, "a"), draw.Draw(t, "b")
+		rowA, rowB := recordKey(a.bucket, a.key, a.index), recordKey(b.bucket, b.key, b.index)
+		if got, want := bytes.Compare(rowA, rowB), order(a, b); got != want {
+			t.Fatalf("%+v and %+v compare as %d, their rows as %d", a, b, want, got)
+		}
+		bucket, key, index, err := parseRecordKey(rowA)
+		if err != nil || bucket != a.bucket || string(key) != a.key || index != a.index {
+			t.Fatalf("%+v is read as %x %q %d: %v", a, bucket, key, index, err)
+		}
+		behind := recordsBehind(a.bucket, a.key)
+		if (bytes.Compare(rowB, behind) >= 0) != (bytes.Compare(b.bucket[:], a.bucket[:]) > 0 || b.bucket == a.bucket && b.key > a.key) {
+			t.Fatalf("%+v is on the wrong side of what lies behind %+v", b, a)
+		}
+	})
+}
+
+// A position may be any bytes: it stands between the keys where these sort.
+func TestRecordsBehindAnyPosition(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		key := objectKey().Draw(t, "key")
+		position := string(rapid.SliceOfN(rapid.SampledFrom([]byte{0, 1, ' ', 'a', 'b', '/', 0xc3, 0xff}), 1, 5).Draw(t, "position"))
+		index := rapid.Uint64().Draw(t, "index")
+		row := recordKey([16]byte{1}, key, index)
+		if got, want := bytes.Compare(row, recordsBehind([16]byte{1}, position)) >= 0, key > position; got != want {
+			t.Fatalf("key %q behind position %q: %t, want %t", key, position, got, want)
+		}
+	})
+}
+
+func TestGarbageKeys(t *testing.T) {
+	names := rapid.StringMatching(`[a-c-]{1,3}`)
+	rapid.Check(t, func(t *rapid.T) {
+		draw := func(label string) Garbage {
+			return Garbage{
+				Drive:   names.Draw(t, label),
+				LogTime: rapid.SampledFrom([]int64{0, 1, 255, 256, math.MaxInt64}).Draw(t, "time"),
+				ID:      [16]byte{byte(rapid.IntRange(0, 255).Draw(t, "id"))},
+			}
+		}
+		a, b := draw("a"), draw("b")
+		rowA, rowB := garbageKey(a.Drive, a.LogTime, a.ID), garbageKey(b.Drive, b.LogTime, b.ID)
+		if got, err := parseGarbageKey(rowA); err != nil || got != a {
+			t.Fatalf("%+v is read as %+v: %v", a, got, err)
+		}
+		inside := bytes.Compare(rowB, garbagePosition(a.Drive, 0)) >= 0 && bytes.Compare(rowB, garbagePosition(a.Drive, a.LogTime)) < 0
+		if want := b.Drive == a.Drive && b.LogTime < a.LogTime; inside != want {
+			t.Fatalf("%+v lies before %+v on its drive: %t, want %t", b, a, inside, want)
+		}
+	})
+}
+
+func TestAfter(t *testing.T) {
+	for _, tc := range []struct{ prefix, want string }{
+		{"a", "b"}, {"a\xff", "b"}, {"a\xff\xff", "b"}, {"\x00", "\x01"},
+	} {
+		if got := after([]byte(tc.prefix)); string(got) != tc.want {
+			t.Errorf("after %q is %q, want %q", tc.prefix, got, tc.want)
+		}
+	}
+	if got := after([]byte("\xff\xff")); got != nil {
+		t.Errorf("something comes after everything: %q", got)
+	}
+}
+
+// What a record is doesn't depend on how it came: the same record is the same
+// bytes, after the wire and with its maps in any order.
+func TestRecordEncodingIsCanonical(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rec := Record{
+			Key:      objectKey().Draw(t, "key"),
+			ETag:     "e",
+			SHA256:   rapid.SampledFrom([][]byte{nil, {}, {1}}).Draw(t, "sha"),
+			Inline:   rapid.SampledFrom([][]byte{nil, {}, {1, 2}}).Draw(t, "inline"),
+			Segments: rapid.SampledFrom([][]Segment{nil, {}, {{SizeBytes: 1, Drives: []string{"d"}}}}).Draw(t, "segments"),
+			Metadata: rapid.MapOfN(rapid.StringN(0, 3, 9), rapid.StringN(0, 3, 9), 0, 9).Draw(t, "metadata"),
+			Tags:     rapid.SampledFrom([]Pairs{nil, {}, {"a": "b"}}).Draw(t, "tags"),
+		}
+		first := stored(&rec, 7)
+		want, err := encodeRow(RecordVersion, &first)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wire, err := rec.MarshalMsg(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var came Record
+		if rest, err := came.UnmarshalMsg(wire); err != nil || len(rest) != 0 {
+			t.Fatal(err, rest)
+		}
+		second := stored(&came, 7)
+		got, err := encodeRow(RecordVersion, &second)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("two encodings of one record: %v\n%q\n%q", err, want, got)
+		}
+		var back Record
+		if err := decodeRow(RecordVersion, want, &back); err != nil {
+			t.Fatal(err)
+		}
+		if back.Version != RecordVersion || back.LogTime != 7 || back.Key != rec.Key || len(back.Metadata) != len(rec.Metadata) {
+			t.Fatalf("%+v came back as %+v", rec, back)
+		}
+	})
+}
+
+func TestUnknownRowVersions(t *testing.T) {
+	value, err := encodeRow(rowVersion, &Bucket{Name: "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, bad := range map[string][]byte{
+		"empty":           {},
+		"another version": append([]byte{rowVersion + 1}, value[1:]...),
+		"cut off":         value[:len(value)-1],
+		"too long":        append(bytes.Clone(value), 0),
+	} {
+		if err := decodeRow(rowVersion, bad, new(Bucket)); !errors.Is(err, errRow) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	err = decodeRow(rowVersion, []byte{9, 0x80}, new(Bucket))
+	if err == nil || !strings.Contains(err.Error(), "version 9 is not known here, only 1") {
+		t.Errorf("the error doesn't say what is wrong: %v", err)
+	}
+}
+
+// Whatever is on disk or comes over the wire, it is read or refused, without
+// a panic and without much memory.
+func FuzzDecode(f *testing.F) {
+	rec := Record{Key: "k", ETag: "e", Metadata: Pairs{"a": "b"}, Segments: []Segment{{SizeBytes: 1, Drives: []string{"d"}}}}
+	row, _ := encodeRow(RecordVersion, &rec)
+	cmd, _ := complete(&Command{PutRecord: &PutRecord{BucketName: "b", Birth: 1, Record: rec}}).MarshalMsg(nil)
+	answer, _ := (&Answer{Records: []Record{rec}, Topology: &Topology{Nodes: []Node{{Name: "n"}}}}).MarshalMsg(nil)
+	logged, _ := encodeEntry(1, complete(&Command{BindNode: &BindNode{Node: "n", RaftID: 1}}))
+	hello, _ := (&greeting{Name: "a", Founders: []founder{{Name: "a"}}}).MarshalMsg(nil)
+	for _, b := range [][]byte{nil, row, cmd, logged, hello, answer, {RecordVersion, 0xdf, 0xff, 0xff, 0xff, 0xff}, {1, 0xdd, 0xff, 0xff, 0xff, 0xff}} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, m := range []msgp.Unmarshaler{new(Record), new(Bucket), new(Node), new(metaRow), new(identityRow), new(replyRow), new(issuedRow), new(segmentRow), new(garbageRow), new(closedRow), new(slotTable)} {
+			_ = decodeRow(rowVersion, b, m)
+		}
+		_, _, _, _ = parseRecordKey(b)
+		_, _ = parseGarbageKey(b)
+		var c Command
+		if _, err := c.UnmarshalMsg(b); err == nil && c.validate() == nil {
+			again, err := c.MarshalMsg(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := new(Command).UnmarshalMsg(again); err != nil {
+				t.Fatalf("a valid command can't be read back: %v", err)
+			}
+		}
+		var q Query
+		if _, err := q.UnmarshalMsg(b); err == nil {
+			_ = q.validate()
+		}
+		_, _ = new(Answer).UnmarshalMsg(b)
+		_, _ = new(outcome).UnmarshalMsg(b)
+		_, _ = new(greeting).UnmarshalMsg(b)
+		_, _ = new(opening).UnmarshalMsg(b)
+		_, _ = new(snapshotRef).UnmarshalMsg(b)
+		_, _ = new(manifest).UnmarshalMsg(b)
+		_, _ = new(proposed).UnmarshalMsg(b)
+		if e, err := decodeEntry(&replica.Entry{Index: 1, Data: b}); err == nil && e.Command != nil {
+			_ = e.Command.validate()
+		}
+	})
+}
