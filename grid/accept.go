@@ -1,12 +1,12 @@
 package grid
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,36 +21,62 @@ func (m *Manager) Handler() http.Handler { return http.HandlerFunc(m.serveHTTP) 
 // maxHandshakes bounds the handshakes under way at the accepting end.
 const maxHandshakes = 1024
 
-// handshakes are those under way at the accepting end. When there are too
-// many the oldest gives way: an honest peer's takes milliseconds, and whoever
-// opens connections to say nothing on them can't keep it out with less than
-// that many in that time. What an attack costs beyond that is the HTTP
-// server's, which accepts and parses before the grid hears of it.
+// handshakes are those under way at the accepting end, by the name that the
+// peer claims. When there are too many, the name with most of them loses its
+// oldest: whoever opens connections in a known name to say nothing on them
+// keeps no other peer out. Where none has two, honest peers have all come at
+// once, and the newest has to try again.
 type handshakes struct {
 	mu    sync.Mutex
 	limit int
-	line  list.List // of net.Conn, the oldest in front
+	n     int
+	by    map[*Connection][]net.Conn // oldest first
 }
 
-func (h *handshakes) enter(conn net.Conn) *list.Element {
+// enter reports whether the handshake may begin.
+func (h *handshakes) enter(c *Connection, conn net.Conn) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.line.Len() >= h.limit {
-		h.line.Remove(h.line.Front()).(net.Conn).Close()
+	if h.n >= h.limit {
+		var most *Connection
+		for other, conns := range h.by {
+			if len(conns) > len(h.by[most]) {
+				most = other
+			}
+		}
+		if len(h.by[most]) < 2 {
+			return false
+		}
+		h.by[most][0].Close()
+		h.removeLocked(most, h.by[most][0])
 	}
-	return h.line.PushBack(conn)
+	h.by[c] = append(h.by[c], conn)
+	h.n++
+	return true
 }
 
-func (h *handshakes) leave(place *list.Element) {
+// leave takes a handshake out that has ended, unless it had to go already.
+func (h *handshakes) leave(c *Connection, conn net.Conn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.line.Remove(place) // unless it had to give way
+	h.removeLocked(c, conn)
+}
+
+func (h *handshakes) removeLocked(c *Connection, conn net.Conn) {
+	i := slices.Index(h.by[c], conn)
+	if i < 0 {
+		return
+	}
+	h.n--
+	if h.by[c] = slices.Delete(h.by[c], i, i+1); len(h.by[c]) == 0 {
+		delete(h.by, c)
+	}
 }
 
 func (h *handshakes) underWay() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.line.Len()
+	return h.n
 }
 
 func (m *Manager) serveHTTP(w http.ResponseWriter, r *http.Request) {
@@ -126,9 +152,13 @@ func (m *Manager) refused(addr, claimed string, err error) {
 
 // acceptConn shakes hands at the accepting end and runs the session.
 func (m *Manager) acceptConn(c *Connection, conn net.Conn, buffered []byte, secure bool) {
-	place := m.shaking.enter(conn)
+	if !m.shaking.enter(c, conn) {
+		conn.Close()
+		m.refused(conn.RemoteAddr().String(), c.host, errors.New("grid: too many handshakes under way"))
+		return
+	}
 	s, skew, err := m.shake(c, conn, buffered, secure)
-	m.shaking.leave(place)
+	m.shaking.leave(c, conn)
 	if err != nil {
 		conn.Close()
 		m.refused(conn.RemoteAddr().String(), c.host, err)

@@ -252,3 +252,44 @@ func attack(t *testing.T, rng *rand.Rand, addr, from, to string) {
 	}
 	_, _ = conn.Read(make([]byte, 4096))
 }
+
+// TestHandshakesUnderWay has names come to a place with room for four.
+func TestHandshakesUnderWay(t *testing.T) {
+	a, b, c, d := new(Connection), new(Connection), new(Connection), new(Connection)
+	h := handshakes{limit: 4, by: make(map[*Connection][]net.Conn)}
+	closed := func(conn net.Conn) bool {
+		_ = conn.SetReadDeadline(time.Now())
+		_, err := conn.Read(make([]byte, 1))
+		return errors.Is(err, io.ErrClosedPipe)
+	}
+	conns := map[string]net.Conn{}
+	for _, step := range []struct {
+		name   string
+		of     *Connection
+		enters bool
+		drops  string
+	}{
+		{"a1", a, true, ""}, {"b1", b, true, ""}, {"b2", b, true, ""}, {"b3", b, true, ""},
+		{"b4", b, true, "b1"}, {"c1", c, true, "b2"}, {"d1", d, true, "b3"}, {"d2", d, false, ""},
+	} {
+		near, far := net.Pipe()
+		defer far.Close()
+		conns[step.name] = near
+		if h.enter(step.of, near) != step.enters {
+			t.Fatalf("%s: entered is not %v", step.name, step.enters)
+		}
+		if step.drops != "" && !closed(conns[step.drops]) {
+			t.Errorf("%s: %s is still open", step.name, step.drops)
+		}
+	}
+	for name, of := range map[string]*Connection{"a1": a, "b1": b, "b2": b, "b4": b, "c1": c, "d1": d, "d2": d} {
+		if (name == "a1" || name == "b4" || name == "c1" || name == "d1") && closed(conns[name]) {
+			t.Errorf("%s was dropped", name)
+		}
+		h.leave(of, conns[name])
+		conns[name].Close()
+	}
+	if h.underWay() != 0 || len(h.by) != 0 {
+		t.Errorf("%d are left, of %d names", h.underWay(), len(h.by))
+	}
+}

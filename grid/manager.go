@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"sort"
 	"sync"
@@ -62,7 +63,7 @@ func NewManager(ctx context.Context, o ManagerOptions) (*Manager, error) {
 	}
 	m := &Manager{o: o, self: self, local: self.name, instance: string(randomBytes(instanceLen)), values: context.WithoutCancel(ctx), started: time.Now()}
 	m.life, m.endLife = context.WithCancelCause(ctx)
-	m.shaking.limit = maxHandshakes
+	m.shaking.limit, m.shaking.by = maxHandshakes, make(map[*Connection][]net.Conn)
 	m.running.zero = make(chan struct{}, 1)
 	m.conns.Store(&map[string]*Connection{})
 	loop := newConnection(m, self)
