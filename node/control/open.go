@@ -137,11 +137,16 @@ func (c *Control) openStores(known string) error {
 		return err
 	}
 	if !found && (id != 0 || known != "") {
-		return fault.New(fault.WrongMesh, "data directory "+c.dir,
-			"belongs to mesh %s, and its raft log is missing. If it is lost, empty the directory and let the node begin anew by: gridloom node replace %s", known, c.self)
+		return c.errLost(known, "raft log")
 	}
 	if c.logs, err = disk.Open(c.fs, path, logSizes(), c.log); err != nil {
 		return err
+	}
+	if err := c.openStates(known); err != nil {
+		return err
+	}
+	if id == 0 && !c.blank() {
+		return c.errLost(known, "file "+raftIDFile)
 	}
 	if id == 0 {
 		// After the log: an id without one would be that of a node which forgot
@@ -154,8 +159,26 @@ func (c *Control) openStores(known string) error {
 		}
 	}
 	c.raftID = id
+	return nil
+}
+
+// openStates opens the groups' states.
+func (c *Control) openStates(known string) (err error) {
+	if known != "" {
+		for _, g := range []replica.GroupID{systemGroup, dataGroup} {
+			s := &state{fs: c.fs, dir: c.stateDir(g)}
+			if numbers, err := s.numbers(); err != nil {
+				return err
+			} else if len(numbers) == 0 {
+				return c.errLost(known, "state of group "+groupName(g))
+			}
+		}
+	}
 	if c.system, err = openState(c.fs, c.stateDir(systemGroup), systemGroup, c.log, c.showSystem); err != nil {
 		return err
+	}
+	if known != "" && c.blank() {
+		return c.errLost(known, "state of group "+groupName(systemGroup))
 	}
 	if c.data, err = openState(c.fs, c.stateDir(dataGroup), dataGroup, c.log, nil); err != nil {
 		return err
@@ -166,6 +189,12 @@ func (c *Control) openStores(known string) error {
 		}
 	}
 	return nil
+}
+
+// errLost refuses a data directory of which a part is missing.
+func (c *Control) errLost(known, what string) error {
+	return fault.New(fault.WrongMesh, "data directory "+c.dir,
+		"belongs to mesh %s, and its %s is missing. If it is lost, empty the directory and let the node begin anew by: gridloom node replace %s", known, what, c.self)
 }
 
 func (c *Control) stateDir(g replica.GroupID) string {
