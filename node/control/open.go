@@ -96,6 +96,9 @@ func (c *Control) open(ctx context.Context) error {
 	if err := c.openStores(known); err != nil {
 		return err
 	}
+	if n := len(c.Topology().Nodes); n > 1 && c.grid == nil {
+		return fault.New(fault.InvalidArgument, "grid", "is missing: the data directory %s is of a mesh of %d nodes", c.dir, n)
+	}
 	if len(c.peers) == 1 && c.blank() {
 		if err := c.found(map[string]uint64{c.self: c.raftID}); err != nil {
 			return err
