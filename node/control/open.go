@@ -42,22 +42,23 @@ func newControl(o *Options) (*Control, error) {
 		return nil, fault.New(fault.InvalidArgument, "node", "has no name")
 	}
 	c := &Control{
-		self:    o.Self,
-		peers:   maps.Clone(o.Peers),
-		dir:     o.Dir,
-		fs:      o.fs,
-		log:     o.Logger,
-		grid:    o.Grid,
-		clock:   o.Clock,
-		hooks:   o.Hooks,
-		fetch:   o.Fetch,
-		memory:  semaphore.NewWeighted(queuedBytes),
-		poked:   make(chan struct{}, 1),
-		stirred: make(chan struct{}, 1),
-		failed:  make(chan struct{}),
-		changed: make(chan struct{}),
-		leading: make(chan struct{}),
-		unready: fault.New(fault.Waiting, "index", "is being opened"),
+		self:     o.Self,
+		peers:    maps.Clone(o.Peers),
+		dir:      o.Dir,
+		fs:       o.fs,
+		log:      o.Logger,
+		grid:     o.Grid,
+		clock:    o.Clock,
+		hooks:    o.Hooks,
+		fetch:    o.Fetch,
+		logBytes: o.logBytes,
+		memory:   semaphore.NewWeighted(queuedBytes),
+		poked:    make(chan struct{}, 1),
+		stirred:  make(chan struct{}, 1),
+		failed:   make(chan struct{}),
+		changed:  make(chan struct{}),
+		leading:  make(chan struct{}),
+		unready:  fault.New(fault.Waiting, "index", "is being opened"),
 	}
 	if len(c.peers) == 0 {
 		c.peers = map[string]string{c.self: ""}
@@ -222,7 +223,7 @@ func (c *Control) openEngine() error {
 		Send: c.links.send, Fetch: c.fetchSnapshot,
 		SnapshotDir: c.fs.PathJoin(c.dir, "snapshot"), FS: c.fs,
 		Stand: c.mayLead, Changed: c.leaderChanged, Failed: c.fail,
-		Logger: c.log,
+		LogBytes: c.logBytes, Logger: c.log,
 	})
 	if err != nil {
 		return err
