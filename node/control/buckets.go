@@ -93,7 +93,7 @@ func (c *Control) createBucket(ctx context.Context, full *Command) (*Result, err
 	if fault.KindOf(err) != fault.AlreadyExists {
 		return res, err
 	}
-	there, findErr := c.bucketNow(full.CreateBucket.Name)
+	there, findErr := c.bucketSurely(ctx, full.CreateBucket.Name)
 	if findErr != nil || there.ID == full.CreateBucket.ID {
 		return nil, err
 	}

@@ -237,6 +237,12 @@ func TestErrorsAfterALostAnswer(t *testing.T) {
 		if !errors.Is(lost, errLost) {
 			t.Fatalf("a call that was cut off: %v", lost)
 		}
+		ended, end := context.WithCancel(t.Context())
+		end()
+		_, err := proposeCall.Call(ended, c.conn("a"), complete(&Command{CreateBucket: &CreateBucket{Name: "b"}}))
+		if !grid.NotExecuted(err) || !passing(tryError(err)) || errors.Is(tryError(err), errLost) {
+			t.Errorf("a try that ended before it was sent: %v", err)
+		}
 		for _, kind := range []fault.Kind{fault.Conflict, fault.WrongMesh, fault.InvalidArgument, fault.PermissionDenied, fault.NoSpace, fault.Overloaded} {
 			first := tries{c: c, ctx: t.Context(), inner: t.Context(), group: systemGroup}
 			if first.again(says(kind), nil) {

@@ -185,6 +185,9 @@ func tryError(err error) error {
 		return FromWire(err)
 	}
 	if grid.NotExecuted(err) || errors.Is(err, grid.ErrUnknownHandler) {
+		if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("%w: %w", errNoLeader, err) // the try's own end, not its caller's
+		}
 		return err
 	}
 	return fmt.Errorf("%w: %w", errLost, err)
