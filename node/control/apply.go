@@ -105,7 +105,25 @@ func (m *machine) closeBucket(b *pebble.Batch, c *CloseBucket) (*outcome, error)
 	if !empty {
 		return nil, fault.New(fault.BucketNotEmpty, bucketSubject(c.Name), "isn't empty")
 	}
+	m.lastClosed = m.meta.Applied
+	clear(m.open)
 	return &outcome{}, put(b, closedKey(c.ID), &closedRow{LogTime: m.meta.LogTime})
+}
+
+// checkOpen refuses what belongs to a bucket that is deleted, and remembers
+// which isn't.
+func (m *machine) checkOpen(b *pebble.Batch, name string, id [16]byte) error {
+	if m.open[id] {
+		return nil
+	}
+	if err := checkOpen(b, name, id); err != nil {
+		return err
+	}
+	if len(m.open) >= maxOpenBuckets {
+		clear(m.open)
+	}
+	m.open[id] = true
+	return nil
 }
 
 // checkOpen refuses what belongs to a bucket that is deleted. Nothing else
@@ -121,7 +139,7 @@ func checkOpen(r pebble.Reader, name string, id [16]byte) error {
 }
 
 func (m *machine) putRecord(b *pebble.Batch, index uint64, c *PutRecord) (*outcome, error) {
-	if err := checkOpen(b, c.BucketName, c.BucketID); err != nil {
+	if err := m.checkOpen(b, c.BucketName, c.BucketID); err != nil {
 		return nil, err
 	}
 	subject := objectSubject(c.BucketName, c.Record.Key)
@@ -215,7 +233,7 @@ func (m *machine) dropRecord(b *pebble.Batch, old *foundRecord, kept []Segment) 
 }
 
 func (m *machine) deleteRecords(b *pebble.Batch, c *DeleteRecords) (*outcome, error) {
-	if err := checkOpen(b, c.Bucket, c.BucketID); err != nil {
+	if err := m.checkOpen(b, c.Bucket, c.BucketID); err != nil {
 		return nil, err
 	}
 	out := &outcome{Fates: make([]byte, len(c.Keys))}

@@ -23,6 +23,7 @@ type load struct {
 	bucket  *Bucket
 	stop    context.CancelFunc
 	writers sync.WaitGroup
+	from    int // of the ETags
 
 	mu       sync.Mutex // guards what follows
 	acked    map[string]string
@@ -35,20 +36,28 @@ type load struct {
 // startLoad lets two writers put through each of the nodes.
 func startLoad(t *testing.T, nodes ...*Control) *load {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	l := &load{t: t, bucket: createBucket(t, nodes[0], "load"), stop: cancel, acked: map[string]string{}, last: time.Now()}
-	t.Cleanup(func() { cancel(); l.writers.Wait() })
+	l := &load{t: t, bucket: createBucket(t, nodes[0], "load"), acked: map[string]string{}, last: time.Now()}
+	l.again(nodes...)
+	return l
+}
+
+// again goes on after check.
+func (l *load) again(nodes ...*Control) {
+	ctx, cancel := context.WithCancel(l.t.Context())
+	l.stop = cancel
+	l.t.Cleanup(func() { cancel(); l.writers.Wait() })
+	from := l.from
 	for i, c := range nodes {
 		for w := range 2 {
 			l.writers.Go(func() {
-				for n := 0; ctx.Err() == nil; n++ {
+				for n := from; ctx.Err() == nil; n++ {
 					l.put(ctx, c, fmt.Sprint(i, "-", w, "-", n%5), fmt.Sprintf("%06d", n))
 					pause(50 * time.Millisecond)
 				}
 			})
 		}
 	}
-	return l
+	l.from += 1000
 }
 
 func (l *load) put(ctx context.Context, c *Control, key, etag string) {

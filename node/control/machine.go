@@ -65,6 +65,12 @@ type machine struct {
 	identity identityRow
 	topology *Topology // replaced as a whole, never changed: views share it
 
+	// lastClosed is the index of the last CloseBucket, or where the machine was
+	// loaded: it says how far back a bucket that was seen open still is. open
+	// are those that were looked at since.
+	lastClosed uint64
+	open       map[[16]byte]bool
+
 	// oldest is the log time of the first remembered outcome, 0 where it
 	// isn't known. It only saves looking.
 	oldest int64
@@ -82,6 +88,7 @@ func loadMachine(group replica.GroupID, r pebble.Reader) (*machine, error) {
 	if _, err := get(r, slotsKey(), &m.slots); err != nil {
 		return nil, err
 	}
+	m.lastClosed, m.open = m.meta.Applied, map[[16]byte]bool{}
 	return m, m.loadTopology(r)
 }
 

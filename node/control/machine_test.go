@@ -55,7 +55,7 @@ type require interface {
 func (a *applier) open(t require) {
 	t.Helper()
 	var err error
-	if a.store, err = disk.Open(a.fs, "state/1", 1<<20, slog.New(slog.DiscardHandler)); err != nil {
+	if a.store, err = disk.Open(a.fs, "state/1", disk.Sizes{CacheBytes: 1 << 20, MemTableBytes: 1 << 20}, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	if a.m, err = loadMachine(a.group, a.store); err != nil {
@@ -113,7 +113,7 @@ func (a *applier) ask(q *Query) (*Answer, error) {
 	if err := q.validate(); err != nil {
 		return nil, err
 	}
-	v := &view{rows: a.store.NewSnapshot(), logTime: a.m.meta.LogTime, deployment: a.m.identity.Deployment, topology: a.m.topology}
+	v := &view{open: &openBuckets{}, rows: a.store.NewSnapshot(), logTime: a.m.meta.LogTime, deployment: a.m.identity.Deployment, topology: a.m.topology}
 	answer, err := v.answer(q)
 	return answer, errors.Join(err, v.rows.Close())
 }

@@ -144,7 +144,10 @@ func (m *meetings) hear(name string, g *greeting, offset time.Duration) {
 	}
 	slices.Sort(offsets)
 	median := offsets[len(offsets)/2]
-	if n := len(offsets); n%2 == 0 {
+	switch n := len(offsets); {
+	case n == 2:
+		median = 0 // of two that differ nobody knows which is wrong
+	case n%2 == 0:
 		median = (offsets[n/2-1] + offsets[n/2]) / 2
 	}
 	was := m.offset

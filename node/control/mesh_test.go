@@ -323,30 +323,42 @@ func (m *mesh) agree() {
 	m.t.Helper()
 	for _, g := range []replica.GroupID{systemGroup, dataGroup} {
 		m.eventually("all copies of group "+groupName(g)+" are the same", func() bool {
-			type at struct{ applied, sum uint64 }
-			var first *at
+			var views []*view
 			for _, c := range m.running() {
-				if !c.hosts(g) {
-					continue
-				}
-				s := c.state(g)
-				v := s.acquire()
-				sum, err := checksum(v.rows)
-				now := at{v.applied, sum}
-				s.release(v)
-				if err != nil {
-					m.t.Fatal(err)
-				}
-				if first == nil {
-					first = &now
-				}
-				if now != *first {
-					return false
+				if c.hosts(g) {
+					s := c.state(g)
+					v := s.acquire()
+					defer s.release(v)
+					views = append(views, v)
 				}
 			}
-			return true
+			return m.same(views)
 		})
 	}
+}
+
+// same tells whether views show the same entries, and fails if those have come
+// to different states.
+func (m *mesh) same(views []*view) bool {
+	m.t.Helper()
+	for _, v := range views {
+		if v.applied != views[0].applied {
+			return false
+		}
+	}
+	var first uint64
+	for i, v := range views {
+		sum, err := checksum(v.rows)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		if i == 0 {
+			first = sum
+		} else if sum != first {
+			m.t.Fatalf("at entry %d of group %s the copies differ", v.applied, v.store.Dir())
+		}
+	}
+	return true
 }
 
 // sameMesh checks that all running nodes are ready and have one id.

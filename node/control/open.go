@@ -17,9 +17,10 @@ import (
 	"github.com/gridloom/gridloom/node/fault"
 )
 
-// logCacheBytes is for blocks of the raft log, which is only read when the
-// node starts.
-const logCacheBytes = 1 << 20
+// logSizes are those of the raft log, which is only read when the node starts.
+// Its memtable holds more than the groups' logs do at most: what is flushed has
+// been cut already, nearly all of it.
+func logSizes() disk.Sizes { return disk.Sizes{CacheBytes: 1 << 20, MemTableBytes: 64 << 20} }
 
 // Open opens this node's part of the index. A node alone forms its mesh here;
 // one of several doesn't wait for the others: WaitReady does. ctx bounds Open
@@ -139,7 +140,7 @@ func (c *Control) openStores(known string) error {
 		return fault.New(fault.WrongMesh, "data directory "+c.dir,
 			"belongs to mesh %s, and its raft log is missing. If it is lost, empty the directory and let the node begin anew by: gridloom node replace %s", known, c.self)
 	}
-	if c.logs, err = disk.Open(c.fs, path, logCacheBytes, c.log); err != nil {
+	if c.logs, err = disk.Open(c.fs, path, logSizes(), c.log); err != nil {
 		return err
 	}
 	if id == 0 {
@@ -181,7 +182,7 @@ func (c *Control) openEngine() error {
 		return nil
 	}
 	e, err := replica.Open(replica.Options{
-		ID: c.raftID, Log: c.logs.DB,
+		ID: c.raftID, Log: c.logs.DB, LogFailed: c.logs.Err,
 		Groups: []replica.GroupOptions{
 			{ID: systemGroup, Name: groupName(systemGroup), Machine: c.system},
 			{ID: dataGroup, Name: groupName(dataGroup), Machine: c.data},

@@ -86,6 +86,9 @@ func (t *tries) again(err error, changed <-chan struct{}) bool {
 	} else if !passing(err) {
 		return false
 	}
+	if t.c.Err() != nil {
+		return false
+	}
 	t.c.missed(t.group, err)
 	if t.until.IsZero() {
 		t.until, t.pause = time.Now().Add(patience), retryMin
@@ -102,6 +105,8 @@ func (t *tries) again(err error, changed <-chan struct{}) bool {
 		return true
 	case <-changed:
 		return true
+	case <-t.c.failed:
+		return false
 	case <-t.inner.Done():
 		return false
 	}
@@ -112,6 +117,8 @@ func (t *tries) err(err error) error {
 	switch {
 	case t.c.ctx.Err() != nil:
 		return errStopping()
+	case t.c.Err() != nil:
+		return &fault.Error{Kind: fault.Unavailable, Subject: nodeSubject(t.c.self), Detail: fmt.Sprintf("has failed: %v", t.c.Err()), Err: errors.New(err.Error())}
 	case !passing(err) && !errors.Is(err, errLost) && !t.begun && t.ctx.Err() == nil:
 		return err
 	case errors.Is(t.ctx.Err(), context.Canceled):
@@ -127,7 +134,7 @@ func (t *tries) err(err error) error {
 func passing(err error) bool {
 	var other *replica.NotLeaderError
 	switch {
-	case errors.As(err, &other), errors.Is(err, replica.ErrBusy), errors.Is(err, replica.ErrNoGroup), errors.Is(err, errNoLeader):
+	case errors.As(err, &other), errors.Is(err, replica.ErrBusy), errors.Is(err, replica.ErrNoGroup), errors.Is(err, replica.ErrClosed), errors.Is(err, errNoLeader):
 		return true
 	case errors.Is(err, grid.ErrDisconnected), errors.Is(err, grid.ErrUnknownHandler), errors.Is(err, grid.ErrUnknownHost), errors.Is(err, grid.ErrOverloaded):
 		return true
@@ -247,6 +254,8 @@ func (c *Control) servePropose(ctx context.Context, cmd *Command) (*proposed, er
 		return &proposed{Elsewhere: true, Leader: c.nameOf(other.Leader)}, nil
 	case errors.Is(err, replica.ErrBusy):
 		return &proposed{Elsewhere: true, Leader: c.self}, nil
+	case errors.Is(err, replica.ErrClosed):
+		return &proposed{Elsewhere: true}, nil // this node has failed; there will be another leader
 	case errors.Is(err, errLost):
 		return nil, err // in no form of ours: the caller takes it for no answer
 	case err != nil:

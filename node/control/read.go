@@ -18,7 +18,7 @@ import (
 func (v *view) answer(q *Query) (*Answer, error) {
 	a := &Answer{LogTime: v.logTime}
 	if name, _ := q.ofBucket(); name != "" {
-		if err := checkOpen(v.rows, name, q.BucketID); err != nil {
+		if err := v.open.check(v, name, q.BucketID); err != nil {
 			return nil, err
 		}
 	}

@@ -180,7 +180,7 @@ func (c *Control) viewFor(ctx context.Context, g replica.GroupID, maxAge time.Du
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	defer cancel()
 	e := c.engine.Load()
-	if e == nil {
+	if e == nil || c.Err() != nil {
 		return nil, errNoLeader
 	}
 	asked := time.Now()

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -22,8 +23,13 @@ import (
 	"github.com/gridloom/gridloom/node/fault"
 )
 
-// stateCacheBytes is for what is read of a state.
-const stateCacheBytes = 32 << 20
+// stateSizes are those of a group's state.
+func stateSizes(g replica.GroupID) disk.Sizes {
+	if g == systemGroup {
+		return disk.Sizes{CacheBytes: 8 << 20, MemTableBytes: 4 << 20}
+	}
+	return disk.Sizes{CacheBytes: 64 << 20, MemTableBytes: 32 << 20}
+}
 
 // state is one group's state on this node: the store, the machine that applies
 // entries to it, and the present view, which readers take. It implements
@@ -40,6 +46,7 @@ type state struct {
 	observe func(*view)                           // is told every view as it becomes present; may be nil
 	applied func(entries int, took time.Duration) // may be nil
 
+	open    openBuckets
 	machine *machine // the applier's
 	number  int      // of the store's directory; the applier's
 
@@ -72,9 +79,38 @@ type view struct {
 	encoded    []byte
 	slots      slotTable
 	topology   *Topology
+	open       *openBuckets
+	lastClosed uint64   // index of the last entry that closed a bucket, or a later one
 	known      sync.Map // string to *Bucket: rows that were read; views of the system group are few
 
 	refs int // guarded by state.mu; being present is one
+}
+
+// maxOpenBuckets bounds what is remembered of buckets.
+const maxOpenBuckets = 4096
+
+// openBuckets remembers of buckets up to which entry they were seen to be open,
+// so that calls needn't look: nothing closes a bucket but a CloseBucket, and
+// nothing opens it again.
+type openBuckets struct {
+	count atomic.Int64
+	seen  sync.Map // [16]byte to uint64
+}
+
+// check refuses a bucket that is closed in a view.
+func (o *openBuckets) check(v *view, name string, id [16]byte) error {
+	if seen, ok := o.seen.Load(id); ok && seen.(uint64) >= v.lastClosed {
+		return nil
+	}
+	if err := checkOpen(v.rows, name, id); err != nil {
+		return err
+	}
+	if o.count.Add(1) > maxOpenBuckets {
+		o.seen.Clear()
+		o.count.Store(1)
+	}
+	o.seen.Store(id, v.applied)
+	return nil
 }
 
 // proposal is a command that was put into the log and waits for its outcome.
@@ -132,7 +168,7 @@ func (s *state) numbers() (all []int, err error) {
 
 // load opens the store of the present number and takes up where it stands.
 func (s *state) load() error {
-	store, err := disk.Open(s.fs, s.path(s.number), stateCacheBytes, s.log)
+	store, err := disk.Open(s.fs, s.path(s.number), stateSizes(s.group), s.log)
 	if err != nil {
 		return err
 	}
@@ -273,6 +309,8 @@ func (s *state) publish() {
 		deployment: m.identity.Deployment,
 		encoded:    m.meta.Conf,
 		slots:      m.slots,
+		open:       &s.open,
+		lastClosed: m.lastClosed,
 		topology:   m.topology,
 		refs:       1,
 	}

@@ -21,11 +21,9 @@ import (
 	"github.com/gridloom/gridloom/node/fault"
 )
 
-// The stores' sizes: many nodes share a machine, and in dev a process.
 const (
-	memTableBytes = 16 << 20
-	openFiles     = 256
-	bloomBits     = 10 // per key: 1 % of the lookups of what isn't there read a block
+	openFiles = 256
+	bloomBits = 10 // per key: 1 % of the lookups of what isn't there read a block
 )
 
 const (
@@ -70,15 +68,20 @@ func Exists(fs vfs.FS, dir string) (bool, error) {
 	}
 }
 
-// Open opens the store in dir, and makes it where there is none. cacheBytes is
-// for blocks that were read.
-func Open(fs vfs.FS, dir string, cacheBytes int64, log *slog.Logger) (*Store, error) {
+// Sizes are a store's: what it may hold in memory.
+type Sizes struct {
+	CacheBytes    int64  // of blocks that were read
+	MemTableBytes uint64 // of what was written last; there may be two of it
+}
+
+// Open opens the store in dir, and makes it where there is none.
+func Open(fs vfs.FS, dir string, size Sizes, log *slog.Logger) (*Store, error) {
 	s := &Store{fs: fs, dir: dir, opened: time.Now(), log: log, failed: make(chan struct{})}
 	o := &pebble.Options{
 		FS:                 fs,
 		FormatMajorVersion: format,
-		CacheSize:          cacheBytes,
-		MemTableSize:       memTableBytes,
+		CacheSize:          size.CacheBytes,
+		MemTableSize:       size.MemTableBytes,
 		MaxOpenFiles:       openFiles,
 		Logger:             logger{s},
 	}
