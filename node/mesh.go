@@ -57,6 +57,9 @@ func (m *mesh) register() error {
 // status describes this node.
 func (m *mesh) status(ctx context.Context) *statusReply {
 	reply := &statusReply{Version: m.version}
+	if err := m.control.Ready(); err != nil {
+		reply.NotReady = err.Error()
+	}
 	if s, err := m.control.Status(ctx); err == nil { // a node that stops has none
 		for i := range s.Groups {
 			reply.Groups = append(reply.Groups, describeGroup(&s.Groups[i]))
@@ -168,7 +171,6 @@ func (m *mesh) conn(name string) *grid.Connection { return m.grid.Connection(m.u
 func (m *mesh) Describe(ctx context.Context) (*api.ClusterInfo, error) {
 	names, urls, topology := m.names(), m.urls(), m.control.Topology()
 	info := &api.ClusterInfo{DeploymentID: m.control.Deployment(), Node: m.self, Nodes: make([]api.NodeInfo, len(names))}
-	index := m.control.Ready()
 	replies := make([]*statusReply, len(names))
 	each(ctx, names, func(ctx context.Context, i int, name string) {
 		n := api.NodeInfo{Name: name, PeerURL: urls[name]}
@@ -178,8 +180,6 @@ func (m *mesh) Describe(ctx context.Context) (*api.ClusterInfo, error) {
 		status, err := m.status(ctx), error(nil)
 		if name != m.self {
 			status, err = statusCall.Call(ctx, m.conn(name), &statusRequest{})
-		} else if index != nil {
-			n.NotReady = index.Error()
 		}
 		if err != nil {
 			n.NotReady = "it does not answer: " + err.Error()
@@ -187,7 +187,7 @@ func (m *mesh) Describe(ctx context.Context) (*api.ClusterInfo, error) {
 			return
 		}
 		replies[i] = status
-		n.Up, n.Version = true, status.Version
+		n.Up, n.Version, n.NotReady = true, status.Version, status.NotReady
 		for _, d := range status.Drives {
 			n.Drives = append(n.Drives, api.DriveInfo{
 				ID: d.ID, Path: d.Path, State: dataio.State(d.State).String(),

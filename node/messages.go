@@ -22,6 +22,8 @@ type statusReply struct {
 	Version string        `msg:"version"`
 	Drives  []driveStatus `msg:"drives"`
 	Groups  []groupStatus `msg:"groups"` // of the index, as that node sees them
+	// NotReady is why the index can't be used from there; "" where it can.
+	NotReady string `msg:"not_ready"`
 }
 
 // groupStatus is one group of the index.

@@ -475,9 +475,9 @@ func (z resourcesRequest) Msgsize() (s int) {
 // MarshalMsg implements msgp.Marshaler
 func (z *statusReply) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 3
+	// map header, size 4
 	// string "version"
-	o = append(o, 0x83, 0xa7, 0x76, 0x65, 0x72, 0x73, 0x69, 0x6f, 0x6e)
+	o = append(o, 0x84, 0xa7, 0x76, 0x65, 0x72, 0x73, 0x69, 0x6f, 0x6e)
 	o = msgp.AppendString(o, z.Version)
 	// string "drives"
 	o = append(o, 0xa6, 0x64, 0x72, 0x69, 0x76, 0x65, 0x73)
@@ -499,6 +499,9 @@ func (z *statusReply) MarshalMsg(b []byte) (o []byte, err error) {
 			return
 		}
 	}
+	// string "not_ready"
+	o = append(o, 0xa9, 0x6e, 0x6f, 0x74, 0x5f, 0x72, 0x65, 0x61, 0x64, 0x79)
+	o = msgp.AppendString(o, z.NotReady)
 	return
 }
 
@@ -576,6 +579,12 @@ func (z *statusReply) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
+		case "not_ready":
+			z.NotReady, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "NotReady")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -598,6 +607,7 @@ func (z *statusReply) Msgsize() (s int) {
 	for za0002 := range z.Groups {
 		s += z.Groups[za0002].Msgsize()
 	}
+	s += 10 + msgp.StringPrefixSize + len(z.NotReady)
 	return
 }
 

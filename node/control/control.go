@@ -46,7 +46,8 @@ type Options struct {
 	Clock  func() time.Time // stamps commands; nil is time.Now
 	Hooks  Hooks
 
-	fs vfs.FS // nil is the real one
+	fs       vfs.FS // nil is the real one
+	logBytes int64  // of a group's log before it is cut; 0 is the engine's own
 }
 
 // Hooks is how the index reports. Every function may be nil, must be quick
@@ -61,15 +62,16 @@ type Hooks struct {
 
 // Control is a node's part of the index. See the package's doc.
 type Control struct {
-	self  string
-	peers map[string]string
-	dir   string
-	fs    vfs.FS
-	log   *slog.Logger
-	grid  *grid.Manager
-	clock func() time.Time
-	hooks Hooks
-	fetch func(ctx context.Context, node, path string, offset, size int64, to io.Writer) error
+	self     string
+	peers    map[string]string
+	dir      string
+	fs       vfs.FS
+	log      *slog.Logger
+	grid     *grid.Manager
+	clock    func() time.Time
+	hooks    Hooks
+	fetch    func(ctx context.Context, node, path string, offset, size int64, to io.Writer) error
+	logBytes int64
 
 	raftID uint64
 	logs   *disk.Store

@@ -51,7 +51,7 @@ func crashOne(t *testing.T, seed uint64) {
 // All nodes of a mesh lose their power at the same moment, with what wasn't
 // synced: what was acknowledged is there, on all of them.
 func TestCrashOfAll(t *testing.T) {
-	for seed := range uint64(4) {
+	for seed := range uint64(3) {
 		virtual(t, 3, func(t *testing.T, m *mesh) {
 			rng := rand.New(rand.NewPCG(seed, 2))
 			var disks []*vfs.MemFS
@@ -66,8 +66,8 @@ func TestCrashOfAll(t *testing.T) {
 			}
 			id := m.sameMesh()
 			l := startLoad(t, m.running()...)
-			for range 3 {
-				pause(time.Duration(rng.Int64N(int64(3 * time.Second))))
+			for range 2 {
+				pause(time.Duration(rng.Int64N(int64(2 * time.Second))))
 				l.mu.Lock()
 				for i := range disks {
 					m.disks[i] = disks[i].CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})

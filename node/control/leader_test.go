@@ -105,7 +105,7 @@ func TestLeadersAreLost(t *testing.T) {
 		m.openAll()
 		l := startLoad(t, m.running()...)
 		worst := time.Duration(0)
-		for i := range 6 {
+		for i := range 4 {
 			pause(3 * time.Second)
 			l.mu.Lock()
 			l.gap = 0

@@ -42,22 +42,23 @@ func newControl(o *Options) (*Control, error) {
 		return nil, fault.New(fault.InvalidArgument, "node", "has no name")
 	}
 	c := &Control{
-		self:    o.Self,
-		peers:   maps.Clone(o.Peers),
-		dir:     o.Dir,
-		fs:      o.fs,
-		log:     o.Logger,
-		grid:    o.Grid,
-		clock:   o.Clock,
-		hooks:   o.Hooks,
-		fetch:   o.Fetch,
-		memory:  semaphore.NewWeighted(queuedBytes),
-		poked:   make(chan struct{}, 1),
-		stirred: make(chan struct{}, 1),
-		failed:  make(chan struct{}),
-		changed: make(chan struct{}),
-		leading: make(chan struct{}),
-		unready: fault.New(fault.Waiting, "index", "is being opened"),
+		self:     o.Self,
+		peers:    maps.Clone(o.Peers),
+		dir:      o.Dir,
+		fs:       o.fs,
+		log:      o.Logger,
+		grid:     o.Grid,
+		clock:    o.Clock,
+		hooks:    o.Hooks,
+		fetch:    o.Fetch,
+		logBytes: o.logBytes,
+		memory:   semaphore.NewWeighted(queuedBytes),
+		poked:    make(chan struct{}, 1),
+		stirred:  make(chan struct{}, 1),
+		failed:   make(chan struct{}),
+		changed:  make(chan struct{}),
+		leading:  make(chan struct{}),
+		unready:  fault.New(fault.Waiting, "index", "is being opened"),
 	}
 	if len(c.peers) == 0 {
 		c.peers = map[string]string{c.self: ""}
@@ -95,6 +96,9 @@ func (c *Control) open(ctx context.Context) error {
 	}
 	if err := c.openStores(known); err != nil {
 		return err
+	}
+	if n := len(c.Topology().Nodes); n > 1 && c.grid == nil {
+		return fault.New(fault.InvalidArgument, "grid", "is missing: the data directory %s is of a mesh of %d nodes", c.dir, n)
 	}
 	if len(c.peers) == 1 && c.blank() {
 		if err := c.found(map[string]uint64{c.self: c.raftID}); err != nil {
@@ -137,11 +141,16 @@ func (c *Control) openStores(known string) error {
 		return err
 	}
 	if !found && (id != 0 || known != "") {
-		return fault.New(fault.WrongMesh, "data directory "+c.dir,
-			"belongs to mesh %s, and its raft log is missing. If it is lost, empty the directory and let the node begin anew by: gridloom node replace %s", known, c.self)
+		return c.errLost(known, "raft log")
 	}
 	if c.logs, err = disk.Open(c.fs, path, logSizes(), c.log); err != nil {
 		return err
+	}
+	if err := c.openStates(known); err != nil {
+		return err
+	}
+	if id == 0 && !c.blank() {
+		return c.errLost(known, "file "+raftIDFile)
 	}
 	if id == 0 {
 		// After the log: an id without one would be that of a node which forgot
@@ -154,8 +163,26 @@ func (c *Control) openStores(known string) error {
 		}
 	}
 	c.raftID = id
+	return nil
+}
+
+// openStates opens the groups' states.
+func (c *Control) openStates(known string) (err error) {
+	if known != "" {
+		for _, g := range []replica.GroupID{systemGroup, dataGroup} {
+			s := &state{fs: c.fs, dir: c.stateDir(g)}
+			if numbers, err := s.numbers(); err != nil {
+				return err
+			} else if len(numbers) == 0 {
+				return c.errLost(known, "state of group "+groupName(g))
+			}
+		}
+	}
 	if c.system, err = openState(c.fs, c.stateDir(systemGroup), systemGroup, c.log, c.showSystem); err != nil {
 		return err
+	}
+	if known != "" && c.blank() {
+		return c.errLost(known, "state of group "+groupName(systemGroup))
 	}
 	if c.data, err = openState(c.fs, c.stateDir(dataGroup), dataGroup, c.log, nil); err != nil {
 		return err
@@ -166,6 +193,12 @@ func (c *Control) openStores(known string) error {
 		}
 	}
 	return nil
+}
+
+// errLost refuses a data directory of which a part is missing.
+func (c *Control) errLost(known, what string) error {
+	return fault.New(fault.WrongMesh, "data directory "+c.dir,
+		"belongs to mesh %s, and its %s is missing. If it is lost, empty the directory and let the node begin anew by: gridloom node replace %s", known, what, c.self)
 }
 
 func (c *Control) stateDir(g replica.GroupID) string {
@@ -190,7 +223,7 @@ func (c *Control) openEngine() error {
 		Send: c.links.send, Fetch: c.fetchSnapshot,
 		SnapshotDir: c.fs.PathJoin(c.dir, "snapshot"), FS: c.fs,
 		Stand: c.mayLead, Changed: c.leaderChanged, Failed: c.fail,
-		Logger: c.log,
+		LogBytes: c.logBytes, Logger: c.log,
 	})
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ func putMuch(t *testing.T, c *Control, b *Bucket, name string) {
 	var wg sync.WaitGroup
 	for w := range 8 {
 		wg.Go(func() {
-			for i := range 96 {
+			for i := range 6 {
 				cmd := putOf(b, fmt.Sprint(name, "-", w, "-", i), "e")
 				cmd.PutRecord.Record.Inline, cmd.PutRecord.Record.SizeBytes = payload, int64(len(payload))
 				if _, err := c.Propose(t.Context(), cmd); err != nil {
@@ -47,7 +47,10 @@ func (m *mesh) cutBehind(index uint64) {
 // snapshot, also where that comes in pieces: no byte of it comes twice.
 func TestSnapshotInPieces(t *testing.T) {
 	virtual(t, 3, func(t *testing.T, m *mesh) {
-		m.openAll()
+		for i := range 3 {
+			m.open(i, func(o *Options) { o.logBytes = 1 << 20 })
+		}
+		ready(t, m.running()...)
 		b := createBucket(t, m.node(0), "b")
 		mustPut(t, m.node(0), b, "first", "e")
 		m.agree()

@@ -146,21 +146,26 @@ type Status struct {
 
 // Status describes a group.
 func (e *Engine) Status(ctx context.Context, g GroupID) (s Status, err error) {
-	var since uint64
+	got := new(struct { // run's, where ctx ends before it is done
+		status Status
+		since  uint64
+	})
 	err = e.call(ctx, func(c *core) error {
 		group := c.group(g)
 		if group == nil {
 			return ErrNoGroup
 		}
-		s, since = group.status(), group.conf.since
+		got.status, got.since = group.status(), group.conf.since
 		return nil
 	})
-	if err == nil {
-		r := e.groups[g]
-		s.Applied, s.LogBytes = r.applied.Load(), r.storage.bytes.Load()
-		s.Joint = s.Joint || since > s.Applied
+	if err != nil {
+		return s, err
 	}
-	return s, err
+	s = got.status
+	r := e.groups[g]
+	s.Applied, s.LogBytes = r.applied.Load(), r.storage.bytes.Load()
+	s.Joint = s.Joint || got.since > s.Applied
+	return s, nil
 }
 
 func (g *group) status() (s Status) {

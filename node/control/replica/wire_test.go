@@ -23,9 +23,9 @@ func (s still) Checkpoint(string) (Position, error) { return s.at, nil }
 func (s still) Install(string) error                { return nil }
 
 // stepped opens an engine of node 1 of three, in which nothing runs.
-func stepped(t testing.TB) *Engine {
+func stepped(t *testing.T) *Engine {
 	t.Helper()
-	db, err := pebble.Open("log", &pebble.Options{FS: vfs.NewMem()})
+	db, err := pebble.Open("log", &pebble.Options{FS: vfs.NewMem(), Logger: quietLog{t}})
 	if err != nil {
 		t.Fatal(err)
 	}
