@@ -53,8 +53,14 @@ func (m *machine) execute(b *pebble.Batch, e *entry) (*outcome, error) {
 	}
 	switch {
 	case c.PutRecord != nil:
+		if err := m.slots.owns(m.group, c.PutRecord.BucketID, c.PutRecord.Record.Key); err != nil {
+			return nil, err
+		}
 		return m.putRecord(b, e.Index, c.PutRecord)
 	case c.DeleteRecords != nil:
+		if err := m.slots.owns(m.group, c.DeleteRecords.BucketID, c.DeleteRecords.Keys...); err != nil {
+			return nil, err
+		}
 		return m.deleteRecords(b, c.DeleteRecords)
 	case c.CloseBucket != nil:
 		return m.closeBucket(b, c.CloseBucket)

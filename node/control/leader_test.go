@@ -52,7 +52,7 @@ func (l *load) again(nodes ...*Control) {
 			l.writers.Go(func() {
 				for n := from; ctx.Err() == nil; n++ {
 					l.put(ctx, c, fmt.Sprint(i, "-", w, "-", n%5), fmt.Sprintf("%06d", n))
-					pause(50 * time.Millisecond)
+					pause(100 * time.Millisecond)
 				}
 			})
 		}

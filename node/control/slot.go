@@ -74,8 +74,19 @@ func errSlotsMoved(got, want uint64) error {
 	return fault.New(fault.Waiting, "index", "the slot table has epoch %d, and this was led by epoch %d", want, got)
 }
 
-// groupOf is the group that a command is for. With one data group all records
-// are in it.
+// owns refuses keys whose slots another group has.
+func (t *slotTable) owns(g replica.GroupID, bucket [16]byte, keys ...string) error {
+	for _, key := range keys {
+		if owner, ok := t.group(slotOf(bucket, key)); !ok || owner != g {
+			return fault.New(fault.Conflict, "index", "key %q isn't in group %s", key, groupName(g))
+		}
+	}
+	return nil
+}
+
+// groupOf is the group that a command is for. There is one data group; with
+// more, the slot of a record's key says which, and what is for several goes to
+// each.
 func groupOf(c *Command) replica.GroupID {
 	if c.PutRecord != nil || c.DeleteRecords != nil || c.CloseBucket != nil || c.Reclaim != nil {
 		return dataGroup

@@ -23,9 +23,6 @@ import (
 // from where it stopped if it was cut off. A file is taken once its length and
 // CRC32C are right.
 
-// maxSnapshotFiles bounds a list. Pebble's files are 2 MiB and larger.
-const maxSnapshotFiles = 100_000
-
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // serveManifest lists the files of a snapshot that this node offers.

@@ -14,7 +14,7 @@ import (
 
 // The numbers that cross the wire are fixed.
 func TestHandlerIDs(t *testing.T) {
-	for want, got := range map[grid.HandlerID]grid.HandlerID{100: proposeCall.ID(), 101: readCall.ID(), 102: greetCall.ID()} {
+	for want, got := range map[grid.HandlerID]grid.HandlerID{100: proposeCall.ID(), 101: readCall.ID(), 102: greetCall.ID(), 103: raftID, 104: manifestCall.ID()} {
 		if got != want {
 			t.Errorf("handler %d is %d", want, got)
 		}

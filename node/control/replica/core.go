@@ -3,14 +3,10 @@ package replica
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"math"
-	"slices"
 
 	"go.etcd.io/raft/v3"
-	"go.etcd.io/raft/v3/confchange"
 	pb "go.etcd.io/raft/v3/raftpb"
-	"go.etcd.io/raft/v3/tracker"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -72,29 +68,10 @@ type group struct {
 	conf membership
 
 	handed   uint64 // the last entry handed out to be applied
+	commit   uint64 // as last told
 	changing uint64 // the last change of membership in the log, or a later entry
 	wary     uint64 // changing, when this node became leader
-}
-
-// membership is what raft goes by: that after the last entry handed out, which
-// the machine may not have applied yet.
-type membership struct {
-	since uint64 // index of the entry that made it so, at most
-	voter bool   // this node is one
-	sole  bool   // and the only one
-	alone bool   // and there are no others either
-}
-
-// adopt notes a membership.
-func (g *group) adopt(cs *pb.ConfState, since uint64) {
-	voter := slices.Contains(cs.GetVoters(), g.self)
-	sole := voter && len(cs.GetVoters()) == 1 && len(cs.GetVotersOutgoing()) == 0
-	g.conf = membership{
-		since: since,
-		voter: voter,
-		sole:  sole,
-		alone: sole && len(cs.GetLearners()) == 0 && len(cs.GetLearnersNext()) == 0,
-	}
+	secret   uint64 // a change that this leader knows to be agreed, which isn't on its disk yet; 0: none
 }
 
 // core steps the groups of one node. Its methods must not overlap.
@@ -109,10 +86,12 @@ type outgoing struct {
 	message *pb.Message
 }
 
-// appending is what a group wants in the log: a MsgStorageAppend.
+// appending is what a group wants in the log: a MsgStorageAppend. Its responses
+// are for after that.
 type appending struct {
 	group   *group
 	message *pb.Message
+	secret  uint64 // the commit index is to be synced, since it says that this is agreed; 0: it need not be
 }
 
 // applying is what a group wants applied. responses are for the group. Without
@@ -185,7 +164,7 @@ func newGroup(id uint64, gid GroupID, name string, s *storage, m Machine, c timi
 	}
 	g := &group{id: gid, name: name, self: id, raw: raw, storage: s, machine: m, term: s.hard.GetTerm()}
 	g.adopt(&s.conf, at.Index)
-	g.handed = at.Index
+	g.handed, g.commit = at.Index, s.hard.GetCommit()
 	last, _ := s.LastIndex() // the memory's: no error comes of it
 	if first, _ := s.FirstIndex(); first <= last {
 		entries, err := s.Entries(first, last+1, noLimit)
@@ -195,18 +174,6 @@ func newGroup(id uint64, gid GroupID, name string, s *storage, m Machine, c timi
 		g.appended(entries)
 	}
 	return g, nil
-}
-
-// appended notes what changes of membership are in the log.
-func (g *group) appended(entries []*pb.Entry) {
-	if len(entries) > 0 && entries[0].GetIndex() <= g.changing {
-		g.changing = entries[0].GetIndex() - 1 // it was overwritten
-	}
-	for _, e := range entries {
-		if e.GetType() != pb.EntryNormal {
-			g.changing = e.GetIndex()
-		}
-	}
 }
 
 // group finds a group, nil where there is none of that id.
@@ -231,44 +198,10 @@ func (c *core) tick(stand bool) {
 		if g.conf.sole && g.soft.RaftState == raft.StateFollower {
 			_ = g.raw.Campaign() // nobody else could win: don't wait for a timeout
 		}
-		if g.soft.RaftState == raft.StateLeader && !g.conf.voter {
-			g.leave()
+		if g.soft.RaftState == raft.StateLeader {
+			g.finish()
 		}
 	}
-}
-
-// A leader that may not be a voter for long takes no proposals. Raft goes by a
-// change of membership once it knows it to be committed, and those who don't
-// may need the vote of a node that is none of them any more: it gives that to
-// nobody whose log is shorter than its own. So the log of a node that leaves
-// must not go on behind the change, and it leads until somebody has all of it.
-// For the same reason it never proposes to leave: it hands over first.
-
-// leaving tells whether this node, which leads, may be about to leave.
-func (g *group) leaving() bool { return !g.conf.voter || g.wary > g.handed }
-
-// leave hands leadership over to a voter that has all of the log.
-func (g *group) leave() bool {
-	to := g.successor(g.raw.Status().Config.Voters[0])
-	if to != 0 {
-		g.raw.TransferLeader(to)
-	}
-	return to != 0
-}
-
-// successor is who is the first of others to have all of the log, of those that
-// the leader has heard of; 0 where there is none.
-func (g *group) successor(among map[uint64]struct{}) (best uint64) {
-	var match uint64
-	s := g.raw.Status()
-	for _, id := range slices.Sorted(maps.Keys(among)) {
-		_, voter := s.Config.Voters[0][id]
-		p := s.Progress[id]
-		if voter && id != g.self && p.RecentActive && (best == 0 || p.Match > match) {
-			best, match = id, p.Match
-		}
-	}
-	return best
 }
 
 // step takes in a message. Those that aren't for this node, or come from
@@ -324,86 +257,6 @@ func (c *core) propose(id GroupID, data []byte) error {
 	return refused(g.raw.Propose(data))
 }
 
-// change proposes a change of membership. One that makes no membership is
-// refused here: in the log it would end every node that applies it. Where this
-// node would be no voter any more, leadership is handed over instead.
-func (c *core) change(id GroupID, changes []*pb.ConfChangeSingle) error {
-	g, err := c.led(id)
-	if err != nil {
-		return err
-	}
-	cc := &pb.ConfChangeV2{Changes: changes}
-	next, err := g.possible(cc)
-	switch {
-	case err != nil:
-		return err
-	case g.leaving():
-		return ErrBusy
-	}
-	if _, voter := next.Voters[0][c.id]; !voter {
-		return g.prepare(cc, next)
-	}
-	return refused(g.raw.ProposeConfChange(cc))
-}
-
-// prepare takes one step towards a change that this node can't propose, since
-// it would be no voter any more: it hands leadership over, or, where there is
-// nobody else to vote, has the change made without itself.
-func (g *group) prepare(cc *pb.ConfChangeV2, next tracker.Config) error {
-	if to := g.successor(next.Voters[0]); to != 0 {
-		g.raw.TransferLeader(to)
-		return ErrBusy
-	}
-	if !g.conf.sole {
-		return ErrBusy // nobody answers at the moment
-	}
-	others := slices.DeleteFunc(slices.Clone(cc.Changes), func(c *pb.ConfChangeSingle) bool { return c.GetNodeId() == g.self })
-	if len(others) == 0 {
-		return ErrLast
-	}
-	first := &pb.ConfChangeV2{Changes: others}
-	if _, err := g.possible(first); err != nil {
-		return err
-	}
-	if err := refused(g.raw.ProposeConfChange(first)); err != nil {
-		return err
-	}
-	return ErrBusy
-}
-
-// possible gives the membership that a change makes of the present one.
-func (g *group) possible(cc *pb.ConfChangeV2) (next tracker.Config, err error) {
-	s := g.raw.Status()
-	switch {
-	case len(cc.Changes) == 0:
-		return next, errEmpty
-	case len(s.Config.Voters[1]) > 0:
-		return next, ErrBusy // the last change is not through yet
-	}
-	members := tracker.ProgressMap{}
-	for id, p := range s.Progress {
-		members[id] = &p
-	}
-	for _, c := range cc.Changes {
-		if !validID(c.GetNodeId()) {
-			return next, fmt.Errorf("replica: %x can't be a node's raft id", c.GetNodeId())
-		}
-	}
-	changer := confchange.Changer{
-		Tracker:   tracker.ProgressTracker{Config: s.Config, Progress: members},
-		LastIndex: s.HardState.GetCommit(),
-	}
-	if leave, joint := cc.EnterJoint(); joint {
-		next, _, err = changer.EnterJoint(leave, cc.Changes...)
-	} else {
-		next, _, err = changer.Simple(cc.Changes...)
-	}
-	if err != nil {
-		return next, fmt.Errorf("replica: no membership comes of this change: %w", err)
-	}
-	return next, nil
-}
-
 // led finds a group that this node leads.
 func (c *core) led(id GroupID) (*group, error) {
 	switch g := c.group(id); {
@@ -452,16 +305,18 @@ func (g *group) take(r *ready, rd raft.Ready) {
 	for _, s := range rd.ReadStates {
 		r.reads = append(r.reads, readable{g.id, string(s.RequestCtx), s.Index})
 	}
+	var secret uint64
+	if commit := rd.HardState.GetCommit(); commit > g.commit {
+		if g.commit < g.changing && g.changing <= commit && g.soft.RaftState == raft.StateLeader {
+			secret, g.secret = g.changing, g.changing
+		}
+		g.commit = commit
+	}
+	var send []*pb.Message
 	for _, m := range rd.Messages {
 		switch m.GetTo() {
 		case raft.LocalAppendThread:
-			if at := m.GetSnapshot().GetMetadata(); at.GetIndex() > 0 {
-				g.adopt(at.GetConfState(), at.GetIndex())
-				g.handed, g.changing = at.GetIndex(), min(g.changing, at.GetIndex())
-				r.conf = append(r.conf, g)
-			}
-			g.appended(m.GetEntries())
-			r.write = append(r.write, appending{g, m})
+			g.write(r, m, secret)
 		case raft.LocalApplyThread:
 			before := g.conf.since
 			r.apply = append(r.apply, g.committed(m))
@@ -472,10 +327,28 @@ func (g *group) take(r *ready, rd raft.Ready) {
 			// What was for the leader, and came here for one, is not passed
 			// on in the name of who asked: he asks again.
 			if m.GetFrom() == g.self && m.GetType() != pb.MsgTransferLeader {
-				r.send = append(r.send, outgoing{g.id, m})
+				send = append(send, m)
 			}
 		}
 	}
+	if g.secret != 0 && len(send) > 0 {
+		r.write = append(r.write, appending{group: g, message: &pb.Message{Responses: send}})
+		return
+	}
+	for _, m := range send {
+		r.send = append(r.send, outgoing{g.id, m})
+	}
+}
+
+// write hands a message on to the log.
+func (g *group) write(r *ready, m *pb.Message, secret uint64) {
+	if at := m.GetSnapshot().GetMetadata(); at.GetIndex() > 0 {
+		g.adopt(at.GetConfState(), at.GetIndex())
+		g.handed, g.changing = at.GetIndex(), min(g.changing, at.GetIndex())
+		r.conf = append(r.conf, g)
+	}
+	g.appended(m.GetEntries())
+	r.write = append(r.write, appending{g, m, secret})
 }
 
 // committed makes entries for the machine. Membership changes when an entry is

@@ -291,7 +291,7 @@ func (l *logbook) write(all []appending, install func(g *group, s *pb.Snapshot) 
 		if err != nil {
 			return nil, err
 		}
-		durable = durable || must
+		durable = durable || must || a.secret != 0
 		for _, r := range a.message.GetResponses() {
 			responses = append(responses, outgoing{a.group.id, r})
 		}

@@ -147,6 +147,11 @@ func (e *Engine) writeOnce() error {
 			return fmt.Errorf("raft log: %w", err)
 		}
 		e.respond(responses)
+		for _, a := range all {
+			if a.secret != 0 {
+				e.inbox.put(func(*core) { a.group.told(a.secret) })
+			}
+		}
 	}
 	for _, c := range e.cuts.take() {
 		index := c.r.storage.spare(c.durable, e.o.LogBytes/2)

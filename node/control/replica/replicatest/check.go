@@ -23,7 +23,8 @@ type history struct {
 	acked    []uint64 // requests, in the order of their acknowledgements
 	seen     uint64   // the latest state that anyone was shown or told of
 	reads    []*reading
-	removed  map[uint64]bool // nodes that were to be removed at some time
+	removed  map[uint64]bool  // nodes that were to be removed at some time
+	members  []replica.Member // when all last agreed
 }
 
 func newHistory(id replica.GroupID, voters []uint64) *history {

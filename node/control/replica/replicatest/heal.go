@@ -104,12 +104,11 @@ func (w *world) drain(h *host) (did bool) {
 // agreed tells whether all members of every group have applied the same.
 func (w *world) agreed() bool {
 	for _, g := range w.groups {
-		members := w.members(g)
-		if members == nil {
+		if g.members = w.members(g); g.members == nil {
 			return false
 		}
 		at := uint64(len(g.entries)) + 1
-		for _, m := range members {
+		for _, m := range g.members {
 			h := w.host(m.ID)
 			if h == nil {
 				w.fatalf("group %d: node %d is a member, and was buried", g.id, m.ID)
@@ -156,7 +155,7 @@ func (w *world) members(g *history) []replica.Member {
 
 // everything checks that everything that was ever acknowledged is there.
 func (w *world) everything(g *history) {
-	for _, member := range w.members(g) {
+	for _, member := range g.members {
 		m := w.host(member.ID).machines[g.id-1]
 		m.compare()
 		for _, request := range g.acked[max(0, len(g.acked)-3000):] {
@@ -171,7 +170,7 @@ func (w *world) bury() {
 	members := map[uint64]bool{}
 	removed := map[uint64]bool{}
 	for _, g := range w.groups {
-		for _, m := range w.members(g) {
+		for _, m := range g.members {
 			members[m.ID] = true
 		}
 		for id := range g.removed {
