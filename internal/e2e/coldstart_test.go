@@ -10,7 +10,10 @@ import (
 
 // TestColdStart starts five new nodes at the same moment, three times; make
 // soak does it fifty times.
-func TestColdStart(t *testing.T) { coldStarts(t, 3) }
+func TestColdStart(t *testing.T) {
+	t.Parallel()
+	coldStarts(t, 3)
+}
 
 // coldStarts makes one mesh after the other: the nodes of each must come to
 // agree on one id, and no two meshes on the same.

@@ -20,6 +20,7 @@ type fleet struct {
 	meshUnderTest
 	dir     string
 	size    int
+	program string // the build that runs
 	network *network
 	urls    []string // by which the nodes know each other
 	running []*process
@@ -30,7 +31,7 @@ func newFleet(t *testing.T, size int) *fleet {
 	t.Helper()
 	f := &fleet{
 		meshUnderTest: meshUnderTest{key: strings.TrimSpace(mustRun(t, nil, "keygen")), base: freeBase(t, size)},
-		dir:           t.TempDir(), size: size, network: newNetwork(t),
+		dir:           t.TempDir(), size: size, program: binary, network: newNetwork(t),
 		urls: make([]string, size), running: make([]*process, size),
 	}
 	f.write(t, "root.key", f.key)
@@ -45,11 +46,17 @@ func newFleet(t *testing.T, size int) *fleet {
 func startFleet(t *testing.T, size int) *fleet {
 	t.Helper()
 	f := newFleet(t, size)
+	f.startAll(t)
+	return f
+}
+
+// startAll starts every node, and waits until all are ready.
+func (f *fleet) startAll(t *testing.T) {
+	t.Helper()
 	for node := range f.all() {
 		f.start(t, node)
 	}
 	f.waitReady(t)
-	return f
 }
 
 func (f *fleet) write(t *testing.T, name, content string) {
@@ -104,7 +111,7 @@ func (f *fleet) args(node int, peers string) []string {
 // start starts a node that isn't running.
 func (f *fleet) start(t *testing.T, node int) *process {
 	t.Helper()
-	p := start(t, nil, f.args(node, f.peers())...)
+	p := startProgram(t, f.program, nil, f.args(node, f.peers())...)
 	f.running[node-1] = p
 	return p
 }

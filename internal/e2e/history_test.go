@@ -221,9 +221,11 @@ func (h *history) add(client int, called int64, c call, a answer) {
 const checkTime = 2 * time.Minute
 
 // check holds the history to the model. On failure it says where the group's
-// history and the picture of it are, which outlive the test.
+// history and the picture of it are, which outlive the test; the first of them
+// is in the test's log as well.
 func (h *history) check(t *testing.T) {
 	t.Helper()
+	shown := false
 	for _, ops := range model.Partition(h.ops) {
 		result, info := porcupine.CheckOperationsVerbose(model, ops, checkTime)
 		if result == porcupine.Ok {
@@ -242,7 +244,10 @@ func (h *history) check(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "history.txt"), []byte(text), 0o600); err != nil {
 			t.Error(err)
 		}
-		t.Logf("the history:\n%s", text)
+		if !shown {
+			t.Logf("the history:\n%s", text)
+		}
+		shown = true
 	}
 }
 

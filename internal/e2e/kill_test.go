@@ -37,7 +37,8 @@ func killUnderLoad(t *testing.T, kills int) {
 	load := newLoad(m, 3)
 	for round := range kills {
 		stop := load.start(round)
-		<-time.After(time.Duration(300+rand.IntN(900)) * time.Millisecond) // any moment will do
+		load.waitAcknowledged(t, 20)
+		wait(t, time.Duration(rand.IntN(900))*time.Millisecond) // any moment will do
 		p.kill()
 		stop()
 		p = start(t, nil, args...)
@@ -55,20 +56,22 @@ type load struct {
 	mesh meshUnderTest
 	size int // nodes
 
+	clients int
+
 	mu           sync.Mutex        // guards the rest
 	tried        map[string]string // key to SHA-256
 	acknowledged map[string]bool
 }
 
 func newLoad(m meshUnderTest, size int) *load {
-	return &load{mesh: m, size: size, tried: map[string]string{}, acknowledged: map[string]bool{}}
+	return &load{mesh: m, size: size, clients: 8, tried: map[string]string{}, acknowledged: map[string]bool{}}
 }
 
 // start begins to put; the function it returns ends that and waits.
 func (l *load) start(round int) (stop func()) {
 	done := make(chan struct{})
 	var clients sync.WaitGroup
-	for c := range 8 {
+	for c := range l.clients {
 		clients.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(round), uint64(c)))
 			client := &http.Client{Transport: &http.Transport{}}
@@ -91,6 +94,26 @@ func (l *load) start(round int) (stop func()) {
 	return func() {
 		close(done)
 		clients.Wait()
+	}
+}
+
+// waitAcknowledged waits until so many more puts were acknowledged.
+func (l *load) waitAcknowledged(t *testing.T, more int) {
+	t.Helper()
+	count := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.acknowledged)
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(time.Minute)
+	for before := count(); count() < before+more; {
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatalf("only %d puts were acknowledged in a minute", count()-before)
+		}
 	}
 }
 

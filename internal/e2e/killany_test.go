@@ -19,6 +19,7 @@ func killAny(t *testing.T, size, puts int) {
 	f := startFleet(t, size)
 	mustRun(t, f.env(1), "mb", "kills")
 	load := newLoad(f.meshUnderTest, size)
+	load.clients = 24 // many wait for a payload's node
 	stop := load.start(0)
 	kills := 0
 	for ; load.count() < puts || kills < 3; kills++ {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -51,11 +52,25 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// freeBase finds a port such that the ports of n nodes from there on are free
-// at this moment: base+10*i+{0,1,2}.
+// ports hands out ranges of ports.
+var ports struct {
+	sync.Mutex
+	next int
+}
+
+// freeBase finds a port such that the ports of n nodes from there on are free:
+// base+10*i+{0,1,2}. It gives none out twice, as a node may be down for a
+// while, and begins below those that systems give to whoever dials.
 func freeBase(t *testing.T, n int) int {
 	t.Helper()
-	for base := 20000 + os.Getpid()%2000*10; base < 60000; base += 10 * n {
+	ports.Lock()
+	defer ports.Unlock()
+	if ports.next == 0 {
+		ports.next = 20000 + os.Getpid()%1000*10
+	}
+	for ports.next < 60000 {
+		base := ports.next
+		ports.next += 10 * n
 		if portsFree(base, n) {
 			return base
 		}
@@ -88,7 +103,13 @@ type process struct {
 // start runs the program in the background. It is killed when the test ends.
 func start(t *testing.T, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(binary, args...), done: make(chan struct{}), out: &tail{}}
+	return startProgram(t, binary, env, args...)
+}
+
+// startProgram is start for another build of the program.
+func startProgram(t *testing.T, program string, env []string, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(program, args...), done: make(chan struct{}), out: &tail{}}
 	p.cmd.Env = append(cleanEnv(), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if err := p.cmd.Start(); err != nil {

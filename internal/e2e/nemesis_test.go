@@ -3,6 +3,7 @@ package e2e
 import (
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 )
@@ -62,10 +63,30 @@ func bridge(_ *testing.T, f *fleet, victim int, random *rand.Rand) func() {
 	return f.network.heal
 }
 
-// breakConnections resets all connections between nodes.
-func breakConnections(_ *testing.T, f *fleet, _ int, _ *rand.Rand) func() {
-	f.network.breakAll(false)
-	return func() {}
+// breakConnections resets all connections between nodes, again and again: what
+// was under way is carried out or not, and asked for once more.
+func breakConnections(_ *testing.T, f *fleet, _ int, random *rand.Rand) func() {
+	done := make(chan struct{})
+	var breaking sync.WaitGroup
+	every := time.Duration(100+random.IntN(300)) * time.Millisecond
+	breaking.Go(func() {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			f.network.breakAll(false)
+			select {
+			case <-tick.C:
+			case <-done:
+				return
+			case <-f.network.ctx.Done():
+				return
+			}
+		}
+	})
+	return func() {
+		close(done)
+		breaking.Wait()
+	}
 }
 
 // pause stops the victim with SIGSTOP.
@@ -98,19 +119,21 @@ func drain(t *testing.T, f *fleet, victim int, _ *rand.Rand) func() {
 // and leaves it whole and ready.
 func (f *fleet) plague(t *testing.T, random *rand.Rand, victim func() int, names ...string) {
 	t.Helper()
+	began := time.Now()
 	for _, name := range names {
 		i := slices.IndexFunc(troubles, func(k trouble) bool { return k.name == name })
 		if i < 0 {
 			t.Fatalf("no trouble is called %q", name)
 		}
 		v := victim()
-		t.Logf("%s: n%d", name, v)
+		t.Logf("%v %s: n%d", time.Since(began).Round(10*time.Millisecond), name, v)
 		end := troubles[i].begin(t, f, v, random)
 		wait(t, 1500*time.Millisecond+time.Duration(random.IntN(1000))*time.Millisecond)
 		end()
 		wait(t, 300*time.Millisecond+time.Duration(random.IntN(700))*time.Millisecond)
 	}
 	f.waitReady(t)
+	t.Logf("%v all is well", time.Since(began).Round(10*time.Millisecond))
 }
 
 // wait lets time pass: a fault has to last for a while, whatever happens.

@@ -79,8 +79,8 @@ func (n twoNodes) roundTrip(t *testing.T, from, to int, bucket string, flags ...
 	}
 }
 
-// TestTwoProcesses starts the node without the index first, puts through each
-// and gets through the other, and kills and restarts the owner under it.
+// TestTwoProcesses starts the node that has no vote first, puts through each and
+// gets through the other, and kills and restarts the voter under it.
 func TestTwoProcesses(t *testing.T) {
 	n := newTwoNodes(t, "http")
 	b := n.start(t, 1)
@@ -91,10 +91,10 @@ func TestTwoProcesses(t *testing.T) {
 	n.roundTrip(t, 1, 0, "two")
 
 	a.kill()
-	// Without the index b waits, says for what, and serves on when it is back.
+	// Without a leader b waits, says for what, and serves on when it is back.
 	r := run(t, nil, nil, n.client(1, []string{"--timeout", "500ms"}, "ls")...)
 	if r.code != 1 {
-		t.Errorf("ls without the index: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
+		t.Errorf("ls without a leader: exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 	a = n.start(t, 0)
 	waitReady(t, a, n.addr(0, 1))

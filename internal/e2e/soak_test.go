@@ -2,10 +2,68 @@
 
 package e2e
 
-import "testing"
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
 
 // TestSoakKills kills a mesh twenty times under load.
 func TestSoakKills(t *testing.T) { killUnderLoad(t, 20) }
 
 // TestSoakKillAny kills single nodes of five during 5,000 puts.
 func TestSoakKillAny(t *testing.T) { killAny(t, 5, 5000) }
+
+// TestSoakLinearizable is 20,000 operations with every trouble, for each of
+// twenty seeds, on meshes of three and of five by turns.
+func TestSoakLinearizable(t *testing.T) {
+	for seed := range uint64(20) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			var names []string
+			for _, k := range troubles {
+				names = append(names, k.name)
+			}
+			linearizable(t, 3+2*int(seed%2), 20_000, 4, seed, names...)
+		})
+	}
+}
+
+// TestSoakColdStart makes fifty meshes of five nodes that start at the same
+// moment.
+func TestSoakColdStart(t *testing.T) { coldStarts(t, 50) }
+
+// TestSoakLateStart has a client wait for meshes whose nodes come up in any
+// order, seconds apart.
+func TestSoakLateStart(t *testing.T) { lateStart(t, 10, 3*time.Second) }
+
+// TestSoakFailover measures how long nothing is committed when a leader is
+// killed, thirty times, and when it stops as planned, ten times. The program is
+// built as its users have it: without the race detector.
+func TestSoakFailover(t *testing.T) {
+	f := newFleet(t, 3)
+	f.program = filepath.Join(t.TempDir(), "gridloom")
+	if out, err := exec.Command("go", "build", "-o", f.program, "github.com/gridloom/gridloom/cmd/gridloom").CombinedOutput(); err != nil {
+		t.Fatalf("building the program: %v\n%s", err, out)
+	}
+	f.startAll(t)
+	mustRun(t, f.env(1), "mb", "failover")
+	w := newWriters(t, f)
+	measure := func(what string, times int, gap func(*testing.T) time.Duration) (median, longest time.Duration) {
+		var gaps []time.Duration
+		for range times {
+			gaps = append(gaps, gap(t))
+		}
+		slices.Sort(gaps)
+		t.Logf("%s: %d times, nothing committed for p50 %v, max %v", what, times, gaps[times/2], gaps[times-1])
+		return gaps[times/2], gaps[times-1]
+	}
+	if median, longest := measure("killed", 30, w.kill); median > 1500*time.Millisecond || longest > 3*time.Second {
+		t.Errorf("after a kill: p50 %v, max %v; want 1.5 s and 3 s at most", median, longest)
+	}
+	if _, longest := measure("stopped", 10, w.planned); longest > 200*time.Millisecond {
+		t.Errorf("at a planned stop: max %v; want 200 ms at most", longest)
+	}
+}

@@ -40,7 +40,7 @@ type workload struct {
 	bucket  string
 	clients int
 	pace    time.Duration // between two operations of all clients together
-	least   int           // operations, however long they take
+	least   int           // operations that were answered or are open, however long they take
 	large   bool          // some payload is too large for the index
 	seed    uint64
 
@@ -96,7 +96,7 @@ func (w *workload) client(ctx context.Context, enough <-chan struct{}, random *r
 		case <-ctx.Done():
 			return
 		case <-enough:
-			if i >= w.least {
+			if total, _ := w.history.counts(); total >= w.least {
 				return
 			}
 		case <-time.After(time.Until(begun.Add(time.Duration(i) * w.pace))):

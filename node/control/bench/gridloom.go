@@ -152,18 +152,14 @@ func (c *gridloomClient) leads(ctx context.Context) (bool, error) {
 	return err == nil && leaderOf(resp) == resp.GetNode(), err
 }
 
-// leaderOf names the node that leads the records' group: the one node that
-// keeps the index. Where several keep it there is more to ask than Node.index
-// tells, and "" has the harness say so in place of a wrong leader.
-func leaderOf(resp *gridloomv1.GetClusterResponse) (name string) {
-	for _, n := range resp.GetNodes() {
-		if n.GetIndex() && name != "" {
-			return ""
-		} else if n.GetIndex() {
-			name = n.GetName()
+// leaderOf names the node that leads the records' group, "" while none is known.
+func leaderOf(resp *gridloomv1.GetClusterResponse) string {
+	for _, g := range resp.GetGroups() {
+		if g.GetName() == "data-1" {
+			return g.GetLeader()
 		}
 	}
-	return name
+	return ""
 }
 
 func (c *gridloomClient) close() error { return c.conn.Close() }
