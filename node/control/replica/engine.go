@@ -17,7 +17,7 @@ import (
 // after the leader was last heard of, at random.
 const (
 	tickInterval   = 50 * time.Millisecond
-	electionTicks  = 16 // 0.8 s
+	electionTicks  = 14 // 0.7 s
 	heartbeatTicks = 2
 
 	// Stalled is how long a write of the log may take. After that the node has

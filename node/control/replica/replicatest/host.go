@@ -61,7 +61,7 @@ func (h *host) clock() int64 { return h.now().Add(h.ahead).UnixNano() }
 // storeOptions are for a store that does nothing in the background that shows.
 func storeOptions(disk vfs.FS, cache *pebble.Cache) *pebble.Options {
 	return &pebble.Options{
-		FS: disk, Cache: cache, Logger: silent{}, MemTableSize: 512 << 10,
+		FS: disk, Cache: cache, Logger: silent{}, MemTableSize: 32 << 10,
 		DisableAutomaticCompactions: true, DisableTableStats: true, L0StopWritesThreshold: 1 << 20,
 	}
 }
