@@ -75,7 +75,7 @@ func (m *watched) Apply(entries []replica.Entry) error {
 	}
 	if every := m.h.w.o.SumEvery; every > 1 {
 		for len(entries) > 0 {
-			n := min(every-(entries[0].Index-1)%every-1+1, uint64(len(entries)))
+			n := min(every-(entries[0].Index-1)%every, uint64(len(entries)))
 			if err := m.part(entries[:n]); err != nil {
 				return err
 			}
