@@ -257,10 +257,10 @@ func (s *state) Apply(entries []replica.Entry) error {
 		return err
 	}
 	s.publish()
-	s.tell(ids, outcomes)
 	if s.applied != nil {
 		s.applied(len(entries), time.Since(began))
 	}
+	s.tell(ids, outcomes)
 	return nil
 }
 
