@@ -19,6 +19,9 @@ const (
 	greetTimeout          = 2 * time.Second
 	// maxClockOffset is how far a leader's clock may be off.
 	maxClockOffset = 10 * time.Second
+	// clockMemory is for how long a clock that was heard counts: a node that is
+	// away still says which of two that are left is wrong.
+	clockMemory = time.Hour
 )
 
 // meetings is what this node has heard of others.
@@ -138,7 +141,7 @@ func (m *meetings) hear(name string, g *greeting, offset time.Duration) {
 	// is off doesn't make the others look so.
 	offsets := []time.Duration{0}
 	for _, h := range m.heard {
-		if time.Since(h.at) < 5*greetEvery {
+		if time.Since(h.at) < clockMemory {
 			offsets = append(offsets, h.offset)
 		}
 	}
@@ -189,6 +192,17 @@ func (m *meetings) greetings() map[string]*greeting {
 // mayLead tells whether this node may become a leader: commands are stamped by
 // its clock.
 func (c *Control) mayLead() bool { return !tooFar(c.meetings.clockOffset()) }
+
+// now is the time by this node's clock, put right by the others' where it is too
+// far off: log time doesn't go back, so that one command with a wrong stamp would
+// hold it up for as long as the clock is ahead.
+func (c *Control) now() time.Time {
+	now := c.clock()
+	if off := c.meetings.clockOffset(); tooFar(off) {
+		now = now.Add(-off)
+	}
+	return now
+}
 
 // tend brings the node into its mesh and keeps saying whether the index can be
 // used, until the node ends.

@@ -212,7 +212,7 @@ func (c *Control) propose(ctx context.Context, g replica.GroupID, cmd *Command) 
 		return nil, err
 	}
 	defer c.memory.Release(size)
-	data, err := encodeEntry(c.clock().UnixNano(), cmd)
+	data, err := encodeEntry(c.now().UnixNano(), cmd)
 	if err != nil {
 		return nil, err
 	}

@@ -158,7 +158,7 @@ func (c *Control) readHere(ctx context.Context, g replica.GroupID, q *Query) (*A
 	}
 	a.Epoch = c.Topology().Epoch
 	// A put's birth must not lie as far back as the last command.
-	a.LogTime = max(a.LogTime, c.clock().UnixNano())
+	a.LogTime = max(a.LogTime, c.now().UnixNano())
 	return a, nil
 }
 

@@ -67,6 +67,7 @@ type group struct {
 	term uint64
 	conf membership
 
+	quiet    int    // ticks since a leader was heard of
 	handed   uint64 // the last entry handed out to be applied
 	commit   uint64 // as last told
 	changing uint64 // the last change of membership in the log, or a later entry
@@ -186,11 +187,13 @@ func (c *core) group(id GroupID) *group {
 	return nil
 }
 
-// tick lets time pass. A node that must not lead (stand is false) still counts
+// tick lets time pass. A node that should not lead (stand is false) still counts
 // the time, so that it doesn't take a leader that is long gone for a live one.
+// It stands only when no leader has been heard of for so long that nobody else
+// seems able to win: it may be the one that has the end of the log.
 func (c *core) tick(stand bool) {
 	for _, g := range c.groups {
-		if !stand && g.soft.RaftState != raft.StateLeader {
+		if g.quiet++; !stand && g.soft.RaftState != raft.StateLeader && g.quiet < lastResortTicks {
 			g.raw.TickQuiesced()
 			continue
 		}
@@ -210,6 +213,10 @@ func (c *core) step(id GroupID, m *pb.Message) {
 	g := c.group(id)
 	if g == nil || m.GetTo() != c.id || m.GetType() == pb.MsgReadIndex && g.unsure() {
 		return
+	}
+	switch m.GetType() {
+	case pb.MsgApp, pb.MsgHeartbeat, pb.MsgSnap:
+		g.quiet = 0
 	}
 	// Refusals are raft's way to say that a message has no meaning here.
 	_ = g.raw.Step(m)

@@ -19,6 +19,9 @@ const (
 	tickInterval   = 50 * time.Millisecond
 	electionTicks  = 14 // 0.7 s
 	heartbeatTicks = 2
+	// lastResortTicks is how long no leader is heard of until one stands that
+	// shouldn't: some elections' length.
+	lastResortTicks = 80 // 4 s
 
 	// Stalled is how long a write of the log may take. After that the node has
 	// to end: it promises things that it can't keep, and holds up the others.
@@ -56,8 +59,8 @@ type Options struct {
 	SnapshotDir string
 	FS          vfs.FS // of SnapshotDir; nil is the real one
 
-	// Stand tells whether this node may become leader where there are other
-	// voters; nil: always.
+	// Stand tells whether this node should become leader where there are other
+	// voters; nil: always. Where nobody else can, it does all the same.
 	Stand func() bool
 	// Changed is told every change of leadership, in order for every group.
 	Changed func(GroupID, Leadership)

@@ -2,6 +2,8 @@ package replica_test
 
 import (
 	"fmt"
+	"runtime/debug"
+	"slices"
 	"testing"
 	"time"
 
@@ -29,7 +31,21 @@ func options(t *testing.T, seed uint64, steps int) replicatest.Options {
 	}
 }
 
-func TestSimulation(t *testing.T) { simulate(t, 20, 50_000) }
+// A million steps; a fifth of that under the race detector, which makes a
+// step eight times as dear, and has little to find where nothing runs at once.
+func TestSimulation(t *testing.T) {
+	steps := 50_000
+	if raced() {
+		steps /= 5
+	}
+	simulate(t, 20, steps)
+}
+
+// raced tells whether the race detector watches.
+func raced() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
+}
 
 // The same seed is the same run.
 func TestSimulationRepeats(t *testing.T) {

@@ -58,10 +58,11 @@ func (h *host) now() time.Time {
 // clock is the time of day by its clock.
 func (h *host) clock() int64 { return h.now().Add(h.ahead).UnixNano() }
 
-// storeOptions are for a store that does nothing in the background that shows.
+// storeOptions are for a store that does nothing in the background that shows:
+// it neither compacts, nor flushes, which would make durable what nobody synced.
 func storeOptions(disk vfs.FS, cache *pebble.Cache) *pebble.Options {
 	return &pebble.Options{
-		FS: disk, Cache: cache, Logger: silent{}, MemTableSize: 32 << 10,
+		FS: disk, Cache: cache, Logger: silent{}, MemTableSize: 16 << 20,
 		DisableAutomaticCompactions: true, DisableTableStats: true, L0StopWritesThreshold: 1 << 20,
 	}
 }
