@@ -125,7 +125,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := p.base.prove(); err != nil {
 		return err
 	}
-	holdHeap(p.base.Heap)
+	defer holdHeap(p.base.Heap)()
 	start := time.Now()
 	for _, fact := range machineFacts() {
 		fmt.Fprintln(out, "- "+fact)

@@ -83,6 +83,7 @@ func runPeer(in io.Reader, out io.Writer) error {
 }
 
 type peer struct {
+	heap    func() // lets go of what holdHeap holds
 	end     farEnd
 	profile *os.File
 }
@@ -90,7 +91,7 @@ type peer struct {
 func (p *peer) do(c command) (r reply, err error) {
 	switch c.Op {
 	case "serve":
-		holdHeap(c.Setup.Heap)
+		p.heap = holdHeap(c.Setup.Heap)
 		if p.end, err = serveStack(c.Setup); err == nil {
 			r.Addr = p.end.addr()
 		}
