@@ -302,6 +302,7 @@ func errStopping() error { return fault.New(fault.Unavailable, "index", "the nod
 // Close ends the node's part: leadership is handed over, calls end with
 // Unavailable, and everything is joined. It may be called again.
 func (c *Control) Close() error {
+	c.handOver() // while calls are still served
 	c.mu.Lock()
 	first := !c.closed
 	if first {
@@ -313,7 +314,6 @@ func (c *Control) Close() error {
 	if !first {
 		return nil
 	}
-	c.handOver()
 	c.cancel()
 	c.links.close()
 	c.calls.Wait()

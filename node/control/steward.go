@@ -20,8 +20,12 @@ const (
 	stewardTimeout = 10 * time.Second
 	// caughtUp is how many entries a learner may be behind when it gets a vote.
 	caughtUp = 256
-	// handOverTime bounds the handing over of leadership in a planned stop.
-	handOverTime = 2 * time.Second
+	// handOverTime bounds the handing over of leadership in a planned stop,
+	// handOverTry one offer, and handOverPause is between two looks for
+	// somebody to make it to.
+	handOverTime  = 2 * time.Second
+	handOverTry   = 300 * time.Millisecond
+	handOverPause = 10 * time.Millisecond
 )
 
 // steward looks after the groups that this node leads: the mesh's id, who is
@@ -252,21 +256,38 @@ func (c *Control) handOver() {
 	ctx, cancel := context.WithTimeout(context.Background(), handOverTime)
 	defer cancel()
 	for _, g := range []replica.GroupID{systemGroup, dataGroup} {
-		for e.Leader(g).Leads {
-			changed := c.leaderChange()
-			st, err := e.Status(ctx, g)
-			if err != nil || !st.Leads {
-				break
-			}
-			to := c.successor(c.Topology(), st)
-			if to == 0 || e.Transfer(ctx, g, to) != nil {
-				break
-			}
-			select {
-			case <-changed:
-			case <-ctx.Done():
-				return
-			}
+		for e.Leader(g).Leads && c.offer(ctx, e, g) {
 		}
 	}
+}
+
+// offer offers the leadership of a group to the best of the others, and tells
+// whether it is worth doing so again if they haven't taken it. A leader forgets
+// now and then who is there, until he hears of them: that is waited for.
+func (c *Control) offer(ctx context.Context, e *replica.Engine, g replica.GroupID) bool {
+	changed := c.leaderChange()
+	st, err := e.Status(ctx, g)
+	if err != nil || !st.Leads {
+		return false
+	}
+	wait := handOverPause
+	if to := c.successor(c.Topology(), st); to != 0 {
+		if e.Transfer(ctx, g, to) != nil {
+			return false
+		}
+		wait = handOverTry
+	} else if !slices.ContainsFunc(st.Members, func(m replica.Member) bool {
+		return m.Voter && m.ID != c.raftID && c.conn(c.nameOf(m.ID)).State() == grid.StateConnected
+	}) {
+		return false
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-changed:
+	case <-timer.C:
+	case <-ctx.Done():
+		return false
+	}
+	return true
 }
