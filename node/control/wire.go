@@ -24,7 +24,6 @@ const (
 	greetID    grid.HandlerID = 102
 	raftID     grid.HandlerID = 103
 	manifestID grid.HandlerID = 104
-	fileID     grid.HandlerID = 105
 )
 
 var (
