@@ -279,12 +279,16 @@ func (c *Control) errLeft() error {
 	return fault.New(fault.WrongMesh, nodeSubject(c.self), "has left the mesh: it was removed, or its name is another's now. To let it come again, empty its data directory %s", c.dir)
 }
 
-// sameMesh refuses to go on where another node is of another mesh, or of a
-// program that doesn't fit.
+// sameMesh refuses to begin where another node is of another mesh, or of a
+// program that doesn't fit. A node that is part of its mesh goes on: it is the
+// other that is refused, by itself.
 func (c *Control) sameMesh(heard map[string]*greeting) error {
+	if c.confirmed.Load() {
+		return nil
+	}
 	mine := c.Deployment()
 	for name, g := range heard {
-		if mine != "" && g.Deployment != "" && g.Deployment != mine && !c.confirmed.Load() {
+		if mine != "" && g.Deployment != "" && g.Deployment != mine {
 			return fault.New(fault.WrongMesh, "mesh", "node %s belongs to mesh %s, and the data directory %s to %s", name, g.Deployment, c.dir, mine)
 		}
 		if g.Oldest > CommandVersion || g.Newest < CommandVersion {

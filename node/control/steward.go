@@ -72,8 +72,8 @@ func (c *Control) tendGroup(ctx context.Context, e *replica.Engine, g replica.Gr
 			return
 		}
 	}
-	if st.Joint {
-		return
+	if st.Joint || g == systemGroup && st.Applied < st.Commit {
+		return // the members may be ahead of the topology
 	}
 	if changes := plan(g, t, st, want); len(changes) > 0 {
 		c.log.Info("changing a group's members", "group", groupName(g), "changes", raftpb.ConfChangesToString(changes))

@@ -193,7 +193,9 @@ func (c *core) group(id GroupID) *group {
 // seems able to win: it may be the one that has the end of the log.
 func (c *core) tick(stand bool) {
 	for _, g := range c.groups {
-		if g.quiet++; !stand && g.soft.RaftState != raft.StateLeader && g.quiet < lastResortTicks {
+		if g.quiet++; g.soft.RaftState == raft.StateLeader {
+			g.quiet = 0
+		} else if !stand && g.quiet < lastResortTicks {
 			g.raw.TickQuiesced()
 			continue
 		}

@@ -104,6 +104,52 @@ func (b *bench) took(kind pb.MessageType) *pb.Message {
 	return nil
 }
 
+// elect makes it leader, by the vote of node 2.
+func (b *bench) elect() {
+	b.t.Helper()
+	for range 100 {
+		b.s.Tick()
+		b.work(true)
+		sent := b.sent
+		b.sent = nil
+		for _, m := range sent {
+			if m.GetType() == pb.MsgPreVote || m.GetType() == pb.MsgVote {
+				yes := base(pb.MsgVoteResp)
+				if m.GetType() == pb.MsgPreVote {
+					yes = base(pb.MsgPreVoteResp)
+				}
+				yes.Term = m.Term
+				b.from(yes)
+			}
+		}
+		b.work(true)
+		if b.s.Leader(7).Leads {
+			return
+		}
+	}
+	b.t.Fatal("it isn't elected")
+}
+
+// has lets node 2 say that it has all up to an entry.
+func (b *bench) has(index uint64) {
+	b.t.Helper()
+	m := base(pb.MsgAppResp)
+	m.Term, m.Index = new(b.s.Leader(7).Term), new(index)
+	b.from(m)
+}
+
+// change proposes a change of membership.
+func (b *bench) change(text string) {
+	b.t.Helper()
+	changes, err := pb.ConfChangesFromString(text)
+	if err == nil {
+		err = b.s.Change(b.t.Context(), 7, changes)
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 func question() *pb.Message {
 	m := base(pb.MsgReadIndex)
 	m.Term, m.Entries = nil, []*pb.Entry{{Data: []byte("token")}}
@@ -152,31 +198,11 @@ func TestRemovedLeader(t *testing.T) {
 		Changes: []*pb.ConfChangeSingle{{Type: pb.ConfChangeRemoveNode.Enum(), NodeId: new(uint64(1))}},
 	})}
 	b := newBench(t, &pb.ConfState{Voters: []uint64{1, 2}}, hardState(1, 2, 1), goes)
-	for !b.s.Leader(7).Leads {
-		b.s.Tick()
-		b.work(true)
-		for _, m := range b.sent {
-			switch m.GetType() {
-			case pb.MsgPreVote:
-				yes := base(pb.MsgPreVoteResp)
-				yes.Term = m.Term
-				b.from(yes)
-			case pb.MsgVote:
-				yes := base(pb.MsgVoteResp)
-				yes.Term = m.Term
-				b.from(yes)
-			}
-		}
-		b.sent = nil
-		b.work(true)
-	}
-	term := b.s.Leader(7).Term
+	b.elect()
 	if err := b.s.Propose(t.Context(), 7, []byte("data")); !errors.Is(err, ErrBusy) {
 		t.Errorf("before the change is agreed, it takes a proposal with %v", err)
 	}
-	has := base(pb.MsgAppResp)
-	has.Term, has.Index = new(term), new(uint64(3))
-	b.from(has)
+	b.has(3)
 	b.work(true)
 	if got := b.machine.Position(); got.Index != 3 || b.machine.synced == 0 {
 		t.Fatalf("it has applied %+v, and synced %d times", got, b.machine.synced)
@@ -204,6 +230,124 @@ func TestRemovedLeader(t *testing.T) {
 	b.work(true)
 	if m := b.took(pb.MsgTimeoutNow); m == nil || m.GetTo() != 2 {
 		t.Errorf("it hands over with %v", m)
+	}
+}
+
+// A leader doesn't propose that it goes.
+func TestLeaderDoesNotRemoveItself(t *testing.T) {
+	b := newBench(t, &pb.ConfState{Voters: []uint64{1, 2}}, hardState(1, 2, 1))
+	b.elect()
+	b.has(2)
+	b.work(true)
+	b.sent = nil
+	for _, text := range []string{"r1", "l1", "v3 r1"} {
+		changes, err := pb.ConfChangesFromString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.s.Change(t.Context(), 7, changes); !errors.Is(err, ErrBusy) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	b.work(true)
+	if p := b.s.Progress(7); p.Last != 2 {
+		t.Errorf("its log ends with entry %d", p.Last)
+	}
+	if m := b.took(pb.MsgTimeoutNow); m == nil || m.GetTo() != 2 {
+		t.Errorf("it hands over with %v", m)
+	}
+}
+
+// Nobody is told that a change is agreed before that is on the leader's disk.
+func TestChangeIsDurableBeforeItIsTold(t *testing.T) {
+	b := newBench(t, &pb.ConfState{Voters: []uint64{1, 2}}, hardState(1, 2, 1))
+	b.elect()
+	b.has(2)
+	b.work(true)
+	b.change("l2")
+	b.work(true)
+	b.sent = nil
+	b.has(3)
+	for range 5 {
+		b.s.Tick()
+		b.work(false)
+	}
+	for _, m := range b.sent {
+		if m.GetCommit() >= 3 {
+			t.Errorf("a %v says that entry %d is agreed", m.GetType(), m.GetCommit())
+		}
+	}
+	b.sent = nil
+	b.work(true)
+	if !slices.ContainsFunc(b.sent, func(m *pb.Message) bool { return m.GetCommit() == 3 }) {
+		t.Errorf("after the write, it sends %v", b.sent)
+	}
+	b.s.Tick()
+	b.s.Tick()
+	b.sent = nil
+	b.has(3)
+	b.s.Tick()
+	b.s.Tick()
+	b.work(false)
+	if len(b.sent) == 0 {
+		t.Error("messages wait for writes for ever")
+	}
+}
+
+// A joint membership is left, too, if leadership was being handed over when its
+// last entry was applied, and nobody proposes anything.
+func TestJointIsLeft(t *testing.T) {
+	b := newBench(t, &pb.ConfState{Voters: []uint64{1, 2}, VotersOutgoing: []uint64{1}, AutoLeave: new(true)}, hardState(1, 2, 1))
+	b.elect()
+	if err := b.s.Transfer(t.Context(), 7, 2); err != nil {
+		t.Fatal(err)
+	}
+	b.has(2)
+	b.work(true)
+	if p := b.s.Progress(7); p.Applied != 2 || p.Last != 2 {
+		t.Fatalf("it is at %+v", p)
+	}
+	for range 2 * electionTicks {
+		b.s.Tick()
+		beat := base(pb.MsgHeartbeatResp)
+		beat.Term = new(b.s.Leader(7).Term)
+		b.from(beat)
+		b.has(b.s.Progress(7).Last)
+		b.work(true)
+	}
+	s, err := b.s.Status(t.Context(), 7)
+	if err != nil || s.Joint || len(s.Members) != 2 || !s.Leads {
+		t.Errorf("it says %+v, %v", s, err)
+	}
+	if s.Last > 4 {
+		t.Errorf("that took the entries up to %d", s.Last)
+	}
+}
+
+// A leader without others is alone once it has applied that.
+func TestAloneIsApplied(t *testing.T) {
+	b := newBench(t, &pb.ConfState{Voters: []uint64{1}, Learners: []uint64{2}}, hardState(1, 1, 1))
+	b.work(true)
+	if b.s.Alone(7) {
+		t.Fatal("a learner reads, too")
+	}
+	b.change("r2")
+	for b.s.Progress(7).Commit < 3 {
+		_, err := b.s.Write()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.s.Step()
+	}
+	if s, err := b.s.Status(t.Context(), 7); err != nil || len(s.Members) != 1 || !s.Joint {
+		t.Errorf("a change that isn't applied is through: %+v, %v", s, err)
+	}
+	if b.s.Alone(7) {
+		t.Error("it takes itself for alone, and who left may have seen more")
+	}
+	b.work(true)
+	if !b.s.Alone(7) {
+		t.Error("it isn't alone at last")
 	}
 }
 

@@ -288,3 +288,39 @@ func TestFetchBreaks(t *testing.T) {
 		}
 	})
 }
+
+// The log waits for who fetches a snapshot, so that it needs no other.
+func TestLogWaitsForFetch(t *testing.T) {
+	virtual(t, func(t *testing.T) {
+		c := newCluster(t, 1, small)
+		for range 150 {
+			c.put("key")
+		}
+		leader := c.node(1)
+		c.eventually("the log is cut", func() bool { return leader.FirstIndex(group) > 2 })
+		begun, released := make(chan struct{}), make(chan struct{})
+		fetches := 0
+		c.options = func(id uint64, o *replica.Options) {
+			fetch := o.Fetch
+			o.Fetch = func(ctx context.Context, from uint64, g replica.GroupID, at replica.Position, dir string) error {
+				if fetches++; fetches == 1 {
+					close(begun)
+					<-released
+				}
+				return fetch(ctx, from, g, at, dir)
+			}
+		}
+		fresh := c.start(2, vfs.NewMem(), replica.Position{})
+		c.change("l2", "v1", "l2")
+		<-begun
+		for range 150 {
+			c.put("key")
+		}
+		pause(5 * time.Second)
+		close(released)
+		c.agree()
+		if fetches != 1 || fresh.Err() != nil {
+			t.Errorf("it has fetched %d times, %v", fetches, fresh.Err())
+		}
+	})
+}

@@ -19,6 +19,7 @@ type host struct {
 	first replica.Position // where its groups begin
 	speed int              // how often it ticks, as against the others
 	lazy  [3]bool          // it hardly ever: writes, applies, steps
+	rests bool             // it should not lead
 	ahead time.Duration    // how far its clock is wrong
 	ticks int
 
@@ -86,6 +87,7 @@ func (h *host) start() {
 		LogFailed: func() error { h.risk(4000); return nil },
 		Send:      func(to uint64, batch []byte) { w.send(h, to, batch) },
 		Fetch:     h.copy,
+		Stand:     func() bool { return !h.rests },
 		Changed:   func(g replica.GroupID, l replica.Leadership) { w.leads(h, w.groups[g-1], l) },
 	}
 	h.machines = nil

@@ -88,6 +88,7 @@ func (w *world) newWeather() {
 	for _, h := range w.hosts {
 		if h != nil {
 			h.speed = 1 + w.rng.IntN(4)
+			h.rests = w.chance(5)
 			h.lazy = [3]bool{w.chance(6), w.chance(6), w.chance(12)}
 		}
 	}
