@@ -39,7 +39,7 @@ func TestReadme(t *testing.T) {
 		return got
 	}
 	first, install, alone := take("Gridloom", 2), take("Install", 1), take("One node", 1)
-	two, using := take("Two machines", 4), take("Using it", 2)
+	two, using := take("Two machines", 5), take("Using it", 2)
 	for heading := range blocks {
 		t.Errorf("README: nothing runs the commands below %q", heading)
 	}
@@ -74,6 +74,7 @@ func TestReadme(t *testing.T) {
 		"background b " + two[2],
 		"await a ready", "await b ready",
 		two[3] + " | cmp - README.md",
+		"{", two[4], "} | grep 'led by a'",
 		"stop a", "stop b",
 		"echo all of it ran",
 	}, "\n")
