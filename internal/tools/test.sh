@@ -56,7 +56,7 @@ by_tag() {
 case ${1:-} in
 unit)
 	# shellcheck disable=SC2086
-	$GO test $race -timeout 5m $TESTFLAGS ./...
+	$GO test $race -timeout 8m $TESTFLAGS ./...
 	# With the race detector the simulation takes a fifth of its steps.
 	# shellcheck disable=SC2086
 	[ -z "$race" ] || CGO_ENABLED=0 $GO test -timeout 5m -run '^TestSimulation$' $TESTFLAGS ./node/control/replica
