@@ -81,3 +81,6 @@ func TestManyColdStarts(t *testing.T) {
 		})
 	}
 }
+
+// Two million steps of the simulation.
+func TestSimulationLong(t *testing.T) { simulate(t, 80, 25_000, " -tags soak") }
