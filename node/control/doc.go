@@ -86,6 +86,7 @@
 //
 // A put is one entry of the log and, in the state, one record row, a row per
 // segment and two rows for its outcome; replacing a record costs a row per
-// segment and drive more. Memory: a cache of 32 MiB and memtables of up to
-// 32 MiB a group, up to 32 MiB of each group's log, 64 MiB of commands in hand.
+// segment and drive more. Memory: caches of 73 MiB, memtables of at most twice
+// 64 MiB for the log, 32 MiB for the records and 4 MiB for the system group, up
+// to 32 MiB of each group's log, 64 MiB of commands in hand.
 package control
