@@ -25,14 +25,14 @@ import (
 func (c *Control) bucketNow(name string) (*Bucket, error) {
 	v := c.system.acquire()
 	defer c.system.release(v)
-	if found, ok := v.known.Load(name); ok {
-		return found.(*Bucket), nil
+	if found := v.known.get(name); found != nil {
+		return found, nil
 	}
 	bucket, err := findBucket(v.rows, name)
 	if err != nil {
 		return nil, c.readError(c.system, err)
 	}
-	v.known.Store(name, &bucket)
+	v.known.put(&bucket)
 	return &bucket, nil
 }
 

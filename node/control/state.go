@@ -80,8 +80,8 @@ type view struct {
 	slots      slotTable
 	topology   *Topology
 	open       *openBuckets
-	lastClosed uint64   // index of the last entry that closed a bucket, or a later one
-	known      sync.Map // string to *Bucket: rows that were read; views of the system group are few
+	lastClosed uint64 // index of the last entry that closed a bucket, or a later one
+	known      bucketRows
 
 	refs int // guarded by state.mu; being present is one
 }
@@ -111,6 +111,27 @@ func (o *openBuckets) check(v *view, name string, id [16]byte) error {
 	}
 	o.seen.Store(id, v.applied)
 	return nil
+}
+
+// bucketRows are the buckets that were read from a view of the system group, of
+// which there are few.
+type bucketRows struct {
+	count atomic.Int64
+	rows  sync.Map // string to *Bucket
+}
+
+func (r *bucketRows) get(name string) *Bucket {
+	if found, ok := r.rows.Load(name); ok {
+		return found.(*Bucket)
+	}
+	return nil
+}
+
+// put remembers a bucket, while there are fewer than maxOpenBuckets.
+func (r *bucketRows) put(b *Bucket) {
+	if r.count.Add(1) <= maxOpenBuckets {
+		r.rows.Store(b.Name, b)
+	}
 }
 
 // proposal is a command that was put into the log and waits for its outcome.

@@ -2,6 +2,7 @@ package replica_test
 
 import (
 	"fmt"
+	"strings"
 	"runtime/debug"
 	"slices"
 	"testing"
@@ -25,9 +26,13 @@ func simulate(t *testing.T, seeds uint64, steps int) {
 }
 
 func options(t *testing.T, seed uint64, steps int) replicatest.Options {
+	tags := ""
+	if strings.HasPrefix(t.Name(), "TestSimulationLong/") {
+		tags = " -tags soak"
+	}
 	return replicatest.Options{
 		Seed: seed, Steps: steps, Model: replicatest.Ledgers{},
-		Replay: fmt.Sprintf("go test -run '^%s$' ./node/control/replica", t.Name()),
+		Replay: fmt.Sprintf("go test%s -run '^%s$' ./node/control/replica", tags, t.Name()),
 	}
 }
 
