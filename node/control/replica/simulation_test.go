@@ -2,9 +2,9 @@ package replica_test
 
 import (
 	"fmt"
-	"strings"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
