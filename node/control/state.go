@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -84,54 +83,6 @@ type view struct {
 	known      bucketRows
 
 	refs int // guarded by state.mu; being present is one
-}
-
-// maxOpenBuckets bounds what is remembered of buckets.
-const maxOpenBuckets = 4096
-
-// openBuckets remembers of buckets up to which entry they were seen to be open,
-// so that calls needn't look: nothing closes a bucket but a CloseBucket, and
-// nothing opens it again.
-type openBuckets struct {
-	count atomic.Int64
-	seen  sync.Map // [16]byte to uint64
-}
-
-// check refuses a bucket that is closed in a view.
-func (o *openBuckets) check(v *view, name string, id [16]byte) error {
-	if seen, ok := o.seen.Load(id); ok && seen.(uint64) >= v.lastClosed {
-		return nil
-	}
-	if err := checkOpen(v.rows, name, id); err != nil {
-		return err
-	}
-	if o.count.Add(1) > maxOpenBuckets {
-		o.seen.Clear()
-		o.count.Store(1)
-	}
-	o.seen.Store(id, v.applied)
-	return nil
-}
-
-// bucketRows are the buckets that were read from a view of the system group, of
-// which there are few.
-type bucketRows struct {
-	count atomic.Int64
-	rows  sync.Map // string to *Bucket
-}
-
-func (r *bucketRows) get(name string) *Bucket {
-	if found, ok := r.rows.Load(name); ok {
-		return found.(*Bucket)
-	}
-	return nil
-}
-
-// put remembers a bucket, while there are fewer than maxOpenBuckets.
-func (r *bucketRows) put(b *Bucket) {
-	if r.count.Add(1) <= maxOpenBuckets {
-		r.rows.Store(b.Name, b)
-	}
 }
 
 // proposal is a command that was put into the log and waits for its outcome.
