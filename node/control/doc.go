@@ -49,8 +49,10 @@
 // Each group's state is rows in one Pebble store, DATA/state/<group>/<n>, where
 // n counts the snapshots that took its place; row.go draws them. The applied
 // index, its term and the membership go in the same batch as the data. The
-// batch isn't synced: the log in DATA/raftlog is, and what a crash takes back
-// is applied from there once more.
+// batch goes into the store's memory and into no log but that in DATA/raftlog,
+// which is cut only up to what the store has flushed: what a crash, or the
+// process's end, takes back is applied from there once more, a memtable of it at
+// most. Close flushes.
 //
 // A segment belongs to one record. Once no record refers to it, it is garbage
 // of its drives, until Reclaim says that the file is gone; until then its id
@@ -87,6 +89,6 @@
 // A put is one entry of the log and, in the state, one record row, a row per
 // segment and two rows for its outcome; replacing a record costs a row per
 // segment and drive more. Memory: caches of 73 MiB, memtables of at most twice
-// 64 MiB for the log, 32 MiB for the records and 4 MiB for the system group, up
+// 64 MiB for the log, 16 MiB for the records and 4 MiB for the system group, up
 // to 32 MiB of each group's log, 64 MiB of commands in hand.
 package control

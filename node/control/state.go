@@ -22,12 +22,13 @@ import (
 	"github.com/gridloom/gridloom/node/fault"
 )
 
-// stateSizes are those of a group's state.
-func stateSizes(g replica.GroupID) disk.Sizes {
+// stateOptions are those of a group's state. It has no log of its own: the raft
+// log has all that isn't flushed, and a memtable of it at most.
+func stateOptions(g replica.GroupID) disk.Options {
 	if g == systemGroup {
-		return disk.Sizes{CacheBytes: 8 << 20, MemTableBytes: 4 << 20}
+		return disk.Options{CacheBytes: 8 << 20, MemTableBytes: 4 << 20, NoWAL: true}
 	}
-	return disk.Sizes{CacheBytes: 64 << 20, MemTableBytes: 32 << 20}
+	return disk.Options{CacheBytes: 64 << 20, MemTableBytes: 16 << 20, NoWAL: true}
 }
 
 // state is one group's state on this node: the store, the machine that applies
@@ -140,7 +141,7 @@ func (s *state) numbers() (all []int, err error) {
 
 // load opens the store of the present number and takes up where it stands.
 func (s *state) load() error {
-	store, err := disk.Open(s.fs, s.path(s.number), stateSizes(s.group), s.log)
+	store, err := disk.Open(s.fs, s.path(s.number), stateOptions(s.group), s.log)
 	if err != nil {
 		return err
 	}
@@ -180,7 +181,7 @@ func (s *state) bootstrap(conf []byte, founders []Node) error {
 	if err != nil {
 		return errors.Join(err, b.Close())
 	}
-	if err := s.commit(b, pebble.Sync); err != nil {
+	if err := errors.Join(s.commit(b), s.Sync()); err != nil {
 		return err
 	}
 	s.publish()
@@ -189,9 +190,9 @@ func (s *state) bootstrap(conf []byte, founders []Node) error {
 
 // commit writes a batch. What a store can't write is told to its logger, and
 // not always to us.
-func (s *state) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
+func (s *state) commit(b *pebble.Batch) (err error) {
 	defer closeInto(&err, b)
-	if err := b.Commit(o); err != nil {
+	if err := b.Commit(pebble.NoSync); err != nil {
 		return err
 	}
 	return s.store.Err()
@@ -225,7 +226,7 @@ func (s *state) Apply(entries []replica.Entry) error {
 	if err := s.machine.seal(b); err != nil {
 		return errors.Join(err, b.Close())
 	}
-	if err := s.commit(b, pebble.NoSync); err != nil {
+	if err := s.commit(b); err != nil {
 		return err
 	}
 	s.publish()
@@ -238,15 +239,40 @@ func (s *state) Apply(entries []replica.Entry) error {
 
 // Sync implements replica.Machine.
 func (s *state) Sync() error {
-	if err := s.store.LogData(nil, pebble.Sync); err != nil {
+	switch durable, err := s.Durable(); {
+	case err != nil:
 		return err
+	case durable == s.machine.meta.Applied: // an empty memtable would be flushed, too
+		return s.store.Err()
 	}
-	return s.store.Err()
+	return s.store.Flush()
+}
+
+// Durable implements replica.Machine.
+func (s *state) Durable() (index uint64, err error) {
+	it, err := s.store.NewIter(&pebble.IterOptions{OnlyReadGuaranteedDurable: true})
+	if err != nil {
+		return 0, err
+	}
+	defer closeInto(&err, it)
+	if !it.SeekGE(metaKey()) || !bytes.Equal(it.Key(), metaKey()) {
+		return 0, it.Error()
+	}
+	value, err := it.ValueAndErr()
+	if err != nil {
+		return 0, err
+	}
+	var meta metaRow
+	err = decodeRow(rowVersion, value, &meta)
+	return meta.Applied, err
 }
 
 // Checkpoint implements replica.Machine.
 func (s *state) Checkpoint(dir string) (replica.Position, error) {
-	return s.Position(), s.store.Checkpoint(dir, pebble.WithFlushedWAL())
+	if err := s.Sync(); err != nil {
+		return replica.Position{}, err
+	}
+	return s.Position(), s.store.Checkpoint(dir)
 }
 
 // Install implements replica.Machine: the copy becomes the store of the next
@@ -452,8 +478,12 @@ func (s *state) unreadable(err error) error {
 	return &fault.Error{Kind: fault.Corrupted, Subject: "index", Detail: "a part of it can't be read", Err: err}
 }
 
-// close closes the store. It comes after the engine and the last reader.
+// close closes the store. It comes after the engine and the last reader. What
+// isn't flushed would have to be applied again.
 func (s *state) close() {
+	if err := s.Sync(); err != nil {
+		s.log.Warn("a state couldn't be flushed", "dir", s.store.Dir(), "error", err)
+	}
 	s.mu.Lock()
 	s.closed = true
 	close(s.changed)

@@ -3,6 +3,10 @@
 // since nobody knows what is on disk after a failed write, and a second attempt
 // could succeed without the first one's data being there: Failed is closed,
 // everything else refuses, and the node ends.
+//
+// The log is durable with each synced write. A state has no write-ahead log
+// (NoWAL): it is durable as far as it was flushed, and what a crash takes of it
+// the raft log has.
 package disk
 
 import (
@@ -50,6 +54,8 @@ type Store struct {
 	asked  atomic.Int64 // when the disk was asked for room, ns after opened
 	full   atomic.Bool  // it had less than the reserve
 
+	flush error // what came of the last flush; guarded by a lock of Pebble's, which calls both that use it
+
 	failed chan struct{} // closed by fail
 	once   sync.Once
 	err    error // the first failure; written before failed is closed
@@ -68,14 +74,19 @@ func Exists(fs vfs.FS, dir string) (bool, error) {
 	}
 }
 
-// Sizes are a store's: what it may hold in memory.
-type Sizes struct {
+// Options are a store's: what it may hold in memory, and what a crash may take.
+type Options struct {
 	CacheBytes    int64  // of blocks that were read
 	MemTableBytes uint64 // of what was written last; there may be two of it
+
+	// NoWAL: writes aren't durable before they are flushed. After a crash the
+	// store is as it was after some batch, with all those before it; whoever has
+	// it can do the rest again.
+	NoWAL bool
 }
 
 // Open opens the store in dir, and makes it where there is none.
-func Open(fs vfs.FS, dir string, size Sizes, log *slog.Logger) (*Store, error) {
+func Open(fs vfs.FS, dir string, size Options, log *slog.Logger) (*Store, error) {
 	s := &Store{fs: fs, dir: dir, opened: time.Now(), log: log, failed: make(chan struct{})}
 	o := &pebble.Options{
 		FS:                 fs,
@@ -83,7 +94,9 @@ func Open(fs vfs.FS, dir string, size Sizes, log *slog.Logger) (*Store, error) {
 		CacheSize:          size.CacheBytes,
 		MemTableSize:       size.MemTableBytes,
 		MaxOpenFiles:       openFiles,
+		DisableWAL:         size.NoWAL,
 		Logger:             logger{s},
+		EventListener:      &pebble.EventListener{FlushEnd: s.flushed, BackgroundError: s.background},
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBits)
@@ -97,6 +110,36 @@ func Open(fs vfs.FS, dir string, size Sizes, log *slog.Logger) (*Store, error) {
 	}
 	s.DB = db
 	return s, nil
+}
+
+// Flush makes all that was written durable.
+func (s *Store) Flush() error {
+	if err := s.Err(); err != nil {
+		return err
+	}
+	done, err := s.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-done:
+		return s.Err()
+	case <-s.failed: // Pebble would try for ever
+		return s.err
+	}
+}
+
+// flushed is told how a flush went.
+func (s *Store) flushed(i pebble.FlushInfo) { s.flush = i.Err }
+
+// background is told what has gone wrong in the background. A compaction will be
+// tried again; a flush is a write that has failed.
+func (s *Store) background(err error) {
+	if s.flush != nil && errors.Is(err, s.flush) {
+		s.Fail(fmt.Errorf("flush: %w", err))
+		return
+	}
+	s.log.Error("index store", "dir", s.dir, "error", err)
 }
 
 // Fail ends the store. The first reason is kept.
