@@ -30,6 +30,15 @@ const (
 	bloomBits = 10 // per key: 1 % of the lookups of what isn't there read a block
 )
 
+// Of values in files of their own. Tables refer to so many files for one range of
+// keys at most, for the sake of scans; a file of that age of which that part is
+// no more in use is written anew.
+const (
+	blobDepth   = 10
+	blobAge     = 5 * time.Minute
+	blobGarbage = 0.3
+)
+
 const (
 	// ReserveBytes of the disk are kept for deleting, and for what the
 	// store does in the background: when a write of its log fails it ends.
@@ -40,7 +49,7 @@ const (
 
 // format is the format of Pebble's files. It is pinned, so that another
 // version of the library doesn't change what is on disk by itself.
-const format = pebble.FormatTableFormatV6
+const format = pebble.FormatValueSeparation
 
 // Store is a Pebble store. A failure to write is final, and Failed is closed.
 type Store struct {
@@ -83,6 +92,10 @@ type Options struct {
 	// store is as it was after some batch, with all those before it; whoever has
 	// it can do the rest again.
 	NoWAL bool
+
+	// SeparateBytes: values of that size and above go into files of their own,
+	// which compactions of the keys refer to and don't write again. 0: none do.
+	SeparateBytes int
 }
 
 // Open opens the store in dir, and makes it where there is none.
@@ -97,6 +110,14 @@ func Open(fs vfs.FS, dir string, size Options, log *slog.Logger) (*Store, error)
 		DisableWAL:         size.NoWAL,
 		Logger:             logger{s},
 		EventListener:      &pebble.EventListener{FlushEnd: s.flushed, BackgroundError: s.background},
+	}
+	if size.SeparateBytes > 0 {
+		o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+			return pebble.ValueSeparationPolicy{
+				Enabled: true, MinimumSize: size.SeparateBytes, MaxBlobReferenceDepth: blobDepth,
+				RewriteMinimumAge: blobAge, TargetGarbageRatio: blobGarbage,
+			}
+		}
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBits)
