@@ -53,7 +53,7 @@ type require interface {
 func (a *applier) open(t require) {
 	t.Helper()
 	var err error
-	if a.store, err = disk.Open(a.fs, "state/1", disk.Options{CacheBytes: 1 << 20, MemTableBytes: 1 << 20}, slog.New(slog.DiscardHandler)); err != nil {
+	if a.store, err = disk.Open(a.fs, "state/1", disk.Options{CacheBytes: 1 << 20, MemTableBytes: 1 << 20, Comparer: rowOrder}, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	if a.m, err = loadMachine(a.group, a.store); err != nil {

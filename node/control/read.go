@@ -233,7 +233,7 @@ const usageRows = 10_000
 func (v *view) usage(a *Answer, q *UsageQuery) (err error) {
 	from := []byte{kindRecord}
 	if q.After != "" {
-		from = append([]byte(q.After), 0)
+		from = []byte(q.After)
 	}
 	it, err := v.rows.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: after([]byte{kindRecord})})
 	if err != nil {
@@ -241,7 +241,11 @@ func (v *view) usage(a *Answer, q *UsageQuery) (err error) {
 	}
 	defer closeInto(&err, it)
 	count := 0
-	for ok := it.First(); ok; ok = it.Next() {
+	ok := it.First()
+	if ok && string(it.Key()) == q.After {
+		ok = it.Next()
+	}
+	for ; ok; ok = it.Next() {
 		rec, err := recordAt(it)
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -129,8 +130,59 @@ func recordPosition(bucket [16]byte, prefix string) []byte {
 }
 
 func recordKey(bucket [16]byte, key string, index uint64) []byte {
-	b := append(recordPosition(bucket, key), 0)
-	return binary.BigEndian.AppendUint64(b, ^index)
+	return binary.BigEndian.AppendUint64(recordPrefix(bucket, key), ^index)
+}
+
+// recordPrefix is what the row keys of a record's versions begin with, and no
+// others.
+func recordPrefix(bucket [16]byte, key string) []byte {
+	return append(recordPosition(bucket, key), 0)
+}
+
+// rowOrder is the order of the rows, that of their bytes. A record's row key
+// has its recordPrefix for a prefix, by which Bloom filters know it, any other
+// the whole of itself.
+var rowOrder = &pebble.Comparer{
+	Name:                 "gridloom.rows.1",
+	Compare:              bytes.Compare,
+	Equal:                bytes.Equal,
+	ComparePointSuffixes: bytes.Compare,
+	CompareRangeSuffixes: bytes.Compare,
+	AbbreviatedKey:       pebble.DefaultComparer.AbbreviatedKey,
+	Split:                splitRow,
+	Separator:            separateRows,
+	Successor:            pebble.DefaultComparer.Successor,
+	ImmediateSuccessor:   pebble.DefaultComparer.ImmediateSuccessor,
+}
+
+// splitRow gives the length of a row key's prefix. Before the index of a
+// record's there are a NUL and, since keys have at least one byte and none, no
+// other in its place: a prefix alone, or what lies between two rows, isn't
+// taken for a whole key.
+func splitRow(row []byte) int {
+	const shortest, index = 1 + 16 + 1 + 1 + 8, 8
+	if n := len(row) - index; len(row) >= shortest && row[0] == kindRecord && row[n-1] == 0 {
+		return n
+	}
+	return len(row)
+}
+
+// separateRows gives a short key that is no less than a and less than b. It cuts
+// off a's index, never parts of it.
+func separateRows(dst, a, b []byte) []byte {
+	of, next := a[:splitRow(a)], b[:splitRow(b)]
+	if len(of) == len(a) && len(next) == len(b) {
+		return pebble.DefaultComparer.Separator(dst, a, b)
+	}
+	if bytes.Equal(of, next) {
+		return append(dst, a...)
+	}
+	before := len(dst)
+	dst = pebble.DefaultComparer.Separator(dst, of, next)
+	if bytes.Equal(dst[before:], of) { // it is no shorter, and less than a
+		dst = append(dst, a[len(of):]...)
+	}
+	return dst
 }
 
 // parseRecordKey takes a record's row key apart.

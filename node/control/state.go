@@ -26,9 +26,9 @@ import (
 // log has all that isn't flushed, and a memtable of it at most.
 func stateOptions(g replica.GroupID) disk.Options {
 	if g == systemGroup {
-		return disk.Options{CacheBytes: 8 << 20, MemTableBytes: 4 << 20, NoWAL: true}
+		return disk.Options{CacheBytes: 8 << 20, MemTableBytes: 4 << 20, NoWAL: true, Comparer: rowOrder}
 	}
-	return disk.Options{CacheBytes: 64 << 20, MemTableBytes: 16 << 20, NoWAL: true, SeparateBytes: 1 << 10}
+	return disk.Options{CacheBytes: 64 << 20, MemTableBytes: 16 << 20, NoWAL: true, Comparer: rowOrder, SeparateBytes: 1 << 10}
 }
 
 // state is one group's state on this node: the store, the machine that applies
@@ -206,8 +206,15 @@ func (s *state) Position() replica.Position {
 
 // Apply implements replica.Machine: it applies to one batch, shows the new
 // state, and then tells the outcomes to those who wait for them here.
-func (s *state) Apply(entries []replica.Entry) error {
+func (s *state) Apply(entries []replica.Entry) (err error) {
 	began := time.Now()
+	before, err := s.store.NewIter(&pebble.IterOptions{UseL6Filters: true})
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, before)
+	s.machine.look(before)
+	defer s.machine.look(nil)
 	b := s.store.NewIndexedBatch()
 	outcomes := make([]*outcome, len(entries))
 	ids := make([][16]byte, len(entries))

@@ -93,6 +93,8 @@ type Options struct {
 	// it can do the rest again.
 	NoWAL bool
 
+	Comparer *pebble.Comparer // of the keys; nil is bytes.Compare, without prefixes
+
 	// SeparateBytes: values of that size and above go into files of their own,
 	// which compactions of the keys refer to and don't write again. 0: none do.
 	SeparateBytes int
@@ -108,6 +110,7 @@ func Open(fs vfs.FS, dir string, size Options, log *slog.Logger) (*Store, error)
 		MemTableSize:       size.MemTableBytes,
 		MaxOpenFiles:       openFiles,
 		DisableWAL:         size.NoWAL,
+		Comparer:           size.Comparer,
 		Logger:             logger{s},
 		EventListener:      &pebble.EventListener{FlushEnd: s.flushed, BackgroundError: s.background},
 	}
