@@ -168,12 +168,8 @@ func (m *machine) putRecord(b *pebble.Batch, index uint64, c *PutRecord) (*outco
 			return nil, err
 		}
 	}
-	value, err := encodeRow(RecordVersion, &record)
-	if err != nil {
-		return nil, err
-	}
 	row := recordKey(c.BucketID, record.Key, index)
-	if err := b.Set(row, value, nil); err != nil {
+	if err := putVersion(b, row, RecordVersion, &record); err != nil {
 		return nil, err
 	}
 	m.wrote(rowOrder.Split.Prefix(row))

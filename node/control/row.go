@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/tinylib/msgp/msgp"
@@ -230,14 +231,6 @@ func after(prefix []byte) []byte {
 	return nil
 }
 
-// encodeRow makes a row's value.
-func encodeRow(version byte, m interface {
-	msgp.Marshaler
-	msgp.Sizer
-}) ([]byte, error) {
-	return m.MarshalMsg(append(make([]byte, 0, 1+m.Msgsize()), version))
-}
-
 // decodeRow reads a row's value. A version that this program doesn't know is
 // an error: a guess at its meaning would be worse.
 func decodeRow(version byte, value []byte, m msgp.Unmarshaler) error {
@@ -274,14 +267,21 @@ func get(r pebble.Reader, key []byte, m msgp.Unmarshaler) (found bool, err error
 }
 
 // put writes the row at key.
-func put(b *pebble.Batch, key []byte, m interface {
-	msgp.Marshaler
-	msgp.Sizer
-}) error {
-	value, err := encodeRow(rowVersion, m)
+func put(b *pebble.Batch, key []byte, m msgp.Marshaler) error {
+	return putVersion(b, key, rowVersion, m)
+}
+
+// scratch has buffers in which rows are encoded: a batch copies them.
+var scratch = sync.Pool{New: func() any { return new([]byte) }}
+
+func putVersion(b *pebble.Batch, key []byte, version byte, m msgp.Marshaler) error {
+	buf := scratch.Get().(*[]byte)
+	defer scratch.Put(buf)
+	value, err := m.MarshalMsg(append((*buf)[:0], version))
 	if err != nil {
 		return err
 	}
+	*buf = value
 	return b.Set(key, value, nil)
 }
 

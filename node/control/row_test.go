@@ -14,6 +14,14 @@ import (
 	"github.com/gridloom/gridloom/node/control/replica"
 )
 
+// encodeRow makes a row's value.
+func encodeRow(version byte, m interface {
+	msgp.Marshaler
+	msgp.Sizer
+}) ([]byte, error) {
+	return m.MarshalMsg(append(make([]byte, 0, 1+m.Msgsize()), version))
+}
+
 // objectKey draws keys that are close to each other, in the order of their
 // bytes and in their common prefixes.
 func objectKey() *rapid.Generator[string] {
