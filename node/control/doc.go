@@ -14,7 +14,7 @@
 //	propose.go   a command's way to its leader, and when it is tried again
 //	reads.go     ReadIndex, waiting, stale reads
 //	buckets.go   names to ids, and a bucket's deletion over two groups
-//	state.go     a group's store, machine and views: replica.Machine
+//	state.go     a group's store, machine and views (view.go): replica.Machine
 //	machine.go   an entry is applied: deduplication, log time; apply.go, nodes.go
 //	row.go       the layout of the rows; slot.go the slots
 //	form.go      what a blank node makes of what it hears; meet.go hears it

@@ -113,7 +113,7 @@ func (a *applier) ask(q *Query) (*Answer, error) {
 	}
 	v := &view{open: &openBuckets{}, rows: a.store.NewSnapshot(), logTime: a.m.meta.LogTime, deployment: a.m.identity.Deployment, topology: a.m.topology}
 	answer, err := v.answer(q)
-	return answer, errors.Join(err, v.rows.Close())
+	return answer, errors.Join(err, v.close())
 }
 
 func (a *applier) checksum(t require) uint64 {

@@ -89,7 +89,7 @@ func (v *view) buckets(a *Answer, q *BucketsQuery) (err error) {
 }
 
 func (v *view) record(a *Answer, bucket [16]byte, q *RecordQuery) error {
-	found, err := findRecord(v.rows, bucket, q.Key)
+	found, err := v.find(bucket, q.Key)
 	if err != nil {
 		return err
 	}

@@ -67,25 +67,6 @@ type openStore struct {
 	gone bool // it was replaced
 }
 
-// view is one state of a group, which a majority has in its log, for reading.
-// It is shared by its readers.
-type view struct {
-	rows       *pebble.Snapshot
-	store      *openStore
-	applied    uint64
-	logTime    int64
-	deployment string
-	conf       *pb.ConfState // parsed from encoded
-	encoded    []byte
-	slots      slotTable
-	topology   *Topology
-	open       *openBuckets
-	lastClosed uint64 // index of the last entry that closed a bucket, or a later one
-	known      bucketRows
-
-	refs int // guarded by state.mu; being present is one
-}
-
 // proposal is a command that was put into the log and waits for its outcome.
 type proposal struct {
 	done chan *outcome // has room for one; nil: leadership was lost, and nobody knows
@@ -378,7 +359,7 @@ func (s *state) release(v *view) {
 	if !last {
 		return
 	}
-	if err := v.rows.Close(); err != nil {
+	if err := v.close(); err != nil {
 		v.store.Fail(err)
 	}
 	s.leave(v.store)
