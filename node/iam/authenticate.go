@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 )
 
 // ErrUnauthenticated is what Authenticate's errors wrap.
@@ -22,6 +23,8 @@ type Authenticator struct {
 	key  [sha256.Size]byte // of this process alone: what is kept can't be tried elsewhere
 	root [sha256.Size]byte // the root secret under key
 	none bool              // there is no root key: nobody gets in
+
+	good atomic.Pointer[[sha256.Size]byte] // seen of the last authorization that was right
 }
 
 // NewAuthenticator knows the root key, of which it keeps a keyed hash only.
@@ -54,6 +57,10 @@ func (a *Authenticator) Authenticate(authorization, addr, door string) (Principa
 	if len(authorization) > maxAuthorizationBytes {
 		return Principal{}, fmt.Errorf("%w: the authorization is over %d bytes long", ErrUnauthenticated, maxAuthorizationBytes)
 	}
+	shown := a.seen(authorization)
+	if good := a.good.Load(); good != nil && subtle.ConstantTimeCompare(shown[:], good[:]) == 1 {
+		return Principal{ID: RootID, Root: true, Addr: addr, Door: door}, nil
+	}
 	scheme, token, _ := strings.Cut(authorization, " ")
 	if !strings.EqualFold(scheme, "Bearer") {
 		return Principal{}, fmt.Errorf("%w: the authorization isn't of the form Bearer gl_…", ErrUnauthenticated)
@@ -69,5 +76,13 @@ func (a *Authenticator) Authenticate(authorization, addr, door string) (Principa
 	if a.none || c.ID != RootID || !same {
 		return Principal{}, fmt.Errorf("%w: the key isn't valid here", ErrUnauthenticated)
 	}
+	a.good.Store(&shown)
 	return Principal{ID: c.ID, Root: true, Addr: addr, Door: door}, nil
+}
+
+// seen is what is kept of an authorization: a hash under key. It is never shown,
+// so that it need not be an HMAC.
+func (a *Authenticator) seen(authorization string) [sha256.Size]byte {
+	var b [sha256.Size + maxAuthorizationBytes]byte
+	return sha256.Sum256(append(append(b[:0], a.key[:]...), authorization...))
 }
