@@ -11,10 +11,10 @@ import (
 var layers = map[string][]string{
 	"cmd/gridloom": {"node", "node/fault", "node/iam", "gen/gridloom/v1", "observability"},
 
-	"node": {"node/api", "node/door", "node/object", "node/control", "node/iam", "node/fault",
+	"node": {"node/api", "node/door", "node/object", "node/control", "node/iam", "node/audit", "node/fault",
 		"grid", "dataio", "observability"},
-	"node/api":     {"node/object", "node/iam", "node/fault", "observability", "dataio", "gen", "gen/gridloom/v1"},
-	"node/door":    {"node/object", "node/iam", "node/fault", "observability", "dataio"},
+	"node/api":     {"node/object", "node/iam", "node/audit", "node/fault", "observability", "dataio", "gen", "gen/gridloom/v1"},
+	"node/door":    {"node/object", "node/iam", "node/audit", "node/fault", "observability", "dataio"},
 	"node/object":  {"node/control", "node/iam", "node/fault", "grid", "dataio"},
 	"node/control": {"node/control/replica", "node/control/disk", "node/iam", "node/fault", "grid"},
 
@@ -22,6 +22,7 @@ var layers = map[string][]string{
 	"node/control/disk":    {"node/fault"},
 
 	"node/iam":      nil,
+	"node/audit":    nil,
 	"node/fault":    nil,
 	"grid":          nil,
 	"dataio":        nil,
