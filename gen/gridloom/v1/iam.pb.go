@@ -1344,6 +1344,96 @@ func (x *CreateKeyResponse) GetCredential() string {
 	return ""
 }
 
+// GetKeyRequest names the key to describe.
+type GetKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetKeyRequest) Reset() {
+	*x = GetKeyRequest{}
+	mi := &file_gridloom_v1_iam_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetKeyRequest) ProtoMessage() {}
+
+func (x *GetKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_iam_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetKeyRequest.ProtoReflect.Descriptor instead.
+func (*GetKeyRequest) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_iam_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *GetKeyRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// GetKeyResponse describes the key.
+type GetKeyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *Key                   `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetKeyResponse) Reset() {
+	*x = GetKeyResponse{}
+	mi := &file_gridloom_v1_iam_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetKeyResponse) ProtoMessage() {}
+
+func (x *GetKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_iam_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetKeyResponse.ProtoReflect.Descriptor instead.
+func (*GetKeyResponse) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_iam_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *GetKeyResponse) GetKey() *Key {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
 // ListKeysRequest asks for one page of keys.
 type ListKeysRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1359,7 +1449,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_gridloom_v1_iam_proto_msgTypes[19]
+	mi := &file_gridloom_v1_iam_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1461,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_iam_proto_msgTypes[19]
+	mi := &file_gridloom_v1_iam_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1474,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_iam_proto_rawDescGZIP(), []int{19}
+	return file_gridloom_v1_iam_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListKeysRequest) GetUser() string {
@@ -1420,7 +1510,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_gridloom_v1_iam_proto_msgTypes[20]
+	mi := &file_gridloom_v1_iam_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1522,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_iam_proto_msgTypes[20]
+	mi := &file_gridloom_v1_iam_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1535,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_iam_proto_rawDescGZIP(), []int{20}
+	return file_gridloom_v1_iam_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListKeysResponse) GetKeys() []*Key {
@@ -1482,7 +1572,7 @@ type UpdateKeyRequest struct {
 
 func (x *UpdateKeyRequest) Reset() {
 	*x = UpdateKeyRequest{}
-	mi := &file_gridloom_v1_iam_proto_msgTypes[21]
+	mi := &file_gridloom_v1_iam_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1494,7 +1584,7 @@ func (x *UpdateKeyRequest) String() string {
 func (*UpdateKeyRequest) ProtoMessage() {}
 
 func (x *UpdateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_iam_proto_msgTypes[21]
+	mi := &file_gridloom_v1_iam_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1507,7 +1597,7 @@ func (x *UpdateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateKeyRequest.ProtoReflect.Descriptor instead.
 func (*UpdateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_iam_proto_rawDescGZIP(), []int{21}
+	return file_gridloom_v1_iam_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *UpdateKeyRequest) GetId() string {
@@ -1562,7 +1652,7 @@ type UpdateKeyResponse struct {
 
 func (x *UpdateKeyResponse) Reset() {
 	*x = UpdateKeyResponse{}
-	mi := &file_gridloom_v1_iam_proto_msgTypes[22]
+	mi := &file_gridloom_v1_iam_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1664,7 @@ func (x *UpdateKeyResponse) String() string {
 func (*UpdateKeyResponse) ProtoMessage() {}
 
 func (x *UpdateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_iam_proto_msgTypes[22]
+	mi := &file_gridloom_v1_iam_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1677,7 @@ func (x *UpdateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateKeyResponse.ProtoReflect.Descriptor instead.
 func (*UpdateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_iam_proto_rawDescGZIP(), []int{22}
+	return file_gridloom_v1_iam_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *UpdateKeyResponse) GetKey() *Key {
@@ -1609,7 +1699,7 @@ type DeleteKeyRequest struct {
 
 func (x *DeleteKeyRequest) Reset() {
 	*x = DeleteKeyRequest{}
-	mi := &file_gridloom_v1_iam_proto_msgTypes[23]
+	mi := &file_gridloom_v1_iam_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1711,7 @@ func (x *DeleteKeyRequest) String() string {
 func (*DeleteKeyRequest) ProtoMessage() {}
 
 func (x *DeleteKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_iam_proto_msgTypes[23]
+	mi := &file_gridloom_v1_iam_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +1724,7 @@ func (x *DeleteKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteKeyRequest.ProtoReflect.Descriptor instead.
 func (*DeleteKeyRequest) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_iam_proto_rawDescGZIP(), []int{23}
+	return file_gridloom_v1_iam_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteKeyRequest) GetId() string {
@@ -1660,7 +1750,7 @@ type DeleteKeyResponse struct {
 
 func (x *DeleteKeyResponse) Reset() {
 	*x = DeleteKeyResponse{}
-	mi := &file_gridloom_v1_iam_proto_msgTypes[24]
+	mi := &file_gridloom_v1_iam_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1672,7 +1762,7 @@ func (x *DeleteKeyResponse) String() string {
 func (*DeleteKeyResponse) ProtoMessage() {}
 
 func (x *DeleteKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_iam_proto_msgTypes[24]
+	mi := &file_gridloom_v1_iam_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1685,7 +1775,7 @@ func (x *DeleteKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteKeyResponse.ProtoReflect.Descriptor instead.
 func (*DeleteKeyResponse) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_iam_proto_rawDescGZIP(), []int{24}
+	return file_gridloom_v1_iam_proto_rawDescGZIP(), []int{26}
 }
 
 var File_gridloom_v1_iam_proto protoreflect.FileDescriptor
@@ -1779,7 +1869,11 @@ const file_gridloom_v1_iam_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\v2\x10.gridloom.v1.KeyR\x03key\x12#\n" +
 	"\n" +
 	"credential\x18\x02 \x01(\tB\x03\x80\x01\x01R\n" +
-	"credential\"a\n" +
+	"credential\"\x1f\n" +
+	"\rGetKeyRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"4\n" +
+	"\x0eGetKeyResponse\x12\"\n" +
+	"\x03key\x18\x01 \x01(\v2\x10.gridloom.v1.KeyR\x03key\"a\n" +
 	"\x0fListKeysRequest\x12\x12\n" +
 	"\x04user\x18\x01 \x01(\tR\x04user\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -1814,7 +1908,7 @@ const file_gridloom_v1_iam_proto_rawDesc = "" +
 	"\x18CREDENTIAL_TYPE_ROOT_KEY\x10\x01\x12\x17\n" +
 	"\x13CREDENTIAL_TYPE_KEY\x10\x02\x12\x19\n" +
 	"\x15CREDENTIAL_TYPE_TOKEN\x10\x03\x12\x1f\n" +
-	"\x1bCREDENTIAL_TYPE_CERTIFICATE\x10\x042\xf3\b\n" +
+	"\x1bCREDENTIAL_TYPE_CERTIFICATE\x10\x042\xd1\t\n" +
 	"\n" +
 	"IAMService\x12Y\n" +
 	"\x06WhoAmI\x12\x1a.gridloom.v1.WhoAmIRequest\x1a\x1b.gridloom.v1.WhoAmIResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/iam/whoami\x12h\n" +
@@ -1828,7 +1922,8 @@ const file_gridloom_v1_iam_proto_rawDesc = "" +
 	"UpdateUser\x12\x1e.gridloom.v1.UpdateUserRequest\x1a\x1f.gridloom.v1.UpdateUserResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\x1a\x14/v1/iam/users/{name}\x12k\n" +
 	"\n" +
 	"DeleteUser\x12\x1e.gridloom.v1.DeleteUserRequest\x1a\x1f.gridloom.v1.DeleteUserResponse\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/iam/users/{name}\x12c\n" +
-	"\tCreateKey\x12\x1d.gridloom.v1.CreateKeyRequest\x1a\x1e.gridloom.v1.CreateKeyResponse\"\x17\x82\xd3\xe4\x93\x02\x11:\x01*\"\f/v1/iam/keys\x12]\n" +
+	"\tCreateKey\x12\x1d.gridloom.v1.CreateKeyRequest\x1a\x1e.gridloom.v1.CreateKeyResponse\"\x17\x82\xd3\xe4\x93\x02\x11:\x01*\"\f/v1/iam/keys\x12\\\n" +
+	"\x06GetKey\x12\x1a.gridloom.v1.GetKeyRequest\x1a\x1b.gridloom.v1.GetKeyResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/iam/keys/{id}\x12]\n" +
 	"\bListKeys\x12\x1c.gridloom.v1.ListKeysRequest\x1a\x1d.gridloom.v1.ListKeysResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/iam/keys\x12h\n" +
 	"\tUpdateKey\x12\x1d.gridloom.v1.UpdateKeyRequest\x1a\x1e.gridloom.v1.UpdateKeyResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\x1a\x11/v1/iam/keys/{id}\x12e\n" +
 	"\tDeleteKey\x12\x1d.gridloom.v1.DeleteKeyRequest\x1a\x1e.gridloom.v1.DeleteKeyResponse\"\x19\x82\xd3\xe4\x93\x02\x13*\x11/v1/iam/keys/{id}B9Z7github.com/gridloom/gridloom/gen/gridloom/v1;gridloomv1b\x06proto3"
@@ -1846,7 +1941,7 @@ func file_gridloom_v1_iam_proto_rawDescGZIP() []byte {
 }
 
 var file_gridloom_v1_iam_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_gridloom_v1_iam_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_gridloom_v1_iam_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_gridloom_v1_iam_proto_goTypes = []any{
 	(Role)(0),                     // 0: gridloom.v1.Role
 	(CredentialType)(0),           // 1: gridloom.v1.CredentialType
@@ -1869,29 +1964,31 @@ var file_gridloom_v1_iam_proto_goTypes = []any{
 	(*DeleteUserResponse)(nil),    // 18: gridloom.v1.DeleteUserResponse
 	(*CreateKeyRequest)(nil),      // 19: gridloom.v1.CreateKeyRequest
 	(*CreateKeyResponse)(nil),     // 20: gridloom.v1.CreateKeyResponse
-	(*ListKeysRequest)(nil),       // 21: gridloom.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),      // 22: gridloom.v1.ListKeysResponse
-	(*UpdateKeyRequest)(nil),      // 23: gridloom.v1.UpdateKeyRequest
-	(*UpdateKeyResponse)(nil),     // 24: gridloom.v1.UpdateKeyResponse
-	(*DeleteKeyRequest)(nil),      // 25: gridloom.v1.DeleteKeyRequest
-	(*DeleteKeyResponse)(nil),     // 26: gridloom.v1.DeleteKeyResponse
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*GetKeyRequest)(nil),         // 21: gridloom.v1.GetKeyRequest
+	(*GetKeyResponse)(nil),        // 22: gridloom.v1.GetKeyResponse
+	(*ListKeysRequest)(nil),       // 23: gridloom.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),      // 24: gridloom.v1.ListKeysResponse
+	(*UpdateKeyRequest)(nil),      // 25: gridloom.v1.UpdateKeyRequest
+	(*UpdateKeyResponse)(nil),     // 26: gridloom.v1.UpdateKeyResponse
+	(*DeleteKeyRequest)(nil),      // 27: gridloom.v1.DeleteKeyRequest
+	(*DeleteKeyResponse)(nil),     // 28: gridloom.v1.DeleteKeyResponse
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
 }
 var file_gridloom_v1_iam_proto_depIdxs = []int32{
 	0,  // 0: gridloom.v1.Grant.role:type_name -> gridloom.v1.Role
 	2,  // 1: gridloom.v1.User.grants:type_name -> gridloom.v1.Grant
-	27, // 2: gridloom.v1.User.created_at:type_name -> google.protobuf.Timestamp
+	29, // 2: gridloom.v1.User.created_at:type_name -> google.protobuf.Timestamp
 	2,  // 3: gridloom.v1.Key.grants:type_name -> gridloom.v1.Grant
-	27, // 4: gridloom.v1.Key.created_at:type_name -> google.protobuf.Timestamp
-	27, // 5: gridloom.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
-	27, // 6: gridloom.v1.Key.last_used_at:type_name -> google.protobuf.Timestamp
+	29, // 4: gridloom.v1.Key.created_at:type_name -> google.protobuf.Timestamp
+	29, // 5: gridloom.v1.Key.expires_at:type_name -> google.protobuf.Timestamp
+	29, // 6: gridloom.v1.Key.last_used_at:type_name -> google.protobuf.Timestamp
 	1,  // 7: gridloom.v1.WhoAmIResponse.credential_type:type_name -> gridloom.v1.CredentialType
 	2,  // 8: gridloom.v1.WhoAmIResponse.grants:type_name -> gridloom.v1.Grant
-	27, // 9: gridloom.v1.WhoAmIResponse.expires_at:type_name -> google.protobuf.Timestamp
-	28, // 10: gridloom.v1.IssueTokenRequest.ttl:type_name -> google.protobuf.Duration
+	29, // 9: gridloom.v1.WhoAmIResponse.expires_at:type_name -> google.protobuf.Timestamp
+	30, // 10: gridloom.v1.IssueTokenRequest.ttl:type_name -> google.protobuf.Duration
 	2,  // 11: gridloom.v1.IssueTokenRequest.grants:type_name -> gridloom.v1.Grant
-	27, // 12: gridloom.v1.IssueTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	29, // 12: gridloom.v1.IssueTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
 	2,  // 13: gridloom.v1.CreateUserRequest.grants:type_name -> gridloom.v1.Grant
 	3,  // 14: gridloom.v1.CreateUserResponse.user:type_name -> gridloom.v1.User
 	3,  // 15: gridloom.v1.GetUserResponse.user:type_name -> gridloom.v1.User
@@ -1899,39 +1996,42 @@ var file_gridloom_v1_iam_proto_depIdxs = []int32{
 	2,  // 17: gridloom.v1.UpdateUserRequest.grants:type_name -> gridloom.v1.Grant
 	3,  // 18: gridloom.v1.UpdateUserResponse.user:type_name -> gridloom.v1.User
 	2,  // 19: gridloom.v1.CreateKeyRequest.grants:type_name -> gridloom.v1.Grant
-	27, // 20: gridloom.v1.CreateKeyRequest.expires_at:type_name -> google.protobuf.Timestamp
+	29, // 20: gridloom.v1.CreateKeyRequest.expires_at:type_name -> google.protobuf.Timestamp
 	4,  // 21: gridloom.v1.CreateKeyResponse.key:type_name -> gridloom.v1.Key
-	4,  // 22: gridloom.v1.ListKeysResponse.keys:type_name -> gridloom.v1.Key
-	2,  // 23: gridloom.v1.UpdateKeyRequest.grants:type_name -> gridloom.v1.Grant
-	27, // 24: gridloom.v1.UpdateKeyRequest.expires_at:type_name -> google.protobuf.Timestamp
-	4,  // 25: gridloom.v1.UpdateKeyResponse.key:type_name -> gridloom.v1.Key
-	5,  // 26: gridloom.v1.IAMService.WhoAmI:input_type -> gridloom.v1.WhoAmIRequest
-	7,  // 27: gridloom.v1.IAMService.IssueToken:input_type -> gridloom.v1.IssueTokenRequest
-	9,  // 28: gridloom.v1.IAMService.CreateUser:input_type -> gridloom.v1.CreateUserRequest
-	11, // 29: gridloom.v1.IAMService.GetUser:input_type -> gridloom.v1.GetUserRequest
-	13, // 30: gridloom.v1.IAMService.ListUsers:input_type -> gridloom.v1.ListUsersRequest
-	15, // 31: gridloom.v1.IAMService.UpdateUser:input_type -> gridloom.v1.UpdateUserRequest
-	17, // 32: gridloom.v1.IAMService.DeleteUser:input_type -> gridloom.v1.DeleteUserRequest
-	19, // 33: gridloom.v1.IAMService.CreateKey:input_type -> gridloom.v1.CreateKeyRequest
-	21, // 34: gridloom.v1.IAMService.ListKeys:input_type -> gridloom.v1.ListKeysRequest
-	23, // 35: gridloom.v1.IAMService.UpdateKey:input_type -> gridloom.v1.UpdateKeyRequest
-	25, // 36: gridloom.v1.IAMService.DeleteKey:input_type -> gridloom.v1.DeleteKeyRequest
-	6,  // 37: gridloom.v1.IAMService.WhoAmI:output_type -> gridloom.v1.WhoAmIResponse
-	8,  // 38: gridloom.v1.IAMService.IssueToken:output_type -> gridloom.v1.IssueTokenResponse
-	10, // 39: gridloom.v1.IAMService.CreateUser:output_type -> gridloom.v1.CreateUserResponse
-	12, // 40: gridloom.v1.IAMService.GetUser:output_type -> gridloom.v1.GetUserResponse
-	14, // 41: gridloom.v1.IAMService.ListUsers:output_type -> gridloom.v1.ListUsersResponse
-	16, // 42: gridloom.v1.IAMService.UpdateUser:output_type -> gridloom.v1.UpdateUserResponse
-	18, // 43: gridloom.v1.IAMService.DeleteUser:output_type -> gridloom.v1.DeleteUserResponse
-	20, // 44: gridloom.v1.IAMService.CreateKey:output_type -> gridloom.v1.CreateKeyResponse
-	22, // 45: gridloom.v1.IAMService.ListKeys:output_type -> gridloom.v1.ListKeysResponse
-	24, // 46: gridloom.v1.IAMService.UpdateKey:output_type -> gridloom.v1.UpdateKeyResponse
-	26, // 47: gridloom.v1.IAMService.DeleteKey:output_type -> gridloom.v1.DeleteKeyResponse
-	37, // [37:48] is the sub-list for method output_type
-	26, // [26:37] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	4,  // 22: gridloom.v1.GetKeyResponse.key:type_name -> gridloom.v1.Key
+	4,  // 23: gridloom.v1.ListKeysResponse.keys:type_name -> gridloom.v1.Key
+	2,  // 24: gridloom.v1.UpdateKeyRequest.grants:type_name -> gridloom.v1.Grant
+	29, // 25: gridloom.v1.UpdateKeyRequest.expires_at:type_name -> google.protobuf.Timestamp
+	4,  // 26: gridloom.v1.UpdateKeyResponse.key:type_name -> gridloom.v1.Key
+	5,  // 27: gridloom.v1.IAMService.WhoAmI:input_type -> gridloom.v1.WhoAmIRequest
+	7,  // 28: gridloom.v1.IAMService.IssueToken:input_type -> gridloom.v1.IssueTokenRequest
+	9,  // 29: gridloom.v1.IAMService.CreateUser:input_type -> gridloom.v1.CreateUserRequest
+	11, // 30: gridloom.v1.IAMService.GetUser:input_type -> gridloom.v1.GetUserRequest
+	13, // 31: gridloom.v1.IAMService.ListUsers:input_type -> gridloom.v1.ListUsersRequest
+	15, // 32: gridloom.v1.IAMService.UpdateUser:input_type -> gridloom.v1.UpdateUserRequest
+	17, // 33: gridloom.v1.IAMService.DeleteUser:input_type -> gridloom.v1.DeleteUserRequest
+	19, // 34: gridloom.v1.IAMService.CreateKey:input_type -> gridloom.v1.CreateKeyRequest
+	21, // 35: gridloom.v1.IAMService.GetKey:input_type -> gridloom.v1.GetKeyRequest
+	23, // 36: gridloom.v1.IAMService.ListKeys:input_type -> gridloom.v1.ListKeysRequest
+	25, // 37: gridloom.v1.IAMService.UpdateKey:input_type -> gridloom.v1.UpdateKeyRequest
+	27, // 38: gridloom.v1.IAMService.DeleteKey:input_type -> gridloom.v1.DeleteKeyRequest
+	6,  // 39: gridloom.v1.IAMService.WhoAmI:output_type -> gridloom.v1.WhoAmIResponse
+	8,  // 40: gridloom.v1.IAMService.IssueToken:output_type -> gridloom.v1.IssueTokenResponse
+	10, // 41: gridloom.v1.IAMService.CreateUser:output_type -> gridloom.v1.CreateUserResponse
+	12, // 42: gridloom.v1.IAMService.GetUser:output_type -> gridloom.v1.GetUserResponse
+	14, // 43: gridloom.v1.IAMService.ListUsers:output_type -> gridloom.v1.ListUsersResponse
+	16, // 44: gridloom.v1.IAMService.UpdateUser:output_type -> gridloom.v1.UpdateUserResponse
+	18, // 45: gridloom.v1.IAMService.DeleteUser:output_type -> gridloom.v1.DeleteUserResponse
+	20, // 46: gridloom.v1.IAMService.CreateKey:output_type -> gridloom.v1.CreateKeyResponse
+	22, // 47: gridloom.v1.IAMService.GetKey:output_type -> gridloom.v1.GetKeyResponse
+	24, // 48: gridloom.v1.IAMService.ListKeys:output_type -> gridloom.v1.ListKeysResponse
+	26, // 49: gridloom.v1.IAMService.UpdateKey:output_type -> gridloom.v1.UpdateKeyResponse
+	28, // 50: gridloom.v1.IAMService.DeleteKey:output_type -> gridloom.v1.DeleteKeyResponse
+	39, // [39:51] is the sub-list for method output_type
+	27, // [27:39] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_gridloom_v1_iam_proto_init() }
@@ -1945,7 +2045,7 @@ func file_gridloom_v1_iam_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gridloom_v1_iam_proto_rawDesc), len(file_gridloom_v1_iam_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,7 @@ const (
 	IAMService_UpdateUser_FullMethodName = "/gridloom.v1.IAMService/UpdateUser"
 	IAMService_DeleteUser_FullMethodName = "/gridloom.v1.IAMService/DeleteUser"
 	IAMService_CreateKey_FullMethodName  = "/gridloom.v1.IAMService/CreateKey"
+	IAMService_GetKey_FullMethodName     = "/gridloom.v1.IAMService/GetKey"
 	IAMService_ListKeys_FullMethodName   = "/gridloom.v1.IAMService/ListKeys"
 	IAMService_UpdateKey_FullMethodName  = "/gridloom.v1.IAMService/UpdateKey"
 	IAMService_DeleteKey_FullMethodName  = "/gridloom.v1.IAMService/DeleteKey"
@@ -69,6 +70,9 @@ type IAMServiceClient interface {
 	// CreateKey makes an access key of a user. The answer alone has its
 	// credential: it is kept nowhere.
 	CreateKey(ctx context.Context, in *CreateKeyRequest, opts ...grpc.CallOption) (*CreateKeyResponse, error)
+	// GetKey describes one key, or fails with NOT_FOUND (reason not_found). Of a
+	// key that isn't the caller's, an admin alone is told.
+	GetKey(ctx context.Context, in *GetKeyRequest, opts ...grpc.CallOption) (*GetKeyResponse, error)
 	// ListKeys returns one page of the keys of a user, or of all, in the order
 	// of their ids.
 	ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error)
@@ -168,6 +172,16 @@ func (c *iAMServiceClient) CreateKey(ctx context.Context, in *CreateKeyRequest, 
 	return out, nil
 }
 
+func (c *iAMServiceClient) GetKey(ctx context.Context, in *GetKeyRequest, opts ...grpc.CallOption) (*GetKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetKeyResponse)
+	err := c.cc.Invoke(ctx, IAMService_GetKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *iAMServiceClient) ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*ListKeysResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListKeysResponse)
@@ -235,6 +249,9 @@ type IAMServiceServer interface {
 	// CreateKey makes an access key of a user. The answer alone has its
 	// credential: it is kept nowhere.
 	CreateKey(context.Context, *CreateKeyRequest) (*CreateKeyResponse, error)
+	// GetKey describes one key, or fails with NOT_FOUND (reason not_found). Of a
+	// key that isn't the caller's, an admin alone is told.
+	GetKey(context.Context, *GetKeyRequest) (*GetKeyResponse, error)
 	// ListKeys returns one page of the keys of a user, or of all, in the order
 	// of their ids.
 	ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error)
@@ -277,6 +294,9 @@ func (UnimplementedIAMServiceServer) DeleteUser(context.Context, *DeleteUserRequ
 }
 func (UnimplementedIAMServiceServer) CreateKey(context.Context, *CreateKeyRequest) (*CreateKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateKey not implemented")
+}
+func (UnimplementedIAMServiceServer) GetKey(context.Context, *GetKeyRequest) (*GetKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetKey not implemented")
 }
 func (UnimplementedIAMServiceServer) ListKeys(context.Context, *ListKeysRequest) (*ListKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListKeys not implemented")
@@ -452,6 +472,24 @@ func _IAMService_CreateKey_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _IAMService_GetKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IAMServiceServer).GetKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IAMService_GetKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IAMServiceServer).GetKey(ctx, req.(*GetKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _IAMService_ListKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListKeysRequest)
 	if err := dec(in); err != nil {
@@ -544,6 +582,10 @@ var IAMService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateKey",
 			Handler:    _IAMService_CreateKey_Handler,
+		},
+		{
+			MethodName: "GetKey",
+			Handler:    _IAMService_GetKey_Handler,
 		},
 		{
 			MethodName: "ListKeys",
