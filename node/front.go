@@ -33,7 +33,7 @@ const metaPrefix = "Gridloom-Meta-"
 // may say, authenticates once, and routes on the escaped path. It is not a
 // ServeMux, which would redirect "//", "." and ".." inside keys.
 type front struct {
-	auth  *iam.Authenticator
+	auth  *iam.Gate
 	ready func(ctx context.Context) error // waits a while; nil is ready
 	state func() error                    // as of now; nil is ready
 
@@ -55,7 +55,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	credential := takeCredential(r.Header)
 	stripHop(r.Header)
-	p, err := f.auth.Authenticate(credential, r.RemoteAddr, "http")
+	p, err := f.auth.Verify(iam.Request{Authorization: credential, Addr: r.RemoteAddr, Door: "http", Now: time.Now()})
 	if err != nil {
 		observability.SetAPI(r.Context(), "Unauthenticated")
 		fault.WriteProblem(w, fault.Wrap(fault.Unauthenticated, "", err))

@@ -377,7 +377,12 @@ func (n *Node) openServices(context.Context) error {
 	if err := n.mesh.register(); err != nil {
 		return err
 	}
-	auth := iam.NewAuthenticator(n.cfg.RootKey)
+	auth := iam.NewGate(nil)
+	if !n.cfg.RootKey.IsZero() {
+		if err := auth.SetRoots(n.cfg.RootKey); err != nil {
+			return err
+		}
+	}
 	n.api, err = api.New(api.Options{
 		Objects: objects, Cluster: n.mesh, Resources: n.mesh, Auth: auth,
 		Requests: n.telemetry.Requests(), Ready: n.waitReady, TLS: n.grpcListener.tls,

@@ -29,7 +29,7 @@ type Options struct {
 	Objects   *object.Service
 	Cluster   Cluster
 	Resources Resources
-	Auth      *iam.Authenticator
+	Auth      *iam.Gate
 	Requests  *observability.Requests // measures gRPC calls; nil measures none
 	// Ready waits until the node can do its work, or says what is missing. It
 	// is asked before every gRPC call but health and reflection, after

@@ -23,7 +23,7 @@ var credentialKeys = [...]string{"gridloom-authorization", "authorization"}
 // node, authorises, and turns errors into statuses; for calls from the gateway,
 // which were authenticated at the HTTP listener, it authorises.
 type guard struct {
-	auth        *iam.Authenticator
+	auth        *iam.Gate
 	ready       func(context.Context) error
 	permissions map[string]permission
 	stall       time.Duration   // see pacedStream
@@ -120,7 +120,7 @@ func (g *guard) authenticate(ctx context.Context) (iam.Principal, error) {
 	if p, ok := peer.FromContext(ctx); ok {
 		addr = p.Addr.String()
 	}
-	return g.auth.Authenticate(credential, addr, "grpc")
+	return g.auth.Verify(iam.Request{Authorization: credential, Addr: addr, Door: "grpc", Now: time.Now()})
 }
 
 // permit gives the check of a method's first message for the principal in ctx.

@@ -120,12 +120,22 @@ type served struct {
 	open *httptest.Server // the gateway, without a principal
 }
 
+// rootGate lets the root key in, and nobody else.
+func rootGate(t testing.TB, root iam.Credential) *iam.Gate {
+	t.Helper()
+	g := iam.NewGate(nil)
+	if err := g.SetRoots(root); err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
 // serve starts an API. change may be nil.
 func serve(t testing.TB, change func(*Options)) *served {
 	t.Helper()
 	root := iam.Generate("root")
 	s := &served{mesh: &stubMesh{cluster: &ClusterInfo{}}}
-	o := Options{Cluster: s.mesh, Resources: s.mesh, Auth: iam.NewAuthenticator(root)}
+	o := Options{Cluster: s.mesh, Resources: s.mesh, Auth: rootGate(t, root)}
 	if change != nil {
 		change(&o)
 	}

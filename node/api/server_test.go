@@ -168,7 +168,7 @@ func TestUnknownMethod(t *testing.T) {
 // one.
 func TestCredentials(t *testing.T) {
 	root, other := iam.Generate("root"), iam.Generate("root")
-	s := serve(t, func(o *Options) { o.Auth = iam.NewAuthenticator(root) })
+	s := serve(t, func(o *Options) { o.Auth = rootGate(t, root) })
 	s.mesh.describe = func() error { return nil }
 	cluster := pb.NewClusterServiceClient(s.bare)
 	good, bad := "Bearer "+root.String(), "Bearer "+other.String()

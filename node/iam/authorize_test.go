@@ -3,60 +3,8 @@ package iam
 import (
 	"context"
 	"errors"
-	"strings"
 	"testing"
 )
-
-func TestAuthenticate(t *testing.T) {
-	root, other := Generate(RootID), Generate(RootID)
-	user := Generate("alice")
-	a := NewAuthenticator(root)
-	for _, h := range []string{"Bearer " + root.String(), "bearer " + root.String(), "BEARER  " + root.String() + " "} {
-		p, err := a.Authenticate(h, "10.0.0.7:41000", "http")
-		if err != nil || p != (Principal{ID: "root", Root: true, Addr: "10.0.0.7:41000", Door: "http"}) {
-			t.Errorf("%+v, %v", p, err)
-		}
-	}
-	for _, tc := range []struct{ header, want string }{
-		{"", "no credential"},
-		{root.String(), "of the form Bearer"},
-		{"Basic " + root.String(), "of the form Bearer"},
-		{"Bearer", "empty"},
-		{"Bearer " + root.String() + "x", "check"},
-		{"Bearer " + strings.Repeat("x", 2000), "over 1024 bytes"},
-		{"Bearer " + other.String(), "isn't valid here"},
-		{"Bearer " + user.String(), "isn't valid here"},
-	} {
-		p, err := a.Authenticate(tc.header, "a", "grpc")
-		if !errors.Is(err, ErrUnauthenticated) || !strings.Contains(err.Error(), tc.want) || p != (Principal{}) {
-			t.Errorf("%.30q: %+v, %v; want %q", tc.header, p, err, tc.want)
-		}
-	}
-}
-
-// The same secret under another id is another key, and where there is no
-// root key nobody gets in.
-func TestAuthenticateWithoutRoot(t *testing.T) {
-	user := Generate("alice")
-	asRoot := Credential{ID: RootID, secret: user.secret}
-	asUser := Credential{ID: "alice", secret: user.secret}
-	for name, tc := range map[string]struct {
-		known Credential
-		given Credential
-	}{
-		"none known":       {Credential{}, asRoot},
-		"a user as root":   {user, asRoot},
-		"a user as itself": {user, user},
-		"root as a user":   {asRoot, asUser},
-	} {
-		if p, err := NewAuthenticator(tc.known).Authenticate("Bearer "+tc.given.String(), "a", "grpc"); err == nil {
-			t.Errorf("%s: got in as %+v", name, p)
-		}
-	}
-	if p, err := new(Authenticator).Authenticate("Bearer "+asRoot.String(), "a", "grpc"); err == nil {
-		t.Errorf("the zero Authenticator let in %+v", p)
-	}
-}
 
 func TestAuthorizeDefaultsToNo(t *testing.T) {
 	all := []Action{BucketCreate, BucketRead, BucketList, BucketDelete, ObjectList, ObjectRead, ObjectWrite, ObjectDelete, ClusterRead, MetricsRead, APIRead}
