@@ -22,20 +22,59 @@ const (
 // file, whichever comes from the stronger source. Its errors name the setting;
 // none repeats a key. ok is false where neither is given.
 func (s *settings) readKey() (cred iam.Credential, ok bool, err error) {
-	path, err := s.oneOf("key", "key-file")
+	text, path, err := s.readKeyText()
 	if path == "" || err != nil {
 		return cred, false, err
 	}
-	text := s.Key
-	if path == "key-file" {
-		if text, err = readSecret(s.KeyFile, keyVariable); err != nil {
-			return cred, false, s.blame(path, err)
-		}
-	}
-	if cred, err = iam.ParseCredential(strings.TrimSpace(text)); err != nil {
+	if cred, err = iam.ParseCredential(text); err != nil {
 		return cred, false, s.blame(path, err)
 	}
 	return cred, true, nil
+}
+
+// readKeyText is readKey before it is known what was given. path is that of the
+// setting, "" for none.
+func (s *settings) readKeyText() (text, path string, err error) {
+	path, err = s.oneOf("key", "key-file")
+	if path == "" || err != nil {
+		return "", "", err
+	}
+	text = s.Key
+	if path == "key-file" {
+		if text, err = readSecret(s.KeyFile, keyVariable); err != nil {
+			return "", path, s.blame(path, err)
+		}
+	}
+	return strings.TrimSpace(text), path, nil
+}
+
+// login is what a client shows a node: a key, or the token that stands for one.
+type login struct {
+	key   iam.Credential
+	token string // where there is no key
+}
+
+// bearer is what goes after "Bearer ".
+func (l login) bearer() string {
+	if l.key.IsZero() {
+		return l.token
+	}
+	return l.key.String()
+}
+
+// readLogin is readKey for clients, who may have a token instead.
+func (s *settings) readLogin() (l login, ok bool, err error) {
+	text, path, err := s.readKeyText()
+	if path == "" || err != nil {
+		return l, false, err
+	}
+	if strings.Count(text, ".") == 2 && !strings.ContainsAny(text, " \t\r\n") { // a JWT; no key has dots
+		return login{token: text}, true, nil
+	}
+	if l.key, err = iam.ParseCredential(text); err != nil {
+		return l, false, s.blame(path, err)
+	}
+	return l, true, nil
 }
 
 // readMeshSecrets reads the mesh secrets likewise; none given is none.

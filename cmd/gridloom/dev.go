@@ -292,7 +292,7 @@ func awaitReady(ctx context.Context, cfgs []node.Config, nodes []*node.Node) err
 // makeDemoBucket makes the bucket of the banner's commands, unless a kept mesh
 // has it.
 func makeDemoBucket(ctx context.Context, endpoint string, key iam.Credential) error {
-	c, err := connect(endpoint, key, nil, readyTimeout)
+	c, err := connect(endpoint, login{key: key}, nil, readyTimeout)
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	gridloomv1 "github.com/gridloom/gridloom/gen/gridloom/v1"
-	"github.com/gridloom/gridloom/node/iam"
 )
 
 // The connection's numbers. A stream's window bounds what a node may send
@@ -42,6 +41,8 @@ type client struct {
 	buckets  gridloomv1.BucketServiceClient
 	objects  gridloomv1.ObjectServiceClient
 	cluster  gridloomv1.ClusterServiceClient
+	iam      gridloomv1.IAMServiceClient
+	who      login
 	endpoint string
 	tls      bool
 	timeout  time.Duration
@@ -83,7 +84,7 @@ func dial(s *settings) (*client, error) {
 	if s.Timeout < 0 {
 		return nil, s.blame("timeout", fmt.Errorf("%s is negative", s.Timeout))
 	}
-	key, ok, err := s.readKey()
+	who, ok, err := s.readLogin()
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +95,7 @@ func dial(s *settings) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := connect(s.Endpoint, key, conf, s.Timeout)
+	c, err := connect(s.Endpoint, who, conf, s.Timeout)
 	if err != nil {
 		return nil, s.blame("endpoint", err)
 	}
@@ -102,15 +103,15 @@ func dial(s *settings) (*client, error) {
 }
 
 // connect makes a client of the node at endpoint; conf nil is plaintext.
-func connect(endpoint string, key iam.Credential, conf *tls.Config, timeout time.Duration) (*client, error) {
+func connect(endpoint string, who login, conf *tls.Config, timeout time.Duration) (*client, error) {
 	transport := insecure.NewCredentials()
 	if conf != nil {
 		transport = grpccredentials.NewTLS(conf)
 	}
-	c := &client{endpoint: endpoint, tls: conf != nil, timeout: timeout}
+	c := &client{who: who, endpoint: endpoint, tls: conf != nil, timeout: timeout}
 	conn, err := grpc.NewClient("passthrough:///"+endpoint,
 		grpc.WithTransportCredentials(transport),
-		grpc.WithPerRPCCredentials(bearer{key, conf != nil}),
+		grpc.WithPerRPCCredentials(bearer{who, conf != nil}),
 		grpc.WithContextDialer(c.dialNode),
 		grpc.WithInitialWindowSize(streamWindow),
 		grpc.WithInitialConnWindowSize(connectionWindow),
@@ -127,6 +128,7 @@ func connect(endpoint string, key iam.Credential, conf *tls.Config, timeout time
 	c.buckets = gridloomv1.NewBucketServiceClient(c.conn)
 	c.objects = gridloomv1.NewObjectServiceClient(c.conn)
 	c.cluster = gridloomv1.NewClusterServiceClient(c.conn)
+	c.iam = gridloomv1.NewIAMServiceClient(c.conn)
 	return c, nil
 }
 
@@ -168,14 +170,14 @@ func (s *settings) clientTLS(host string) (*tls.Config, error) {
 	return conf, nil
 }
 
-// bearer sends the key with every call.
+// bearer sends the key or token with every call.
 type bearer struct {
-	key iam.Credential
+	who login
 	tls bool
 }
 
 func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer " + b.key.String()}, nil
+	return map[string]string{"authorization": "Bearer " + b.who.bearer()}, nil
 }
 
 // RequireTransportSecurity has gRPC refuse to send the key in the clear where
