@@ -72,7 +72,7 @@ func Allowed(p Principal, a Action, bucket, key string) bool {
 		return false
 	}
 	if p.Root {
-		return p.ID != ""
+		return p.ID != "" && (a != IAMSelfToken || p.Via != ViaToken)
 	}
 	if p.is == nil {
 		return false
@@ -84,7 +84,7 @@ func Allowed(p Principal, a Action, bucket, key string) bool {
 	case APIRead, IAMSelf:
 		return true
 	case IAMSelfToken:
-		// Not for a token: stolen, it would live for ever.
+		// Not for a token, as above: stolen, it would live for ever.
 		return p.Via == ViaKey || p.Via == ViaRoot
 	case IAMSelfKeys:
 		// Not for what is lent: a key made with it would outlive it.

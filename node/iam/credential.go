@@ -64,6 +64,13 @@ func Generate(id string) Credential {
 	return Credential{ID: id, secret: seal(b)}
 }
 
+// NewKeyID makes an id for an access key: 16 random characters.
+func NewKeyID() string {
+	b := make([]byte, 10)
+	rand.Read(b) // never fails: it ends the program instead
+	return encoding.EncodeToString(b)
+}
+
 // ValidateID says what is wrong with the id of a credential.
 func ValidateID(id string) error {
 	if id == "" {

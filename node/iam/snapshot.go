@@ -99,7 +99,7 @@ func (s *Snapshot) find(id string) (e *entry, derived [sha256.Size]byte, ok bool
 	}
 	k := e.key
 	buf := make([]byte, 0, sha256.Size+len(k.ID)+1+len(k.User))
-	context := append(append(append(buf[sha256.Size:], k.ID...), 0), k.User...)
+	context := append(append(append(buf[sha256.Size:sha256.Size], k.ID...), 0), k.User...)
 	plain, err := s.open(buf[:0:sha256.Size], k.Sealed, context)
 	if err != nil || len(plain) != sha256.Size {
 		return e, derived, false // the row is damaged, or was moved to another id or user
