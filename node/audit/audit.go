@@ -120,15 +120,21 @@ func (l *Log) Begin(door, address, method string) *Record {
 	}}
 }
 
-// End writes a record. outcome is "ok" or an error's kind; read tells that the
-// request could change nothing; trace is its trace's id, if it has one.
-func (l *Log) End(r *Record, outcome string, read bool, trace string) {
-	if l == nil || r == nil || l.o.Level != All && read && outcome == "ok" {
+// End writes a record. read tells that the request could change nothing; trace
+// is its trace's id, if it has one.
+func (l *Log) End(r *Record, read bool, trace string) {
+	if l == nil || r == nil {
 		return
 	}
 	r.mu.Lock()
-	r.line.Outcome, r.line.Trace = outcome, trace
-	r.line.Seconds = time.Since(r.began).Seconds()
+	if r.line.Outcome == "" {
+		r.line.Outcome = "ok"
+	}
+	if l.o.Level != All && read && r.line.Outcome == "ok" {
+		r.mu.Unlock()
+		return
+	}
+	r.line.Trace, r.line.Seconds = trace, time.Since(r.began).Seconds()
 	text, err := json.Marshal(&r.line)
 	r.mu.Unlock()
 	if err == nil {

@@ -59,7 +59,9 @@ func TestRecord(t *testing.T) {
 	for i := range maxResources + 4 {
 		From(ctx).About(Resource{Other: fmt.Sprint("thing ", i)})
 	}
-	l.End(r, "permission_denied", false, "0af7651916cd43dd8448eb211c80319c")
+	From(ctx).Fail("permission_denied")
+	From(ctx).Fail("internal")
+	l.End(r, false, "0af7651916cd43dd8448eb211c80319c")
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -98,9 +100,12 @@ func TestLevels(t *testing.T) {
 		l := open(t, Options{Level: level})
 		for _, o := range outcomes {
 			r := l.Begin("grpc", "a", "")
+			if o.outcome != "ok" {
+				r.Fail(o.outcome)
+			}
 			r.API("X")
 			r.About(Resource{})
-			l.End(r, o.outcome, o.read, "")
+			l.End(r, o.read, "")
 		}
 		if err := l.Close(); err != nil {
 			t.Fatal(err)
@@ -116,7 +121,7 @@ func TestLevels(t *testing.T) {
 		}
 	}
 	var none *Log
-	none.End(none.Begin("grpc", "a", ""), "ok", false, "")
+	none.End(none.Begin("grpc", "a", ""), false, "")
 	From(context.Background()).Identity("a", "b", "c")
 	if none.Lost() != 0 || none.Close() != nil {
 		t.Error("a nil log does something")
@@ -137,7 +142,7 @@ func TestRotation(t *testing.T) {
 			for i := range each {
 				r := l.Begin("grpc", "a", "")
 				r.API(fmt.Sprint(w, "-", i))
-				l.End(r, "ok", false, "")
+				l.End(r, false, "")
 			}
 		})
 	}
@@ -172,7 +177,7 @@ func TestRotation(t *testing.T) {
 	}
 	few := open(t, Options{File: l.o.File, MaxBytes: 1, Keep: 3})
 	for range 2 {
-		few.End(few.Begin("grpc", "a", ""), "ok", false, "")
+		few.End(few.Begin("grpc", "a", ""), false, "")
 	}
 	if files, _ = filepath.Glob(l.o.File + ".2*"); len(files) != 3 {
 		t.Errorf("%d files are kept, want 3", len(files))
@@ -191,7 +196,7 @@ func TestUnwritable(t *testing.T) {
 	}
 	told := 0
 	l := open(t, Options{File: filepath.Join(dir, "audit.log"), MaxBytes: 1, Failed: func(error) { told++ }})
-	end := func() { l.End(l.Begin("grpc", "a", ""), "ok", false, "") }
+	end := func() { l.End(l.Begin("grpc", "a", ""), false, "") }
 	end()
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
@@ -228,7 +233,7 @@ func TestFlush(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { l.Run(ctx); close(done) }()
-		l.End(l.Begin("grpc", "a", ""), "ok", false, "")
+		l.End(l.Begin("grpc", "a", ""), false, "")
 		time.Sleep(flushEvery + time.Millisecond)
 		synctest.Wait()
 		if got := lines(t, l.o.File); len(got) != 1 {
@@ -250,7 +255,7 @@ func BenchmarkRecord(b *testing.B) {
 		r.Identity("alice", "k1", "key")
 		r.API("PutObject")
 		r.About(Resource{Bucket: "photos", Key: "2026/a.jpg"})
-		l.End(r, "ok", false, "")
+		l.End(r, false, "")
 	}
 	_ = l.Close()
 }

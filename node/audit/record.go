@@ -78,6 +78,18 @@ func (r *Record) About(what Resource) {
 	r.line.Resources = append(r.line.Resources, what)
 }
 
+// Fail says what became of the request: the kind of an error. The first counts.
+func (r *Record) Fail(kind string) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.line.Outcome == "" {
+		r.line.Outcome = kind
+	}
+}
+
 type recordKey struct{}
 
 // With puts a record into a context.
