@@ -48,6 +48,9 @@ func (m *machine) execute(b *pebble.Batch, e *entry) (*outcome, error) {
 	case c.ForgetNode != nil:
 		return m.forgetNode(b, c.ForgetNode)
 	}
+	if out, err := m.executeIAM(b, e); out != nil || err != nil {
+		return out, err
+	}
 	if c.Slots != m.slots.Epoch {
 		return nil, errSlotsMoved(c.Slots, m.slots.Epoch)
 	}

@@ -45,6 +45,16 @@ type Command struct {
 	MarkNode     *MarkNode     `msg:"mn,omitempty"`
 	ForgetNode   *ForgetNode   `msg:"fn,omitempty"`
 
+	// Of the system group, for users and keys: iam.go.
+	PutUser    *PutUser    `msg:"pu,omitempty"`
+	UpdateUser *UpdateUser `msg:"uu,omitempty"`
+	DeleteUser *DeleteUser `msg:"du,omitempty"`
+	PutKey     *PutKey     `msg:"pk,omitempty"`
+	UpdateKey  *UpdateKey  `msg:"uk,omitempty"`
+	DeleteKey  *DeleteKey  `msg:"dk,omitempty"`
+	TouchKeys  *TouchKeys  `msg:"tk,omitempty"`
+	SealMaster *SealMaster `msg:"sm,omitempty"`
+
 	// Of a data group.
 	PutRecord     *PutRecord     `msg:"pr,omitempty"`
 	DeleteRecords *DeleteRecords `msg:"dr,omitempty"`
@@ -199,6 +209,7 @@ type Result struct {
 	Deleted  []string // DeleteRecords
 	Missing  []string // DeleteRecords
 	Replaced bool     // PutRecord: there was a record of that key before
+	Revision uint64   // PutUser, UpdateUser, PutKey, UpdateKey
 }
 
 // Bucket is a bucket's row.

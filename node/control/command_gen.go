@@ -294,8 +294,8 @@ func (z *CloseBucket) Msgsize() (s int) {
 func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(15)
-	var zb0001Mask uint16 /* 15 bits */
+	zb0001Len := uint32(23)
+	var zb0001Mask uint32 /* 23 bits */
 	_ = zb0001Mask
 	if z.Slots == 0 {
 		zb0001Len--
@@ -333,24 +333,56 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 		zb0001Len--
 		zb0001Mask |= 0x400
 	}
-	if z.PutRecord == nil {
+	if z.PutUser == nil {
 		zb0001Len--
 		zb0001Mask |= 0x800
 	}
-	if z.DeleteRecords == nil {
+	if z.UpdateUser == nil {
 		zb0001Len--
 		zb0001Mask |= 0x1000
 	}
-	if z.CloseBucket == nil {
+	if z.DeleteUser == nil {
 		zb0001Len--
 		zb0001Mask |= 0x2000
 	}
-	if z.Reclaim == nil {
+	if z.PutKey == nil {
 		zb0001Len--
 		zb0001Mask |= 0x4000
 	}
+	if z.UpdateKey == nil {
+		zb0001Len--
+		zb0001Mask |= 0x8000
+	}
+	if z.DeleteKey == nil {
+		zb0001Len--
+		zb0001Mask |= 0x10000
+	}
+	if z.TouchKeys == nil {
+		zb0001Len--
+		zb0001Mask |= 0x20000
+	}
+	if z.SealMaster == nil {
+		zb0001Len--
+		zb0001Mask |= 0x40000
+	}
+	if z.PutRecord == nil {
+		zb0001Len--
+		zb0001Mask |= 0x80000
+	}
+	if z.DeleteRecords == nil {
+		zb0001Len--
+		zb0001Mask |= 0x100000
+	}
+	if z.CloseBucket == nil {
+		zb0001Len--
+		zb0001Mask |= 0x200000
+	}
+	if z.Reclaim == nil {
+		zb0001Len--
+		zb0001Mask |= 0x400000
+	}
 	// variable map header, size zb0001Len
-	o = append(o, 0x80|uint8(zb0001Len))
+	o = msgp.AppendMapHeader(o, zb0001Len)
 
 	// skip if no fields are to be emitted
 	if zb0001Len != 0 {
@@ -479,6 +511,110 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 			}
 		}
 		if (zb0001Mask & 0x800) == 0 { // if not omitted
+			// string "pu"
+			o = append(o, 0xa2, 0x70, 0x75)
+			if z.PutUser == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.PutUser.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "PutUser")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x1000) == 0 { // if not omitted
+			// string "uu"
+			o = append(o, 0xa2, 0x75, 0x75)
+			if z.UpdateUser == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.UpdateUser.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "UpdateUser")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x2000) == 0 { // if not omitted
+			// string "du"
+			o = append(o, 0xa2, 0x64, 0x75)
+			if z.DeleteUser == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.DeleteUser.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "DeleteUser")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x4000) == 0 { // if not omitted
+			// string "pk"
+			o = append(o, 0xa2, 0x70, 0x6b)
+			if z.PutKey == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.PutKey.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "PutKey")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x8000) == 0 { // if not omitted
+			// string "uk"
+			o = append(o, 0xa2, 0x75, 0x6b)
+			if z.UpdateKey == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.UpdateKey.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "UpdateKey")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x10000) == 0 { // if not omitted
+			// string "dk"
+			o = append(o, 0xa2, 0x64, 0x6b)
+			if z.DeleteKey == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.DeleteKey.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "DeleteKey")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x20000) == 0 { // if not omitted
+			// string "tk"
+			o = append(o, 0xa2, 0x74, 0x6b)
+			if z.TouchKeys == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.TouchKeys.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "TouchKeys")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x40000) == 0 { // if not omitted
+			// string "sm"
+			o = append(o, 0xa2, 0x73, 0x6d)
+			if z.SealMaster == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.SealMaster.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "SealMaster")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x80000) == 0 { // if not omitted
 			// string "pr"
 			o = append(o, 0xa2, 0x70, 0x72)
 			if z.PutRecord == nil {
@@ -491,7 +627,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x1000) == 0 { // if not omitted
+		if (zb0001Mask & 0x100000) == 0 { // if not omitted
 			// string "dr"
 			o = append(o, 0xa2, 0x64, 0x72)
 			if z.DeleteRecords == nil {
@@ -504,7 +640,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x2000) == 0 { // if not omitted
+		if (zb0001Mask & 0x200000) == 0 { // if not omitted
 			// string "clb"
 			o = append(o, 0xa3, 0x63, 0x6c, 0x62)
 			if z.CloseBucket == nil {
@@ -519,7 +655,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				o = msgp.AppendBytes(o, (z.CloseBucket.ID)[:])
 			}
 		}
-		if (zb0001Mask & 0x4000) == 0 { // if not omitted
+		if (zb0001Mask & 0x400000) == 0 { // if not omitted
 			// string "rc"
 			o = append(o, 0xa2, 0x72, 0x63)
 			if z.Reclaim == nil {
@@ -910,6 +1046,142 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
+		case "pu":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.PutUser = nil
+			} else {
+				if z.PutUser == nil {
+					z.PutUser = new(PutUser)
+				}
+				bts, err = z.PutUser.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "PutUser")
+					return
+				}
+			}
+		case "uu":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.UpdateUser = nil
+			} else {
+				if z.UpdateUser == nil {
+					z.UpdateUser = new(UpdateUser)
+				}
+				bts, err = z.UpdateUser.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "UpdateUser")
+					return
+				}
+			}
+		case "du":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.DeleteUser = nil
+			} else {
+				if z.DeleteUser == nil {
+					z.DeleteUser = new(DeleteUser)
+				}
+				bts, err = z.DeleteUser.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "DeleteUser")
+					return
+				}
+			}
+		case "pk":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.PutKey = nil
+			} else {
+				if z.PutKey == nil {
+					z.PutKey = new(PutKey)
+				}
+				bts, err = z.PutKey.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "PutKey")
+					return
+				}
+			}
+		case "uk":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.UpdateKey = nil
+			} else {
+				if z.UpdateKey == nil {
+					z.UpdateKey = new(UpdateKey)
+				}
+				bts, err = z.UpdateKey.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "UpdateKey")
+					return
+				}
+			}
+		case "dk":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.DeleteKey = nil
+			} else {
+				if z.DeleteKey == nil {
+					z.DeleteKey = new(DeleteKey)
+				}
+				bts, err = z.DeleteKey.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "DeleteKey")
+					return
+				}
+			}
+		case "tk":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.TouchKeys = nil
+			} else {
+				if z.TouchKeys == nil {
+					z.TouchKeys = new(TouchKeys)
+				}
+				bts, err = z.TouchKeys.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "TouchKeys")
+					return
+				}
+			}
+		case "sm":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.SealMaster = nil
+			} else {
+				if z.SealMaster == nil {
+					z.SealMaster = new(SealMaster)
+				}
+				bts, err = z.SealMaster.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "SealMaster")
+					return
+				}
+			}
 		case "pr":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -1069,7 +1341,7 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *Command) Msgsize() (s int) {
-	s = 1 + 2 + msgp.Uint8Size + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 3 + msgp.Uint64Size + 5
+	s = 3 + 2 + msgp.Uint8Size + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 3 + msgp.Uint64Size + 5
 	if z.Init == nil {
 		s += msgp.NilSize
 	} else {
@@ -1116,6 +1388,54 @@ func (z *Command) Msgsize() (s int) {
 		s += msgp.NilSize
 	} else {
 		s += 1 + 2 + msgp.StringPrefixSize + len(z.ForgetNode.Node)
+	}
+	s += 3
+	if z.PutUser == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.PutUser.Msgsize()
+	}
+	s += 3
+	if z.UpdateUser == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.UpdateUser.Msgsize()
+	}
+	s += 3
+	if z.DeleteUser == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.DeleteUser.Msgsize()
+	}
+	s += 3
+	if z.PutKey == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.PutKey.Msgsize()
+	}
+	s += 3
+	if z.UpdateKey == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.UpdateKey.Msgsize()
+	}
+	s += 3
+	if z.DeleteKey == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.DeleteKey.Msgsize()
+	}
+	s += 3
+	if z.TouchKeys == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.TouchKeys.Msgsize()
+	}
+	s += 3
+	if z.SealMaster == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.SealMaster.Msgsize()
 	}
 	s += 3
 	if z.PutRecord == nil {
@@ -2186,9 +2506,9 @@ func (z *RemoveBucket) Msgsize() (s int) {
 // MarshalMsg implements msgp.Marshaler
 func (z *Result) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 7
+	// map header, size 8
 	// string "LogTime"
-	o = append(o, 0x87, 0xa7, 0x4c, 0x6f, 0x67, 0x54, 0x69, 0x6d, 0x65)
+	o = append(o, 0x88, 0xa7, 0x4c, 0x6f, 0x67, 0x54, 0x69, 0x6d, 0x65)
 	o = msgp.AppendInt64(o, z.LogTime)
 	// string "Epoch"
 	o = append(o, 0xa5, 0x45, 0x70, 0x6f, 0x63, 0x68)
@@ -2230,6 +2550,9 @@ func (z *Result) MarshalMsg(b []byte) (o []byte, err error) {
 	// string "Replaced"
 	o = append(o, 0xa8, 0x52, 0x65, 0x70, 0x6c, 0x61, 0x63, 0x65, 0x64)
 	o = msgp.AppendBool(o, z.Replaced)
+	// string "Revision"
+	o = append(o, 0xa8, 0x52, 0x65, 0x76, 0x69, 0x73, 0x69, 0x6f, 0x6e)
+	o = msgp.AppendUint64(o, z.Revision)
 	return
 }
 
@@ -2353,6 +2676,12 @@ func (z *Result) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Replaced")
 				return
 			}
+		case "Revision":
+			z.Revision, bts, err = msgp.ReadUint64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Revision")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -2387,6 +2716,6 @@ func (z *Result) Msgsize() (s int) {
 	for za0002 := range z.Missing {
 		s += msgp.StringPrefixSize + len(z.Missing[za0002])
 	}
-	s += 9 + msgp.BoolSize
+	s += 9 + msgp.BoolSize + 9 + msgp.Uint64Size
 	return
 }

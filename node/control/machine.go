@@ -64,6 +64,7 @@ type machine struct {
 	slots    slotTable
 	identity identityRow
 	topology *Topology // replaced as a whole, never changed: views share it
+	iam      iamState  // the system group's
 
 	// lastClosed is the index of the last CloseBucket, or where the machine was
 	// loaded: it says how far back a bucket that was seen open still is. open
@@ -89,6 +90,11 @@ func loadMachine(group replica.GroupID, r pebble.Reader) (*machine, error) {
 		return nil, err
 	}
 	m.lastClosed, m.open = m.meta.Applied, map[[16]byte]bool{}
+	if group == systemGroup {
+		if err := m.iam.load(r); err != nil {
+			return nil, err
+		}
+	}
 	return m, m.loadTopology(r)
 }
 

@@ -27,6 +27,7 @@ type applier struct {
 	store *disk.Store
 	m     *machine
 	batch *pebble.Batch // what is applied and not committed yet; nil: nothing
+	feed  iamFeed
 }
 
 // newApplier makes one where a mesh begins, of one founder.
@@ -59,6 +60,7 @@ func (a *applier) open(t require) {
 	if a.m, err = loadMachine(a.group, a.store); err != nil {
 		t.Fatal(err)
 	}
+	a.feed.show(&a.m.iam)
 }
 
 func (a *applier) apply(t require, e *entry) *outcome {
@@ -95,6 +97,7 @@ func (a *applier) commit(t require) {
 		t.Fatal(err)
 	}
 	a.batch = nil
+	a.feed.show(&a.m.iam)
 }
 
 func (a *applier) close(t require) {
@@ -168,7 +171,7 @@ func (g *commands) fillSystem(t *rapid.T, c *Command) {
 	bucket := rapid.SampledFrom([]string{"one", "two"}).Draw(t, "bucket")
 	node := rapid.SampledFrom([]string{"n0", "n1", "n2"}).Draw(t, "node")
 	url := rapid.SampledFrom([]string{"http://w", "http://x", "http://y"}).Draw(t, "url")
-	switch kind := rapid.IntRange(0, 10).Draw(t, "kind"); kind {
+	switch kind := rapid.IntRange(0, 20).Draw(t, "kind"); kind {
 	case 0:
 		c.Init = &Init{Deployment: fmt.Sprint("mesh", rapid.IntRange(0, 1).Draw(t, "mesh"))}
 	case 1, 2:
@@ -193,8 +196,10 @@ func (g *commands) fillSystem(t *rapid.T, c *Command) {
 		c.MarkNode = &MarkNode{Node: node, Drain: mark == 0, Undo: mark == 1, Leave: mark == 2, Replace: mark == 3}
 	case 9:
 		c.ForgetNode = &ForgetNode{Node: node}
-	default:
+	case 10:
 		c.Reclaim = &Reclaim{Entries: []Garbage{{Drive: "d1"}}} // another group's
+	default:
+		g.fillIAM(t, c)
 	}
 }
 
@@ -277,6 +282,11 @@ func checkMachine(t *rapid.T, group replica.GroupID) {
 		b.commit(t)
 		if x, y := a.checksum(t), b.checksum(t); x != y {
 			t.Fatalf("at %d the states differ: %x and %x", m.applied, x, y)
+		}
+		for _, node := range []*applier{a, b} {
+			if diff := sameRows(m.iam.rows(), node.feed.now()); diff != "" {
+				t.Fatalf("users and keys (-want +got):\n%s", diff)
+			}
 		}
 		m.compare(t, a)
 	}

@@ -51,6 +51,7 @@ func (c *Control) greeting(to string) *greeting {
 	g := &greeting{
 		Name: c.self, URL: c.peers[c.self], RaftID: c.raftID, Deployment: c.Deployment(), Blank: t.Epoch == 0,
 		Founders: c.founders(), Clock: c.clock().UnixNano(), Oldest: CommandVersion, Newest: CommandVersion,
+		Secrets: c.fingerprints(),
 	}
 	if g.Blank {
 		return g
@@ -185,6 +186,19 @@ func (m *meetings) greetings() map[string]*greeting {
 	all := make(map[string]*greeting, len(m.heard))
 	for name, h := range m.heard {
 		all[name] = &h.greeting
+	}
+	return all
+}
+
+// greetedSince gives what was heard since a moment.
+func (m *meetings) greetedSince(since time.Time) map[string]*greeting {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make(map[string]*greeting, len(m.heard))
+	for name, h := range m.heard {
+		if h.at.After(since) {
+			all[name] = &h.greeting
+		}
 	}
 	return all
 }

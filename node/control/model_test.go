@@ -27,6 +27,7 @@ type model struct {
 	closed     map[[16]byte]bool              // by bucket id
 	owners     map[[16]byte]bool              // segments a record refers to
 	garbage    []Garbage
+	iam        *modelIAM
 
 	outcomes map[[16]byte]*outcome
 	issued   [][16]byte // request id by index-1; zero for a repeated one
@@ -38,7 +39,7 @@ type model struct {
 func newModel(group replica.GroupID) *model {
 	m := &model{
 		group: group, applied: 1, nodes: map[string]Node{}, buckets: map[string]Bucket{}, records: map[[16]byte]map[string]Record{},
-		closed: map[[16]byte]bool{}, owners: map[[16]byte]bool{}, outcomes: map[[16]byte]*outcome{},
+		iam: newModelIAM(), closed: map[[16]byte]bool{}, owners: map[[16]byte]bool{}, outcomes: map[[16]byte]*outcome{},
 		issued: [][16]byte{{}}, times: []int64{0},
 	}
 	if group == systemGroup {
@@ -129,6 +130,12 @@ func (m *model) execute(c *Command, out *outcome) fault.Kind {
 			delete(m.nodes, c.ForgetNode.Node)
 			m.epoch++
 		}
+	case m.group == systemGroup && c.Reclaim == nil:
+		kind, is := m.executeIAM(c, out)
+		if !is {
+			return fault.InvalidArgument
+		}
+		return kind
 	case c.Reclaim != nil:
 		for _, g := range c.Reclaim.Entries {
 			m.garbage = slices.DeleteFunc(m.garbage, func(o Garbage) bool {
@@ -334,6 +341,7 @@ func (m *model) compare(t *rapid.T, a *applier) {
 		buckets = append(buckets, m.buckets[name])
 	}
 	same("buckets", ask(Query{Buckets: &BucketsQuery{}}).Buckets, buckets)
+	m.compareIAM(ask, same)
 	m.compareRecords(t, a, ask, same)
 }
 

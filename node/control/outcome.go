@@ -25,7 +25,8 @@ type outcome struct {
 	Bucket  *Bucket `msg:"b,omitempty"`
 	Fates   []byte  `msg:"f,omitempty"` // DeleteRecords: a fate for every key
 
-	Replaced bool `msg:"rp,omitempty"` // PutRecord: there was a record of that key
+	Replaced bool   `msg:"rp,omitempty"` // PutRecord: there was a record of that key
+	Revision uint64 `msg:"rv,omitempty"` // of a user, a key or the boxes, after a change of it
 }
 
 // What became of a key of DeleteRecords.
@@ -64,7 +65,7 @@ func (o *outcome) result(cmd *Command) (res *Result, left []string, err error) {
 	if o.Refused {
 		return nil, nil, &fault.Error{Kind: fault.Kind(o.Kind), Subject: o.Subject, Detail: o.Detail, Err: errRefused}
 	}
-	res = &Result{LogTime: o.LogTime, Epoch: o.Epoch, Bucket: o.Bucket}
+	res = &Result{LogTime: o.LogTime, Epoch: o.Epoch, Bucket: o.Bucket, Revision: o.Revision}
 	switch {
 	case cmd.PutRecord != nil:
 		rec := stored(&cmd.PutRecord.Record, o.LogTime)

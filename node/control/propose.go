@@ -197,7 +197,7 @@ func tryError(err error) error {
 // and waits until it is applied here.
 func (c *Control) propose(ctx context.Context, g replica.GroupID, cmd *Command) (*outcome, error) {
 	s := c.state(g)
-	if cmd.PutRecord != nil || cmd.CreateBucket != nil {
+	if cmd.PutRecord != nil || cmd.CreateBucket != nil || cmd.PutUser != nil || cmd.PutKey != nil || cmd.TouchKeys != nil {
 		// A retry gets the outcome of the first try, room or not.
 		if full := s.room(); full != nil {
 			out, err := s.remembered(cmd.RequestID)
@@ -238,13 +238,18 @@ func (c *Control) propose(ctx context.Context, g replica.GroupID, cmd *Command) 
 	}
 }
 
+// errLeadersOwn refuses what a leader proposes to itself alone.
+func errLeadersOwn() error {
+	return fault.New(fault.InvalidArgument, "command", "is the leader's own")
+}
+
 // servePropose takes a command from another node.
 func (c *Control) servePropose(ctx context.Context, cmd *Command) (*proposed, error) {
 	if err := cmd.validate(); err != nil {
 		return nil, err
 	}
-	if cmd.Init != nil {
-		return nil, fault.New(fault.InvalidArgument, "command", "is an Init, which is the leader's own")
+	if cmd.Init != nil || cmd.SealMaster != nil {
+		return nil, errLeadersOwn()
 	}
 	g := groupOf(cmd)
 	if leader := c.leader(g); leader != c.self {

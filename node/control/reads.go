@@ -14,6 +14,10 @@ import (
 // so that a stale read finds it no older than that.
 const freshEvery = 2 * time.Second
 
+// A try to do so is given up after freshTry, a leader may be lost by then, and
+// made again after freshAgain.
+const freshTry, freshAgain = time.Second, 250 * time.Millisecond
+
 // freshness is up to when a group's copy here shows everything.
 type freshness struct{ at atomic.Pointer[time.Time] }
 
@@ -198,17 +202,23 @@ func (c *Control) viewFor(ctx context.Context, g replica.GroupID, maxAge time.Du
 	return nil, err
 }
 
-// keepFresh brings the copies up to the time now and then, for stale reads.
-func (c *Control) keepFresh() {
-	for c.rest(freshEvery, nil) {
-		for _, g := range []replica.GroupID{systemGroup, dataGroup} {
-			if c.freshness[g].age() < freshEvery || !c.hosts(g) {
-				continue
-			}
-			if v, err := c.viewFor(c.ctx, g, 0); err == nil {
-				c.state(g).release(v)
-			}
+// keepFresh brings a group's copy up to the time as soon as it is freshEvery
+// old, for stale reads, and for those who must know how old it may be. Each
+// group is waited for on its own.
+func (c *Control) keepFresh(g replica.GroupID) {
+	for wait := freshEvery; c.rest(wait, nil); {
+		if age := c.freshness[g].age(); age < freshEvery {
+			wait = freshEvery - age
+			continue
 		}
+		if wait = freshAgain; !c.hosts(g) {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(c.ctx, freshTry)
+		if v, err := c.viewFor(ctx, g, 0); err == nil {
+			c.state(g).release(v)
+		}
+		cancel()
 	}
 }
 

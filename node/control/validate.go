@@ -41,6 +41,14 @@ func (c *Command) validate() error {
 	check(c.MarkNode != nil, c.MarkNode.validate)
 	check(c.ForgetNode != nil, c.ForgetNode.validate)
 	check(c.Reclaim != nil, c.Reclaim.validate)
+	check(c.PutUser != nil, c.PutUser.validate)
+	check(c.UpdateUser != nil, c.UpdateUser.validate)
+	check(c.DeleteUser != nil, c.DeleteUser.validate)
+	check(c.PutKey != nil, c.PutKey.validate)
+	check(c.UpdateKey != nil, c.UpdateKey.validate)
+	check(c.DeleteKey != nil, c.DeleteKey.validate)
+	check(c.TouchKeys != nil, c.TouchKeys.validate)
+	check(c.SealMaster != nil, c.SealMaster.validate)
 	if set != 1 {
 		return fault.New(fault.InvalidArgument, "command", "has %d parts, not one", set)
 	}
@@ -250,7 +258,7 @@ func (q *Query) validate() error {
 		return fault.New(fault.Unimplemented, "query", "version %d is not known here, only %d", q.Version, QueryVersion)
 	}
 	set := 0
-	for _, present := range []bool{q.Deployment != nil, q.Bucket != nil, q.Buckets != nil, q.Record != nil, q.Records != nil, q.Begin != nil, q.Topology != nil, q.Garbage != nil, q.Segments != nil, q.Usage != nil} {
+	for _, present := range []bool{q.Deployment != nil, q.Bucket != nil, q.Buckets != nil, q.Record != nil, q.Records != nil, q.Begin != nil, q.Topology != nil, q.Garbage != nil, q.Segments != nil, q.Usage != nil, q.User != nil, q.Users != nil, q.Key != nil, q.Keys != nil} {
 		if present {
 			set++
 		}
@@ -292,6 +300,8 @@ func (q *Query) validate() error {
 		if n := len(q.Segments.IDs); n > MaxSegmentIDs {
 			return fault.New(fault.InvalidArgument, "ids", "has %d entries, at most %d are allowed", n, MaxSegmentIDs)
 		}
+	default:
+		return q.validateIAM()
 	}
 	return nil
 }

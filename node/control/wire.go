@@ -62,6 +62,8 @@ type greeting struct {
 	// Oldest and Newest are the command versions that its program applies.
 	Oldest uint8 `msg:"vo"`
 	Newest uint8 `msg:"vn"`
+	// Secrets are the fingerprints of the mesh secrets that it accepts.
+	Secrets [][]byte `msg:"s,omitempty"`
 }
 
 // founder is one of the nodes that begin a mesh.
