@@ -46,13 +46,15 @@ type Options struct {
 	Logger *slog.Logger     // nil is silent
 	Clock  func() time.Time // stamps commands; nil is time.Now
 	// MeshSecrets gives the mesh secrets that this node accepts at the moment;
-	// the first is the one it proves itself with. nil: there are none, and no
-	// access keys can be made.
+	// the first is the one it proves itself with. It must be quick, and may be
+	// called from many goroutines. nil: there are none, and no access keys can be
+	// made.
 	MeshSecrets func() [][]byte
 	Hooks       Hooks
 
-	fs       vfs.FS // nil is the real one
-	logBytes int64  // of a group's log before it is cut; 0 is the engine's own
+	fs       vfs.FS        // nil is the real one
+	logBytes int64         // of a group's log before it is cut; 0 is the engine's own
+	boxKept  time.Duration // how long a box of the master is kept that nobody needs; 0 is keepBoxes
 }
 
 // Hooks is how the index reports. Every function may be nil, must be quick
@@ -82,6 +84,7 @@ type Control struct {
 	fetch    func(ctx context.Context, node, path string, offset, size int64, to io.Writer) error
 	logBytes int64
 	secrets  func() [][]byte
+	boxKept  time.Duration
 
 	raftID uint64
 	logs   *disk.Store

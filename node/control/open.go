@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,7 @@ func newControl(o *Options) (*Control, error) {
 		fetch:    o.Fetch,
 		logBytes: o.logBytes,
 		secrets:  o.MeshSecrets,
+		boxKept:  cmp.Or(o.boxKept, keepBoxes),
 		iam:      iamFeed{wake: make(chan struct{}, 1)},
 		memory:   semaphore.NewWeighted(queuedBytes),
 		poked:    make(chan struct{}, 1),
