@@ -55,6 +55,7 @@ type Node struct {
 	control     *control.Control
 	objects     *object.Service
 	mesh        *mesh
+	identities  *identities
 	api         *api.API
 
 	grpcServer             *grpc.Server
@@ -318,6 +319,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return ended(ctx, n.collector.Run(ctx)) })
 	g.Go(func() error { return n.form(ctx) })
 	g.Go(func() error { return n.reportHealth(ctx) })
+	g.Go(func() error { return n.identities.run(ctx) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
@@ -383,9 +385,11 @@ func (n *Node) openServices(context.Context) error {
 			return err
 		}
 	}
+	n.identities = newIdentities(n.control, n.control.Deployment, auth, n.log)
 	n.api, err = api.New(api.Options{
 		Objects: objects, Cluster: n.mesh, Resources: n.mesh, Auth: auth,
-		Requests: n.telemetry.Requests(), Ready: n.waitReady, TLS: n.grpcListener.tls,
+		Identities: n.identities,
+		Requests:   n.telemetry.Requests(), Ready: n.waitReady, TLS: n.grpcListener.tls,
 		Logger: n.log,
 	})
 	if err != nil {

@@ -22,15 +22,16 @@ import (
 	"github.com/gridloom/gridloom/observability"
 )
 
-// Options configures an API. Objects, Cluster, Resources and Auth are
-// required; the zero value of everything below TLS is the default given in
+// Options configures an API. Objects, Cluster, Resources, Identities and Auth
+// are required; the zero value of everything below TLS is the default given in
 // parentheses.
 type Options struct {
-	Objects   *object.Service
-	Cluster   Cluster
-	Resources Resources
-	Auth      *iam.Gate
-	Requests  *observability.Requests // measures gRPC calls; nil measures none
+	Objects    *object.Service
+	Cluster    Cluster
+	Resources  Resources
+	Identities Identities
+	Auth       *iam.Gate
+	Requests   *observability.Requests // measures gRPC calls; nil measures none
 	// Ready waits until the node can do its work, or says what is missing. It
 	// is asked before every gRPC call but health and reflection, after
 	// authentication. The gateway doesn't ask: the HTTP listener did. Nil is
@@ -84,8 +85,8 @@ type API struct {
 
 // New makes the services. It starts nothing.
 func New(o Options) (*API, error) {
-	if o.Objects == nil || o.Cluster == nil || o.Resources == nil || o.Auth == nil {
-		return nil, errors.New("api: Objects, Cluster, Resources and Auth are required")
+	if o.Objects == nil || o.Cluster == nil || o.Resources == nil || o.Identities == nil || o.Auth == nil {
+		return nil, errors.New("api: Objects, Cluster, Resources, Identities and Auth are required")
 	}
 	o.setDefaults()
 	stopping, stop := context.WithCancelCause(context.Background())
@@ -177,6 +178,7 @@ func services() []*grpc.ServiceDesc {
 		&pb.ObjectService_ServiceDesc,
 		&pb.ClusterService_ServiceDesc,
 		&pb.MetricsService_ServiceDesc,
+		&pb.IAMService_ServiceDesc,
 	}
 }
 
@@ -185,6 +187,7 @@ func register(r grpc.ServiceRegistrar, o *Options) {
 	pb.RegisterObjectServiceServer(r, &objectService{objects: o.Objects})
 	pb.RegisterClusterServiceServer(r, &clusterService{cluster: o.Cluster})
 	pb.RegisterMetricsServiceServer(r, &metricsService{resources: o.Resources})
+	pb.RegisterIAMServiceServer(r, &iamService{identities: o.Identities, now: time.Now})
 }
 
 // GRPCServer is the gRPC server with every service, health and reflection. The

@@ -95,7 +95,7 @@ func TestNothingIsOpen(t *testing.T) {
 		checkStatus(t, name, err, fault.Unauthenticated, "")
 	}
 	for _, r := range s.api.gateway.routes {
-		url := s.open.URL + strings.NewReplacer("{bucket}", "photos", "{name}", "b").Replace(r.template)
+		url := s.open.URL + strings.NewReplacer("{bucket}", "photos", "{name}", "b", "{id}", "c").Replace(r.template)
 		resp, err := http.DefaultClient.Do(must(http.NewRequestWithContext(t.Context(), r.method, url, nil)))
 		if err != nil {
 			t.Fatal(err)
@@ -164,6 +164,10 @@ func TestNobodysPermission(t *testing.T) {
 			&pb.DeleteObjectsRequest{}, &pb.DeleteObjectsRequest{Bucket: "photos", Keys: []string{"a", "b"}},
 		},
 		pb.ObjectService_CopyObject_FullMethodName: {&pb.CopyObjectRequest{Bucket: "photos", Key: "a", SourceKey: "b"}},
+		pb.IAMService_CreateKey_FullMethodName: {
+			&pb.CreateKeyRequest{}, &pb.CreateKeyRequest{Service: true}, &pb.CreateKeyRequest{User: "nobody", Service: true},
+		},
+		pb.IAMService_ListKeys_FullMethodName: {&pb.ListKeysRequest{}, &pb.ListKeysRequest{User: "nobody"}},
 	}
 	for _, method := range membershipMethods {
 		if err := permissions()[method].check(iam.Principal{ID: "root", Root: true}, nil); err != nil {
