@@ -357,3 +357,67 @@ func BenchmarkKeys(b *testing.B) {
 	})
 	a.close(b)
 }
+
+// Bad commands and queries are refused with the part that is bad.
+func TestBadCommandsOfUsers(t *testing.T) {
+	key := func(change func(*iam.Key)) *Command {
+		c := putKey("k", "ann")
+		change(&c.PutKey.Key)
+		return c
+	}
+	user := func(change func(*iam.User)) *Command {
+		c := putUser("ann")
+		change(&c.PutUser.User)
+		return c
+	}
+	box := iam.Box{Fingerprint: []byte{1}, Sealed: []byte{1}}
+	for _, tc := range []struct {
+		c    *Command
+		want string
+	}{
+		{user(func(u *iam.User) { u.Name = "" }), "name: is empty"},
+		{user(func(u *iam.User) { u.Name = "a\x00" }), "name: "},
+		{user(func(u *iam.User) { u.Name = iam.RootID }), "name: is that of the root key"},
+		{user(func(u *iam.User) { u.Grants = make([]iam.Grant, iam.MaxGrants+1) }), "grants: are 65"},
+		{user(func(u *iam.User) { u.Grants[0].Role = "king" }), "grants[0].role: "},
+		{user(func(u *iam.User) { u.Certificates = []string{"c", "c"} }), "certificates[1]: "},
+		{user(func(u *iam.User) { u.Certificates = []string{"a\x00b"} }), "certificates[0]: "},
+		{&Command{UpdateUser: &UpdateUser{Name: "A"}}, "name: "},
+		{&Command{UpdateUser: &UpdateUser{Name: "ann", Grants: []iam.Grant{{Role: iam.Admin}}}}, "grants[0].bucket: "},
+		{&Command{DeleteUser: &DeleteUser{}}, "name: is empty"},
+		{key(func(k *iam.Key) { k.ID = "K" }), "id: "},
+		{key(func(k *iam.Key) { k.ID = iam.RootID }), "id: is that of the root key"},
+		{key(func(k *iam.Key) { k.User = "" }), "user: is empty"},
+		{key(func(k *iam.Key) { k.Sealed = nil }), "sealed: "},
+		{key(func(k *iam.Key) { k.Service = true }), "grants: are missing"},
+		{key(func(k *iam.Key) { k.Expires = -1 }), "expires: "},
+		{&Command{UpdateKey: &UpdateKey{}}, "key: is empty"},
+		{&Command{UpdateKey: &UpdateKey{ID: "k", Expires: -1}}, "expires: is -1"},
+		{&Command{UpdateKey: &UpdateKey{ID: "k", Comment: strings.Repeat("c", iam.MaxCommentBytes+1)}}, "comment: has 257 bytes"},
+		{&Command{UpdateKey: &UpdateKey{ID: "k", Comment: "a\nb"}}, "comment: isn't"},
+		{&Command{UpdateKey: &UpdateKey{ID: "k", Grants: make([]iam.Grant, iam.MaxGrants+1)}}, "grants: are 65"},
+		{&Command{DeleteKey: &DeleteKey{ID: "a\x00"}}, "key: isn't UTF-8 without NUL"},
+		{&Command{TouchKeys: &TouchKeys{}}, "keys: has 0 entries"},
+		{&Command{TouchKeys: &TouchKeys{Keys: make([]Touch, MaxTouches+1)}}, "keys: has 1001 entries"},
+		{&Command{TouchKeys: &TouchKeys{Keys: []Touch{{ID: "k", At: 1}, {ID: "k", At: 2}}}}, `keys: has "k" twice`},
+		{&Command{TouchKeys: &TouchKeys{Keys: []Touch{{ID: "k"}}}}, "keys: has the time 0"},
+		{&Command{SealMaster: &SealMaster{}}, "boxes: are 0"},
+		{&Command{SealMaster: &SealMaster{Boxes: make([]iam.Box, iam.MaxBoxes+1)}}, "boxes: are 17"},
+		{&Command{SealMaster: &SealMaster{Boxes: []iam.Box{box, box}}}, "boxes: have one that is empty, or two"},
+		{&Command{SealMaster: &SealMaster{Boxes: []iam.Box{{}}}}, "boxes: have one that is empty"},
+	} {
+		err := complete(tc.c).validate()
+		if fault.KindOf(err) != fault.InvalidArgument || !strings.HasPrefix(err.Error(), tc.want) {
+			t.Errorf("%v, want %s", err, tc.want)
+		}
+	}
+	for _, q := range []*Query{
+		{User: &UserQuery{}}, {Key: &KeyQuery{}}, {Keys: &KeysQuery{User: "\xff"}}, {Keys: &KeysQuery{Limit: -1}},
+		{Users: &UsersQuery{After: strings.Repeat("a", maxAfterBytes+1)}}, {Users: &UsersQuery{}, Keys: &KeysQuery{}},
+	} {
+		q.Version = QueryVersion
+		if err := q.validate(); fault.KindOf(err) != fault.InvalidArgument {
+			t.Errorf("%+v: %v", q, err)
+		}
+	}
+}
