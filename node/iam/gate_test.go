@@ -309,3 +309,29 @@ func TestUsed(t *testing.T) {
 		t.Errorf("it was written, and is still there: %v", used)
 	}
 }
+
+// TestSameWork: for an id that isn't there the same is done as for one that is.
+func TestSameWork(t *testing.T) {
+	w := newWorld(t)
+	s := w.gate.Snapshot()
+	opened, open := 0, s.open
+	s.open = func(dst, sealed, context []byte) ([]byte, error) {
+		opened++
+		if len(sealed) != sealedKeyBytes {
+			t.Errorf("%d bytes to open", len(sealed))
+		}
+		return open(dst, sealed, context)
+	}
+	var messages []string
+	for _, id := range []string{"alice", "carol"} {
+		_, byKey := w.bearer(Generate(id).String())
+		_, byLink := w.gate.Verify(Request{Link: w.link(t, Generate(id), LinkRequest{Method: "GET", Bucket: "photos", Key: "a"}), Now: w.now})
+		if byKey == nil || byLink == nil {
+			t.Fatalf("%s got in", id)
+		}
+		messages = append(messages, byKey.Error()+byLink.Error())
+	}
+	if opened != 4 || messages[0] != messages[1] {
+		t.Errorf("opened %d times; %q", opened, messages)
+	}
+}

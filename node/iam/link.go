@@ -51,7 +51,7 @@ type Link struct {
 	keyID     string
 	expires   time.Time
 	digest    *[sha256.Size]byte
-	signature [sha256.Size]byte
+	signature *sealed
 }
 
 // KeyID is whose link it says it is.
@@ -123,7 +123,10 @@ func ParseLink(method, path, query string, header func(name string) []string) (*
 	if l.bucket, l.key, err = splitPath(path); err != nil {
 		return nil, err
 	}
-	return l, l.read(pairs, header)
+	if err := l.read(pairs, header); err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 // read takes the link's parameters out of the query.
@@ -158,9 +161,11 @@ func (l *Link) read(pairs []queryPair, header func(name string) []string) error 
 		return badLink("%s is missing or is no Unix time in seconds", linkEndParam)
 	}
 	l.expires = time.Unix(end, 0)
-	if !readHex(l.signature[:], own[linkSignature]) {
+	signature := make([]byte, sha256.Size)
+	if !readHex(signature, own[linkSignature]) {
 		return badLink("%s is missing or isn't %d hex digits", linkSignature, 2*sha256.Size)
 	}
+	l.signature = seal(signature)
 	if text, given := own[linkSumParam]; given {
 		l.digest = new([sha256.Size]byte)
 		switch {
@@ -297,8 +302,7 @@ func (l *Link) canonical(deployment string) []byte {
 // signedWith reports, in constant time, whether the link's signature is of the
 // key.
 func (l *Link) signedWith(key, canonical []byte) bool {
-	want := [sha256.Size]byte(mac(key, string(canonical)))
-	return subtle.ConstantTimeCompare(want[:], l.signature[:]) == 1
+	return l.signature != nil && subtle.ConstantTimeCompare(mac(key, string(canonical)), l.signature.bytes[:]) == 1
 }
 
 func (l *Link) checkTime(now time.Time) error {

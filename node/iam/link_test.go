@@ -385,7 +385,7 @@ func TestLinkForm(t *testing.T) {
 		t.Errorf("signed is\n%s, want\n%s", got, want)
 	}
 	const signature = "074c7d0ab24e7ef135bfd0fb3ec4e6932bd1df70770206579dbecb761513f535" // by another program
-	if got := hex.EncodeToString(l.signature[:]); got != signature {
+	if got := hex.EncodeToString(l.signature.bytes[:]); got != signature {
 		t.Errorf("signature %s, want %s", got, signature)
 	}
 }

@@ -3,6 +3,8 @@ package iam
 import (
 	"crypto/subtle"
 	"fmt"
+	"io"
+	"log/slog"
 	"strings"
 	"time"
 )
@@ -23,6 +25,28 @@ type Request struct {
 	Door string // "grpc", "http" and so on; taken over as it is
 	Now  time.Time
 }
+
+// redacted is what may be shown of a request.
+func (r Request) redacted() string {
+	credential := ""
+	if r.Authorization != "" {
+		credential = ", an authorization"
+	}
+	if r.Link != nil {
+		credential += fmt.Sprintf(", a %v", r.Link)
+	}
+	return fmt.Sprintf("request(%q from %q%s)", r.Door, r.Addr, credential)
+}
+
+// Format implements fmt.Formatter: no verb shows a credential.
+func (r Request) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.redacted()) }
+
+// LogValue implements slog.LogValuer, without a credential.
+func (r Request) LogValue() slog.Value { return slog.StringValue(r.redacted()) }
+
+// MarshalText implements encoding.TextMarshaler, and so JSON and YAML, without
+// a credential.
+func (r Request) MarshalText() ([]byte, error) { return []byte(r.redacted()), nil }
 
 // Verify tells who the caller is. There is one way in for a request: a link
 // goes with no Authorization, and that goes before a certificate. Errors wrap
