@@ -253,17 +253,16 @@ func (i *identities) run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := i.touch(ctx); err != nil && ctx.Err() == nil {
+		if err := i.touch(ctx, i.gate.Used()); err != nil && ctx.Err() == nil {
 			i.log.Debug("it isn't noted yet when keys were used", "error", err)
 		}
 	}
 }
 
-// touch notes what has changed since the last time in one command, of
+// touch notes what has changed of used since the last time in one command, of
 // control.MaxTouches keys at most. Of more, those go first that have waited
 // longest, and the rest has its turn later.
-func (i *identities) touch(ctx context.Context) error {
-	used := i.gate.Used()
+func (i *identities) touch(ctx context.Context, used map[string]int64) error {
 	maps.DeleteFunc(i.noted, func(id string, _ int64) bool { return used[id] == 0 }) // it is gone
 	var touches []control.Touch
 	for id, at := range used {
