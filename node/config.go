@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/observability"
 )
@@ -58,10 +59,21 @@ type Config struct {
 	OTLPInsecure bool   // to the collector without TLS
 	ReserveBytes int64  // space kept free on each drive; 0 is dataio's default
 
+	Audit AuditConfig
+
 	// Host samples the machine. Nodes in one process share one; nil makes one.
 	Host *observability.Host
 
 	Version string // of the program, for the cluster's description and telemetry
+}
+
+// AuditConfig says what record is kept of requests. Its zero value keeps one of
+// changes and of what was refused, in the data directory.
+type AuditConfig struct {
+	File     string      // empty: audit.log in the data directory
+	Level    audit.Level // empty: audit.Changes
+	MaxBytes int64       // of a file before it is put aside; 0: 64 MiB
+	Keep     int         // files that were put aside; 0: 10
 }
 
 // ConfigError names the field of Config that is wrong: "HTTP.CertFile".
@@ -115,6 +127,11 @@ func (c *Config) Validate() error {
 	}
 	if len(c.MeshSecrets) == 0 {
 		return badConfig("MeshSecrets", "is missing: peers prove that they belong to the mesh with it")
+	}
+	if c.Audit.Level != "" {
+		if _, err := audit.ParseLevel(string(c.Audit.Level)); err != nil {
+			return &ConfigError{Field: "Audit.Level", Err: err}
+		}
 	}
 	if c.ReserveBytes < 0 {
 		return badConfig("ReserveBytes", "%d is negative", c.ReserveBytes)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gridloom/gridloom/node/api"
+	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/observability"
@@ -25,6 +27,9 @@ const (
 	bodyTimeout   = 5 * time.Second
 )
 
+// doorHTTP is what a principal and a record have come by.
+const doorHTTP = "http"
+
 // metaPrefix begins the headers of user metadata, the only ones with our
 // prefix that may come from outside.
 const metaPrefix = "Gridloom-Meta-"
@@ -34,6 +39,7 @@ const metaPrefix = "Gridloom-Meta-"
 // ServeMux, which would redirect "//", "." and ".." inside keys.
 type front struct {
 	auth  *iam.Gate
+	audit *audit.Log                      // nil keeps none
 	ready func(ctx context.Context) error // waits a while; nil is ready
 	state func() error                    // as of now; nil is ready
 
@@ -48,20 +54,33 @@ type front struct {
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	bound(w, r)
 	path := r.URL.EscapedPath()
-	if api, ok := healthAPI(path); ok {
-		observability.SetAPI(r.Context(), api)
+	if name, ok := healthAPI(path); ok {
+		observability.SetAPI(r.Context(), name)
 		f.serveHealth(w, r, path)
 		return
 	}
-	credential := takeCredential(r.Header)
-	stripHop(r.Header)
-	p, err := f.auth.Verify(iam.Request{Authorization: credential, Addr: r.RemoteAddr, Door: "http", Now: time.Now()})
+	record := f.audit.Begin(doorHTTP, r.RemoteAddr, r.Method)
+	ctx := audit.With(r.Context(), record)
+	defer func() {
+		if reason := w.Header().Get(fault.ReasonHeader); reason != "" {
+			record.Fail(reason)
+		}
+		record.API(observability.API(ctx))
+		f.audit.End(record, r.Method == http.MethodGet || r.Method == http.MethodHead, api.TraceID(ctx))
+	}()
+	p, query, err := f.identify(ctx, r, path)
 	if err != nil {
-		observability.SetAPI(r.Context(), "Unauthenticated")
-		fault.WriteProblem(w, fault.Wrap(fault.Unauthenticated, "", err))
+		observability.SetAPI(ctx, "Unauthenticated")
+		fault.WriteProblem(w, err)
 		return
 	}
-	r = r.WithContext(iam.WithPrincipal(r.Context(), p))
+	record.Identity(p.User, p.ID, p.Via)
+	r = r.WithContext(iam.WithPrincipal(ctx, p))
+	if query != r.URL.RawQuery { // without a link's own parameters
+		u := *r.URL
+		u.RawQuery = query
+		r.URL = &u
+	}
 	h, wait := f.route(path)
 	if h == nil {
 		fault.WriteProblem(w, fault.New(fault.NotFound, path, "there is nothing here; the API is below /v1/ (see /openapi.json), bytes are below /data/"))
@@ -75,6 +94,29 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		unbound(w)
 	}
 	h.ServeHTTP(w, r)
+}
+
+// identify finds out who a request is from, and takes everything from it that
+// says so, or that only a trusted hop may say. query is what is left of its own.
+func (f *front) identify(ctx context.Context, r *http.Request, path string) (p iam.Principal, query string, err error) {
+	query = r.URL.RawQuery
+	credential := takeCredential(r.Header)
+	var link *iam.Link
+	if strings.HasPrefix(path, iam.LinkPrefix) {
+		link, err = iam.ParseLink(r.Method, path, query, func(name string) []string { return r.Header.Values(name) })
+		if err != nil {
+			return p, "", api.IdentityFault(err)
+		}
+		if link != nil {
+			query = link.Query
+		}
+	}
+	stripHop(r.Header)
+	p, err = api.Identify(ctx, f.auth, iam.Request{
+		Authorization: credential, Link: link, Certificate: api.CertificateNames(r.TLS),
+		Addr: r.RemoteAddr, Door: doorHTTP, Now: time.Now(),
+	})
+	return p, query, err
 }
 
 // bound gives a request what holds until a door takes it: nothing waits for a

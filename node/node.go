@@ -19,6 +19,7 @@ import (
 	"github.com/gridloom/gridloom/dataio"
 	"github.com/gridloom/gridloom/grid"
 	"github.com/gridloom/gridloom/node/api"
+	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/control"
 	"github.com/gridloom/gridloom/node/door"
 	"github.com/gridloom/gridloom/node/fault"
@@ -55,18 +56,21 @@ type Node struct {
 	control     *control.Control
 	objects     *object.Service
 	mesh        *mesh
+	gate        *iam.Gate
+	audit       *audit.Log
 	identities  *identities
 	api         *api.API
 
 	grpcServer             *grpc.Server
 	httpServer, peerServer *http.Server
 
-	known   atomic.Pointer[map[string]string] // base URLs of the mesh's nodes; nil until they are known
-	bulk    atomic.Pointer[object.Service]    // objects, for the index, which runs before they are open
-	agreed  atomic.Pointer[control.Control]   // control, for the grid, which asks for the realm before the index is open
-	drives  atomic.Pointer[[]*dataio.Drive]   // set by form
-	ready   chan struct{}                     // closed when formed
-	waiting atomic.Pointer[error]             // why it is not ready; nil once it is
+	known             atomic.Pointer[map[string]string] // base URLs of the mesh's nodes; nil until they are known
+	bulk              atomic.Pointer[object.Service]    // objects, for the index, which runs before they are open
+	agreed            atomic.Pointer[control.Control]   // control, for the grid, which asks for the realm before the index is open
+	drives            atomic.Pointer[[]*dataio.Drive]   // set by form
+	ready             chan struct{}                     // closed when formed
+	identitiesChanged chan struct{}                     // has room for one: keepGate should look
+	waiting           atomic.Pointer[error]             // why it is not ready; nil once it is
 
 	closeOnce sync.Once
 	closers   []func() error // in the order of opening
@@ -96,7 +100,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err error
 	for _, open := range []func(context.Context) error{
 		// The data directory comes after what can be refused without it: then
 		// nothing is left behind.
-		n.openListeners, n.openTelemetry, n.openDir, n.openGrid, n.openControl, n.openServices,
+		n.openListeners, n.openTelemetry, n.openDir, n.openAudit, n.openGate, n.openGrid, n.openControl, n.openServices,
 	} {
 		if err := open(ctx); err != nil {
 			return nil, err
@@ -258,8 +262,9 @@ func (n *Node) learnNodes(t *control.Topology) {
 func (n *Node) openControl(ctx context.Context) (err error) {
 	n.control, err = control.Open(ctx, control.Options{
 		Dir: n.cfg.DataDir, Self: n.cfg.Name, Peers: n.peers, Grid: n.grid, Logger: n.log,
-		Fetch: n.fetchSnapshot,
-		Hooks: control.Hooks{Topology: n.learnNodes},
+		Fetch:       n.fetchSnapshot,
+		MeshSecrets: func() [][]byte { return n.cfg.MeshSecrets },
+		Hooks:       control.Hooks{Topology: n.learnNodes, IAM: n.changedIdentities},
 	})
 	if err != nil {
 		return err
@@ -319,7 +324,9 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return ended(ctx, n.collector.Run(ctx)) })
 	g.Go(func() error { return n.form(ctx) })
 	g.Go(func() error { return n.reportHealth(ctx) })
+	g.Go(func() error { return n.keepGate(ctx) })
 	g.Go(func() error { return n.identities.run(ctx) })
+	g.Go(func() error { n.audit.Run(ctx); return nil })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
@@ -379,15 +386,9 @@ func (n *Node) openServices(context.Context) error {
 	if err := n.mesh.register(); err != nil {
 		return err
 	}
-	auth := iam.NewGate(nil)
-	if !n.cfg.RootKey.IsZero() {
-		if err := auth.SetRoots(n.cfg.RootKey); err != nil {
-			return err
-		}
-	}
-	n.identities = newIdentities(n.control, n.control.Deployment, auth, n.log)
+	n.identities = newIdentities(n.control, n.control.Deployment, n.gate, n.log)
 	n.api, err = api.New(api.Options{
-		Objects: objects, Cluster: n.mesh, Resources: n.mesh, Auth: auth,
+		Objects: objects, Cluster: n.mesh, Resources: n.mesh, Auth: n.gate, Audit: n.audit,
 		Identities: n.identities,
 		Requests:   n.telemetry.Requests(), Ready: n.waitReady, TLS: n.grpcListener.tls,
 		Logger: n.log,
@@ -397,8 +398,8 @@ func (n *Node) openServices(context.Context) error {
 	}
 	n.grpcServer = n.api.GRPCServer()
 	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(&front{
-		auth: auth, ready: n.waitReady, state: n.state,
-		door:      door.New(door.Options{Objects: objects}),
+		auth: n.gate, audit: n.audit, ready: n.waitReady, state: n.state,
+		door:      door.New(door.Options{Objects: objects, Follow: n.follow, Logger: n.log}),
 		gateway:   n.api.Gateway(),
 		openAPI:   api.OpenAPI(),
 		metrics:   n.telemetry.MetricsHandler(),

@@ -53,6 +53,13 @@ type config struct {
 		Insecure bool   `cfg:"insecure" in:"serve dev" node:"OTLPInsecure" help:"talk to the collector without TLS"`
 	} `cfg:"otlp"`
 
+	Audit struct {
+		Level string   `cfg:"level" in:"serve dev" default:"changes" oneof:"off|changes|all" arg:"LEVEL" node:"Audit.Level" help:"keep a record of requests: off, changes (all but reads that succeeded) or all"`
+		File  string   `cfg:"file" in:"serve" arg:"FILE" node:"Audit.File" help:"write it to FILE, a line of JSON each (default audit.log in the data directory)"`
+		Size  byteSize `cfg:"size" in:"serve" default:"64MiB" arg:"SIZE" node:"Audit.MaxBytes" help:"begin another file once there are SIZE bytes in it (or with KiB, MiB, GiB)"`
+		Keep  int      `cfg:"keep" in:"serve" default:"10" range:"1-1000" arg:"N" node:"Audit.Keep" help:"keep the last N files that were full"`
+	} `cfg:"audit"`
+
 	Log struct {
 		Level  string `cfg:"level" in:"serve dev" default:"info" default_dev:"warn" oneof:"debug|info|warn|error" arg:"LEVEL" help:"log from LEVEL on: debug, info, warn or error"`
 		Format string `cfg:"format" in:"serve dev" default:"text" oneof:"text|json" arg:"FORMAT" help:"log as FORMAT: text or json"`

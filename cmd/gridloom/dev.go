@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gridloom/gridloom/node"
+	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/observability"
 )
@@ -161,6 +162,7 @@ func (s *settings) devConfigs(data string, cred credentials) (cfgs []node.Config
 			RootKey: cred.key, MeshSecrets: [][]byte{secret},
 			OTLPEndpoint: s.OTLP.Endpoint, OTLPInsecure: s.OTLP.Insecure,
 			ReserveBytes: int64(s.Reserve), Version: programVersion(), Host: host,
+			Audit: node.AuditConfig{Level: audit.Level(s.Audit.Level)},
 		}
 		for d := range s.Drives {
 			cfg.Drives = append(cfg.Drives, devDrive(cfg.DataDir, d))

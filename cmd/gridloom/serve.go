@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/gridloom/gridloom/node"
+	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/iam"
 )
 
@@ -89,6 +90,7 @@ func (s *settings) nodeConfig() node.Config {
 		GRPC: s.listener("grpc", s.GRPC), HTTP: s.listener("http", s.HTTP), Peer: s.listener("peer", s.Peer),
 		OTLPEndpoint: s.OTLP.Endpoint, OTLPInsecure: s.OTLP.Insecure,
 		ReserveBytes: int64(s.Reserve), Version: programVersion(),
+		Audit: node.AuditConfig{File: s.Audit.File, Level: audit.Level(s.Audit.Level), MaxBytes: int64(s.Audit.Size), Keep: s.Audit.Keep},
 	}
 	if cfg.Name == "" && len(cfg.Peers) == 0 {
 		cfg.Name = "node1"

@@ -9,7 +9,7 @@ import (
 // test may import its own package and what that may import, and the packages
 // in forTests beside.
 var layers = map[string][]string{
-	"cmd/gridloom": {"node", "node/fault", "node/iam", "gen/gridloom/v1", "observability"},
+	"cmd/gridloom": {"node", "node/audit", "node/fault", "node/iam", "gen/gridloom/v1", "observability"},
 
 	"node": {"node/api", "node/door", "node/object", "node/control", "node/iam", "node/audit", "node/fault",
 		"grid", "dataio", "observability"},

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
+	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/node/object"
@@ -31,6 +32,7 @@ type Options struct {
 	Resources  Resources
 	Identities Identities
 	Auth       *iam.Gate
+	Audit      *audit.Log              // nil keeps none
 	Requests   *observability.Requests // measures gRPC calls; nil measures none
 	// Ready waits until the node can do its work, or says what is missing. It
 	// is asked before every gRPC call but health and reflection, after
@@ -90,7 +92,7 @@ func New(o Options) (*API, error) {
 	}
 	o.setDefaults()
 	stopping, stop := context.WithCancelCause(context.Background())
-	g := &guard{auth: o.Auth, ready: o.Ready, permissions: permissions(), stall: o.Stall, stopping: stopping, log: o.Logger}
+	g := &guard{auth: o.Auth, audit: o.Audit, ready: o.Ready, permissions: permissions(), stall: o.Stall, stopping: stopping, log: o.Logger}
 	a := &API{server: grpc.NewServer(serverOptions(&o, g)...), health: health.NewServer(), stop: stop}
 	register(a.server, &o)
 	healthpb.RegisterHealthServer(a.server, a.health)
