@@ -146,8 +146,8 @@ type certificateRow struct {
 // ownedRow stands for a key among its user's.
 type ownedRow struct{}
 
-// usedRow is when a key was used last. It is apart from the key, because it
-// changes all the time and decides nothing.
+// usedRow is when a key was used last; every key has one. It is apart from the
+// key, because it changes all the time and decides nothing.
 type usedRow struct {
 	At int64 `msg:"t"`
 }

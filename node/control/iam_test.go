@@ -289,6 +289,9 @@ func TestFeedNeverGoesBack(t *testing.T) {
 // 100,000 keys: what a change costs, and what a start.
 func BenchmarkKeys(b *testing.B) {
 	a := newApplier(b, systemGroup, vfs.NewMem())
+	a.close(b)
+	a.sizes = stateSizes(systemGroup)
+	a.open(b)
 	for u := range 100 {
 		user := fmt.Sprintf("user%02d", u)
 		a.next(b, 1, putUser(user))

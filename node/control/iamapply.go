@@ -245,7 +245,7 @@ func (m *machine) putKey(b *pebble.Batch, index uint64, k *iam.Key) error {
 	}
 	m.iam.row.Keys++
 	user.Keys++ // not a change of the user: its revision stays
-	return errors.Join(put(b, ownedKey(k.User, k.ID), &ownedRow{}), put(b, userKey(k.User), &user))
+	return errors.Join(put(b, ownedKey(k.User, k.ID), &ownedRow{}), put(b, usedKey(k.ID), &usedRow{}), put(b, userKey(k.User), &user))
 }
 
 func (m *machine) updateKey(b *pebble.Batch, index uint64, c *UpdateKey) error {
@@ -309,13 +309,9 @@ func (m *machine) dropKey(b *pebble.Batch, row *KeyRow) error {
 func (m *machine) touchKeys(b *pebble.Batch, c *TouchKeys) error {
 	for i := range c.Keys {
 		t := &c.Keys[i]
-		var key KeyRow
-		found, err := get(b, accessKey(t.ID), &key)
-		if err != nil {
-			return err
-		}
 		var used usedRow
-		if _, err := get(b, usedKey(t.ID), &used); err != nil {
+		found, err := get(b, usedKey(t.ID), &used)
+		if err != nil {
 			return err
 		}
 		at := min(t.At, m.meta.LogTime)

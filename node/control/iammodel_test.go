@@ -313,7 +313,7 @@ func (s *simulatedState) compareIAM(v *view) error {
 	for _, k := range want.keys {
 		bytes += sizeOf(&k.Key)
 	}
-	if err == nil && (row.Users != len(want.users) || row.Keys != len(want.keys) || owned != len(want.keys) || used != len(want.used) || certs != 0 || row.Bytes != int64(bytes)) {
+	if err == nil && (row.Users != len(want.users) || row.Keys != len(want.keys) || owned != len(want.keys) || used != len(want.keys) || certs != 0 || row.Bytes != int64(bytes)) {
 		err = fmt.Errorf("at entry %d %+v is counted, and %d rows of owners, %d of uses and %d of certificates too many, for %d users and %d keys of %d bytes", v.applied, row, owned, used, certs, len(want.users), len(want.keys), bytes)
 	}
 	return err

@@ -28,6 +28,7 @@ type applier struct {
 	m     *machine
 	batch *pebble.Batch // what is applied and not committed yet; nil: nothing
 	feed  iamFeed
+	sizes disk.Sizes // zero: small ones
 }
 
 // newApplier makes one where a mesh begins, of one founder.
@@ -54,7 +55,10 @@ type require interface {
 func (a *applier) open(t require) {
 	t.Helper()
 	var err error
-	if a.store, err = disk.Open(a.fs, "state/1", disk.Sizes{CacheBytes: 1 << 20, MemTableBytes: 1 << 20}, slog.New(slog.DiscardHandler)); err != nil {
+	if a.sizes == (disk.Sizes{}) {
+		a.sizes = disk.Sizes{CacheBytes: 1 << 20, MemTableBytes: 1 << 20}
+	}
+	if a.store, err = disk.Open(a.fs, "state/1", a.sizes, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	if a.m, err = loadMachine(a.group, a.store); err != nil {
