@@ -18,6 +18,11 @@ func TestAuthorizeDefaultsToNo(t *testing.T) {
 			}
 		}
 	}
+	for _, a := range []Action{ObjectRead, BucketList, ClusterRead, IAMWrite} {
+		if Allowed(holder(), a, "photos", "a") {
+			t.Errorf("with no grants at all: %s", a)
+		}
+	}
 	admin := holder(grants("admin:*"))
 	for _, a := range []Action{"", "object", "object.read ", "OBJECT.READ", "object.fly", "*"} {
 		for _, p := range []Principal{root, admin} {

@@ -136,6 +136,52 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// TestFollowExpiry: what has begun goes on when its time is up, and changes that
+// don't concern it are no reason to end it then.
+func TestFollowExpiry(t *testing.T) {
+	w := newWorld(t)
+	w.key("bob").Expires = w.now.Add(time.Hour).UnixNano()
+	w.publish(t)
+	streams := map[string]*stream{}
+	for via, p := range w.waysIn(t) {
+		streams[via] = w.open(p, ObjectRead, "photos", "2026/a")
+	}
+	for range 2 {
+		w.now = w.now.Add(2 * time.Hour)
+		w.publish(t)
+		w.gate.Recheck()
+	}
+	for via, s := range streams {
+		if err := s.end(t); err != nil || s.looked == 0 {
+			t.Errorf("%s: %v, looked at %d times", via, err, s.looked)
+		}
+	}
+}
+
+// TestFollowStopped: who is being looked at while it stops isn't ended any more,
+// nor twice.
+func TestFollowStopped(t *testing.T) {
+	w := newWorld(t)
+	p := w.mustBearer(t, w.keys["bob"].String())
+	stopped, ended := w.open(p, ObjectRead, "photos", "2026/a"), w.open(p, ObjectRead, "photos", "2026/a")
+	var both []*follower
+	for f := range w.gate.followers {
+		both = append(both, f)
+	}
+	stopped.stop()
+	for range 2 {
+		for _, f := range both {
+			w.gate.look(f, ErrStale)
+		}
+	}
+	if err := stopped.end(t); err != nil {
+		t.Error(err)
+	}
+	if err := ended.end(t); !errors.Is(err, ErrStale) {
+		t.Error(err)
+	}
+}
+
 // TestFollowRoot: the streams of a root key end with it, and not with another's.
 func TestFollowRoot(t *testing.T) {
 	w := newWorld(t)
