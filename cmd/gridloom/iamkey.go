@@ -187,9 +187,11 @@ node within 5 seconds, also on what is under way.`,
 	grants := grantFlag(cmd, "let the service key do what `GRANT` says, and nothing else; repeatable")
 	comment := cmd.Flags().String("comment", "", "say in `TEXT` what it is for")
 	disabled := cmd.Flags().Bool("disabled", false, "refuse it; =false ends that")
-	cmd.MarkFlagsOneRequired("expires", "grant", "comment", "disabled")
 	return a.clientCommand(cmd, func(ctx context.Context, c *client, cmd *cobra.Command, args []string) error {
 		given := cmd.Flags().Changed
+		if !given("expires") && !given("grant") && !given("comment") && !given("disabled") {
+			return usageErrorf("nothing is to be set; give --expires, --grant, --comment or --disabled")
+		}
 		k, err := unlessChanged(func() (*gridloomv1.Key, error) {
 			ctx, cancel := c.call(ctx)
 			defer cancel()

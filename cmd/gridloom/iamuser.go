@@ -103,15 +103,20 @@ on every node within 5 seconds, also on what is under way.`,
 		Args: arguments(1, 1),
 	}
 	grants := grantFlag(cmd, "let the user do what `GRANT` says, and nothing else; repeatable")
-	cmd.Flags().Bool("no-grants", false, "let the user do nothing")
+	noGrants := cmd.Flags().Bool("no-grants", false, "let the user do nothing")
 	certificates := cmd.Flags().StringArray("certificate", nil, "a client certificate with `NAME` stands for the user, and no other; repeatable")
-	cmd.Flags().Bool("no-certificates", false, "let no client certificate stand for the user")
+	noCertificates := cmd.Flags().Bool("no-certificates", false, "let no client certificate stand for the user")
 	disabled := cmd.Flags().Bool("disabled", false, "let nobody in as the user; =false ends that")
-	cmd.MarkFlagsOneRequired("grant", "no-grants", "certificate", "no-certificates", "disabled")
-	cmd.MarkFlagsMutuallyExclusive("grant", "no-grants")
-	cmd.MarkFlagsMutuallyExclusive("certificate", "no-certificates")
 	return a.clientCommand(cmd, func(ctx context.Context, c *client, cmd *cobra.Command, args []string) error {
 		given := cmd.Flags().Changed
+		switch {
+		case !given("grant") && !*noGrants && !given("certificate") && !*noCertificates && !given("disabled"):
+			return usageErrorf("nothing is to be set; give --grant, --no-grants, --certificate, --no-certificates or --disabled")
+		case given("grant") && *noGrants:
+			return usageErrorf("--no-grants contradicts --grant")
+		case given("certificate") && *noCertificates:
+			return usageErrorf("--no-certificates contradicts --certificate")
+		}
 		u, err := unlessChanged(func() (*gridloomv1.User, error) {
 			ctx, cancel := c.call(ctx)
 			defer cancel()
@@ -120,10 +125,10 @@ on every node within 5 seconds, also on what is under way.`,
 				return nil, err
 			}
 			u := old.GetUser()
-			if given("grant") || given("no-grants") {
+			if given("grant") || *noGrants {
 				u.Grants = *grants
 			}
-			if given("certificate") || given("no-certificates") {
+			if given("certificate") || *noCertificates {
 				u.Certificates = *certificates
 			}
 			if given("disabled") {

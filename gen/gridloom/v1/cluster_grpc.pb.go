@@ -30,7 +30,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// ClusterService describes the mesh and changes who belongs to it.
+// ClusterService describes the mesh and changes who belongs to it. To change it
+// takes an admin over all buckets, or the root key.
 type ClusterServiceClient interface {
 	// GetCluster describes the mesh as the asked node sees it.
 	GetCluster(ctx context.Context, in *GetClusterRequest, opts ...grpc.CallOption) (*GetClusterResponse, error)
@@ -111,7 +112,8 @@ func (c *clusterServiceClient) DrainNode(ctx context.Context, in *DrainNodeReque
 // All implementations must embed UnimplementedClusterServiceServer
 // for forward compatibility.
 //
-// ClusterService describes the mesh and changes who belongs to it.
+// ClusterService describes the mesh and changes who belongs to it. To change it
+// takes an admin over all buckets, or the root key.
 type ClusterServiceServer interface {
 	// GetCluster describes the mesh as the asked node sees it.
 	GetCluster(context.Context, *GetClusterRequest) (*GetClusterResponse, error)
