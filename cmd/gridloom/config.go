@@ -54,7 +54,7 @@ type config struct {
 	} `cfg:"otlp"`
 
 	Audit struct {
-		Level string   `cfg:"level" in:"serve dev" default:"changes" oneof:"off|changes|all" arg:"LEVEL" node:"Audit.Level" help:"keep a record of requests: off, changes (all but reads that succeeded) or all"`
+		Level string   `cfg:"level" in:"serve dev" default:"changes" oneof:"off|changes|all" arg:"LEVEL" node:"Audit.Level" help:"keep a record of requests as LEVEL says: off, changes (all but reads that succeeded) or all"`
 		File  string   `cfg:"file" in:"serve" arg:"FILE" node:"Audit.File" help:"write it to FILE, a line of JSON each (default audit.log in the data directory)"`
 		Size  byteSize `cfg:"size" in:"serve" default:"64MiB" arg:"SIZE" node:"Audit.MaxBytes" help:"begin another file once there are SIZE bytes in it (or with KiB, MiB, GiB)"`
 		Keep  int      `cfg:"keep" in:"serve" default:"10" range:"1-1000" arg:"N" node:"Audit.Keep" help:"keep the last N files that were full"`

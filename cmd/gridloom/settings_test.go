@@ -98,6 +98,7 @@ func TestDefaults(t *testing.T) {
 	want := config{Data: "gridloom-data"}
 	want.GRPC.Addr, want.HTTP.Addr, want.Peer.Addr = "127.0.0.1:7400", "127.0.0.1:7401", "127.0.0.1:7402"
 	want.Log.Level, want.Log.Format = "info", "text"
+	want.Audit.Level, want.Audit.Size, want.Audit.Keep = "changes", 64<<20, 10
 	if diff := cmp.Diff(want, s.config); diff != "" {
 		t.Errorf("serve (-want +got):\n%s", diff)
 	}
@@ -105,7 +106,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want = config{Nodes: 3, Drives: 2, Port: 7400}
-	want.Log.Level, want.Log.Format = "warn", "text"
+	want.Log.Level, want.Log.Format, want.Audit.Level = "warn", "text", "changes"
 	if diff := cmp.Diff(want, s.config); diff != "" {
 		t.Errorf("dev (-want +got):\n%s", diff)
 	}
@@ -149,6 +150,7 @@ func TestPrecedence(t *testing.T) {
 	want.HTTP.Addr, want.HTTP.Cert, want.GRPC.Addr, want.Peer.Addr = "env:1", "file.pem", "flag:2", "127.0.0.1:7402"
 	want.OTLP.Insecure = true
 	want.Log.Level, want.Log.Format = "info", "text"
+	want.Audit.Level, want.Audit.Size, want.Audit.Keep = "changes", 64<<20, 10
 	if diff := cmp.Diff(want, s.config); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
