@@ -66,7 +66,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			record.Fail(reason)
 		}
 		record.API(observability.API(ctx))
-		f.audit.End(record, r.Method == http.MethodGet || r.Method == http.MethodHead, api.TraceID(ctx))
+		f.audit.End(record, r.Method == http.MethodGet || r.Method == http.MethodHead, observability.TraceID(ctx))
 	}()
 	p, query, err := f.identify(ctx, r, path)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -24,6 +25,31 @@ var (
 	resourcesCall = grid.NewSingle[resourcesRequest, resourcesReply](300, "telemetry.resources")
 	statusCall    = grid.NewSingle[statusRequest, statusReply](400, "cluster.status")
 )
+
+// peersMayCall says for each handler of the grid that a peer may call it, which
+// is whoever has proven the mesh secret, or by a certificate to be a node. What
+// isn't here isn't served: a node that has such a handler doesn't open.
+func peersMayCall(id grid.HandlerID) bool {
+	switch id {
+	case 100, 101, 105, // the index: propose, read, relay
+		102, 103, 104, // greetings, raft's messages, snapshots: from those that are about to join, too
+		200, 201, 202, 203, // payload: read, write, remove, space
+		300, // resources
+		400: // status
+		return true
+	}
+	return false
+}
+
+// checkHandlers makes sure that each handler's callers were thought of.
+func checkHandlers(m *grid.Manager) error {
+	for _, h := range m.Handlers() {
+		if !peersMayCall(h.ID) {
+			return fmt.Errorf("handler %d (%s) of the grid has no permission", h.ID, h.Name)
+		}
+	}
+	return nil
+}
 
 // askTimeout bounds what one silent node can cost a question to all of them.
 const askTimeout = 2 * time.Second

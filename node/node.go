@@ -386,6 +386,9 @@ func (n *Node) openServices(context.Context) error {
 	if err := n.mesh.register(); err != nil {
 		return err
 	}
+	if err := checkHandlers(n.grid); err != nil {
+		return err
+	}
 	n.identities = newIdentities(n.control, n.control.Deployment, n.gate, n.log)
 	n.api, err = api.New(api.Options{
 		Objects: objects, Cluster: n.mesh, Resources: n.mesh, Auth: n.gate, Audit: n.audit,

@@ -4,12 +4,12 @@ import (
 	"context"
 	"strings"
 
-	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/peer"
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
 	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/observability"
 )
 
 // doorGRPC is what a principal and a record have come by.
@@ -32,17 +32,9 @@ func (g *guard) record(ctx context.Context, method string) (_ context.Context, e
 		if err != nil {
 			r.Fail(fault.KindOf(err).Reason())
 		}
-		g.audit.End(r, readsOnly(method), TraceID(ctx))
+		g.audit.End(r, readsOnly(method), observability.TraceID(ctx))
 		return err
 	}
-}
-
-// TraceID is the id of the context's trace, "" where there is none.
-func TraceID(ctx context.Context) string {
-	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
-		return span.TraceID().String()
-	}
-	return ""
 }
 
 // apiOf is a method's own name.
