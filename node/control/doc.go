@@ -34,13 +34,14 @@
 // answer repeats the command as it was, at another leader perhaps, and gets
 // that answer. A try whose outcome isn't known (the leader was lost with the
 // command in its log) is repeated so for at most two minutes. What a try lacks,
-// a leader or a connection, is waited for, ten seconds at most.
+// a leader or a connection, is waited for, ten seconds at most. Where there is a
+// leader and no way to it, another voter brings the command there.
 //
 // # The life of a query
 //
 // It needs a view that shows what was acknowledged before: ReadIndex says which
 // entry that is, and the copy here soon has it applied. A node without a copy
-// asks one that has. Work is bounded by the page: a listing costs one seek an
+// asks one that has, and so does one that the leader can't be reached from. Work is bounded by the page: a listing costs one seek an
 // entry, whatever lies under a common prefix. With MaxAge a view is good enough
 // that was complete so long ago.
 //

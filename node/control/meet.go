@@ -244,13 +244,15 @@ func (c *Control) look() error {
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, tryTimeout)
 	defer cancel()
-	v, err := c.viewFor(ctx, systemGroup, 0)
+	topology, err := c.readOnce(ctx, systemGroup, &Query{Version: QueryVersion, Topology: &TopologyQuery{}})
 	if err != nil {
 		return c.missing(systemGroup, err)
 	}
-	id := v.deployment
-	self := v.topology.Node(c.self)
-	c.system.release(v)
+	mesh, err := c.readOnce(ctx, systemGroup, &Query{Version: QueryVersion, Deployment: &DeploymentQuery{}})
+	if err != nil {
+		return c.missing(systemGroup, err)
+	}
+	id, self := mesh.Deployment, topology.Topology.Node(c.self)
 	switch {
 	case self == nil || self.RaftID != c.raftID:
 		c.fail(c.errLeft())
