@@ -41,9 +41,10 @@
 //
 // It needs a view that shows what was acknowledged before: ReadIndex says which
 // entry that is, and the copy here soon has it applied. A node without a copy
-// asks one that has, and so does one that the leader can't be reached from. Work is bounded by the page: a listing costs one seek an
-// entry, whatever lies under a common prefix. With MaxAge a view is good enough
-// that was complete so long ago.
+// asks one that has, and so does one that the leader can't be reached from. Work
+// is bounded by the page: a listing costs one seek an entry, whatever lies under
+// a common prefix. With MaxAge a view is good enough that was complete so long
+// ago.
 //
 // # Rows
 //
