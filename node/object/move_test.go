@@ -22,10 +22,17 @@ func (m *testMesh) segmentsOf(t *testing.T, bucket, key string) []control.Segmen
 	return a.Record.Segments
 }
 
-// TestMove: of every size, within and across buckets, through any node; the
-// bytes stay in the files that they were in.
 func TestMove(t *testing.T) {
 	m := newMesh(t, meshConfig{})
+	t.Run("sizes", func(t *testing.T) { moveSizes(t, m) })
+	t.Run("over another", func(t *testing.T) { moveOver(t, m) })
+	t.Run("refused", func(t *testing.T) { moveRefused(t, m) })
+	t.Run("one of many", func(t *testing.T) { oneMover(t, m) })
+}
+
+// moveSizes moves objects of every size, within and across buckets, through any
+// node; the bytes stay in the files that they were in.
+func moveSizes(t *testing.T, m *testMesh) {
 	m.bucket("from")
 	m.bucket("to-here")
 	ctx := testContext(t)
@@ -74,10 +81,11 @@ func (m *testMesh) reclaimNow(t *testing.T) {
 	}
 }
 
-// TestMoveOverAnother: what the target overwrites is removed, and nothing else.
-func TestMoveOverAnother(t *testing.T) {
-	m := newMesh(t, meshConfig{})
+// moveOver moves over another object: what the target had is removed, and
+// nothing else.
+func moveOver(t *testing.T, m *testMesh) {
 	m.bucket("over")
+	before := len(m.files())
 	large := [][]byte{randomBytes(2*testSegment + 1), randomBytes(GridMaxBytes + 1)}
 	m.nodes[0].put(t, "over", "a", large[0], true)
 	m.nodes[1].put(t, "over", "b", large[1], true)
@@ -87,7 +95,7 @@ func TestMoveOverAnother(t *testing.T) {
 		t.Fatalf("%+v, %v", info, err)
 	}
 	m.reclaimNow(t)
-	m.wantFiles(left)
+	m.wantFiles(before + left)
 	for _, n := range m.nodes {
 		if got := n.get(t, "over", "b", -1, 0); !bytes.Equal(got, large[0]) {
 			t.Errorf("%s: other bytes", n.name)
@@ -96,9 +104,8 @@ func TestMoveOverAnother(t *testing.T) {
 	}
 }
 
-// TestMoveRefused: what a move is refused for, and that it changes nothing then.
-func TestMoveRefused(t *testing.T) {
-	m := newMesh(t, meshConfig{})
+// moveRefused is what a move is refused for; it changes nothing then.
+func moveRefused(t *testing.T, m *testMesh) {
 	m.bucket("refused")
 	n := m.nodes[1]
 	a := n.put(t, "refused", "a", []byte("a"), true)
@@ -140,11 +147,10 @@ func TestMoveRefused(t *testing.T) {
 	}
 }
 
-// TestOneMover: of 64 that move one object to places of their own, through all
-// nodes, exactly one does; the bytes are at that one place, whole, and in the
+// oneMover has 64 move one object to places of their own, through all nodes, of
+// whom exactly one does; the bytes are at that one place, whole, and in the
 // files that they were in. Whoever looks meanwhile finds it once.
-func TestOneMover(t *testing.T) {
-	m := newMesh(t, meshConfig{})
+func oneMover(t *testing.T, m *testMesh) {
 	m.bucket("movers")
 	ctx := testContext(t)
 	for round, size := range []int{100, 2*testSegment + 7} {
