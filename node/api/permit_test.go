@@ -164,6 +164,7 @@ func TestNobodysPermission(t *testing.T) {
 			&pb.DeleteObjectsRequest{}, &pb.DeleteObjectsRequest{Bucket: "photos", Keys: []string{"a", "b"}},
 		},
 		pb.ObjectService_CopyObject_FullMethodName: {&pb.CopyObjectRequest{Bucket: "photos", Key: "a", SourceKey: "b"}},
+		pb.ObjectService_MoveObject_FullMethodName: {&pb.MoveObjectRequest{Bucket: "photos", Key: "a", SourceKey: "b"}},
 		pb.IAMService_CreateKey_FullMethodName: {
 			&pb.CreateKeyRequest{}, &pb.CreateKeyRequest{Service: true}, &pb.CreateKeyRequest{User: "nobody", Service: true},
 		},

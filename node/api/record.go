@@ -67,6 +67,9 @@ func note(ctx context.Context, m any) {
 	case *pb.CopyObjectRequest:
 		r.About(audit.Resource{Bucket: sourceBucket(m), Key: m.GetSourceKey()})
 		r.About(audit.Resource{Bucket: m.GetBucket(), Key: m.GetKey()})
+	case *pb.MoveObjectRequest:
+		r.About(audit.Resource{Bucket: sourceBucket(m), Key: m.GetSourceKey()})
+		r.About(audit.Resource{Bucket: m.GetBucket(), Key: m.GetKey()})
 	case *pb.ListObjectsRequest:
 		r.About(audit.Resource{Bucket: m.GetBucket(), Key: m.GetPrefix()})
 	case interface {

@@ -151,6 +151,8 @@ func (c *Control) Propose(ctx context.Context, cmd *Command) (*Result, error) {
 			del.BucketID = id
 			return &Command{Version: full.Version, RequestID: full.RequestID, DeleteRecords: &del}
 		})
+	case full.MoveRecord != nil && full.MoveRecord.From.BucketID == [16]byte{}:
+		return c.move(ctx, full)
 	}
 	return c.commit(ctx, full)
 }
@@ -199,7 +201,7 @@ func (c *Control) catchUp(ctx context.Context, index uint64) {
 func complete(cmd *Command) *Command {
 	full := *cmd
 	if full.Version == 0 {
-		full.Version = CommandVersion
+		full.Version = full.since()
 	}
 	if full.RequestID == ([16]byte{}) {
 		full.RequestID = randomID()

@@ -18,6 +18,7 @@
 //	iammaster.go the master that keys are sealed under, and its boxes
 //	state.go     a group's store, machine and views: replica.Machine
 //	machine.go   an entry is applied: deduplication, log time; apply.go, nodes.go
+//	move.go      a record's way from one key to another, in one command
 //	row.go       the layout of the rows; slot.go the slots
 //	form.go      what a blank node makes of what it hears; meet.go hears it
 //	steward.go   what a leader does for its group: members, id, handing over
@@ -36,15 +37,17 @@
 // answer repeats the command as it was, at another leader perhaps, and gets
 // that answer. A try whose outcome isn't known (the leader was lost with the
 // command in its log) is repeated so for at most two minutes. What a try lacks,
-// a leader or a connection, is waited for, ten seconds at most.
+// a leader or a connection, is waited for, ten seconds at most. Where there is a
+// leader and no way to it, another voter brings the command there.
 //
 // # The life of a query
 //
 // It needs a view that shows what was acknowledged before: ReadIndex says which
 // entry that is, and the copy here soon has it applied. A node without a copy
-// asks one that has. Work is bounded by the page: a listing costs one seek an
-// entry, whatever lies under a common prefix. With MaxAge a view is good enough
-// that was complete so long ago.
+// asks one that has, and so does one that the leader can't be reached from. Work
+// is bounded by the page: a listing costs one seek an entry, whatever lies under
+// a common prefix. With MaxAge a view is good enough that was complete so long
+// ago.
 //
 // # Rows
 //
@@ -98,10 +101,11 @@
 // # Versions
 //
 // Nodes tell each other which command versions they apply. One that doesn't
-// apply the version this node writes is refused as a peer, by name, and an entry
+// apply the versions this node writes is refused as a peer, by name, and an entry
 // of an unknown version ends the machine: a mesh is upgraded node by node with
-// a program that applies both, before any writes the newer. Version 1 isn't
-// released yet: what is added until then is part of it.
+// a program that applies both, before any writes the newer. This one applies 1
+// and 2, and writes 2 for a MoveRecord and for users and keys only: the log that
+// an older one has left is applied as it is.
 //
 // # Costs
 //

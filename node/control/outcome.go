@@ -25,8 +25,11 @@ type outcome struct {
 	Bucket  *Bucket `msg:"b,omitempty"`
 	Fates   []byte  `msg:"f,omitempty"` // DeleteRecords: a fate for every key
 
-	Replaced bool   `msg:"rp,omitempty"` // PutRecord: there was a record of that key
-	Revision uint64 `msg:"rv,omitempty"` // of a user, a key or the boxes, after a change of it
+	Replaced bool `msg:"rp,omitempty"` // PutRecord, MoveRecord: there was a record of that key
+	// Moved is the record that a MoveRecord has moved, as it is at its target,
+	// without its payload: the command doesn't have it.
+	Moved    *Record `msg:"mv,omitempty"`
+	Revision uint64  `msg:"rv,omitempty"` // of a user, a key or the boxes, after a change of it
 }
 
 // What became of a key of DeleteRecords.
@@ -70,6 +73,11 @@ func (o *outcome) result(cmd *Command) (res *Result, left []string, err error) {
 	case cmd.PutRecord != nil:
 		rec := stored(&cmd.PutRecord.Record, o.LogTime)
 		res.Record, res.Replaced = &rec, o.Replaced
+	case cmd.MoveRecord != nil:
+		if o.Moved == nil {
+			return nil, nil, fault.New(fault.Internal, "index", "answered for a move without its record")
+		}
+		res.Record, res.Replaced = o.Moved, o.Replaced
 	case cmd.DeleteRecords != nil:
 		keys := cmd.DeleteRecords.Keys
 		if len(o.Fates) != len(keys) {
