@@ -60,6 +60,10 @@ func TestRoles(t *testing.T) {
 			&pb.CopyObjectRequest{Bucket: "photos", Key: "2026/a", SourceKey: "2026/b"},
 			&pb.CopyObjectRequest{Bucket: "photos", Key: "2026/a", SourceBucket: "photos", SourceKey: "2026/b"},
 		}},
+		pb.ObjectService_MoveObject_FullMethodName: {writes, []any{
+			&pb.MoveObjectRequest{Bucket: "photos", Key: "2026/a", SourceKey: "2026/b"},
+			&pb.MoveObjectRequest{Bucket: "photos", Key: "2026/a", SourceBucket: "photos", SourceKey: "2026/b"},
+		}},
 
 		pb.ClusterService_GetCluster_FullMethodName:         {"metrics admin", one(nil)},
 		pb.ClusterService_JoinNode_FullMethodName:           {"admin", one(nil)},
