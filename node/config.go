@@ -58,6 +58,8 @@ type Config struct {
 	OTLPInsecure bool   // to the collector without TLS
 	ReserveBytes int64  // space kept free on each drive; 0 is dataio's default
 
+	Limits Limits
+
 	// Host samples the machine. Nodes in one process share one; nil makes one.
 	Host *observability.Host
 
@@ -118,6 +120,9 @@ func (c *Config) Validate() error {
 	}
 	if c.ReserveBytes < 0 {
 		return badConfig("ReserveBytes", "%d is negative", c.ReserveBytes)
+	}
+	if err := c.Limits.validate(); err != nil {
+		return err
 	}
 	return c.validatePeers()
 }

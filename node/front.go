@@ -10,6 +10,7 @@ import (
 
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/observability"
 )
 
@@ -33,9 +34,10 @@ const metaPrefix = "Gridloom-Meta-"
 // may say, authenticates once, and routes on the escaped path. It is not a
 // ServeMux, which would redirect "//", "." and ".." inside keys.
 type front struct {
-	auth  *iam.Authenticator
-	ready func(ctx context.Context) error // waits a while; nil is ready
-	state func() error                    // as of now; nil is ready
+	auth    *iam.Authenticator
+	callers limit.Callers
+	ready   func(ctx context.Context) error // waits a while; nil is ready
+	state   func() error                    // as of now; nil is ready
 
 	door      http.Handler // /data/…
 	gateway   http.Handler // /v1/…
@@ -55,10 +57,13 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	credential := takeCredential(r.Header)
 	stripHop(r.Header)
-	p, err := f.auth.Authenticate(credential, r.RemoteAddr, "http")
-	if err != nil {
-		observability.SetAPI(r.Context(), "Unauthenticated")
-		fault.WriteProblem(w, fault.Wrap(fault.Unauthenticated, "", err))
+	var p iam.Principal
+	if err := f.callers.Admit(r.RemoteAddr, credential, func() (_ string, err error) {
+		p, err = f.auth.Authenticate(credential, r.RemoteAddr, "http")
+		return p.ID, fault.Wrap(fault.Unauthenticated, "", err)
+	}); err != nil {
+		observability.SetAPI(r.Context(), refusedAPI(err))
+		fault.WriteProblem(w, err)
 		return
 	}
 	r = r.WithContext(iam.WithPrincipal(r.Context(), p))
@@ -72,9 +77,18 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			fault.WriteProblem(w, err)
 			return
 		}
-		unbound(w)
+		unbound(w, r)
 	}
 	h.ServeHTTP(w, r)
+}
+
+// refusedAPI is what a request counts as that nobody is known to have made, or
+// that its caller has made too soon.
+func refusedAPI(err error) string {
+	if fault.KindOf(err) == fault.Unauthenticated {
+		return "Unauthenticated"
+	}
+	return "Limited"
 }
 
 // bound gives a request what holds until a door takes it: nothing waits for a
@@ -91,11 +105,13 @@ func bound(w http.ResponseWriter, r *http.Request) {
 
 // unbound lets a door have the body, for as long as it moves: deadlines are the
 // door's from here on.
-func unbound(w http.ResponseWriter) {
+func unbound(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{})
 	_ = control.SetReadDeadline(time.Time{})
-	w.Header().Del("Connection")
+	if len(r.TransferEncoding) == 0 { // see strict
+		w.Header().Del("Connection")
+	}
 }
 
 // route finds the handler of a path, and whether it needs a node that is up.

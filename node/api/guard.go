@@ -12,6 +12,7 @@ import (
 
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
 )
 
 // credentialKeys are where the credential is looked for, in this order: the
@@ -24,6 +25,7 @@ var credentialKeys = [...]string{"gridloom-authorization", "authorization"}
 // which were authenticated at the HTTP listener, it authorises.
 type guard struct {
 	auth        *iam.Authenticator
+	callers     limit.Callers
 	ready       func(context.Context) error
 	permissions map[string]permission
 	stall       time.Duration   // see pacedStream
@@ -31,7 +33,8 @@ type guard struct {
 	log         *slog.Logger
 }
 
-// unary is the interceptor of the gRPC server.
+// unary is the interceptor of the gRPC server. All methods come as streams
+// (limit.go); it is there should one not.
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 	defer func() { err = statusOf(g.settle(info.FullMethod, recover(), err)) }()
 	ctx, check, err := g.enter(ctx, info.FullMethod)
@@ -94,7 +97,7 @@ func (g *guard) enter(ctx context.Context, method string) (_ context.Context, ch
 	if !permission.open {
 		p, err := g.authenticate(ctx)
 		if err != nil {
-			return nil, nil, fault.Wrap(fault.Unauthenticated, "", err)
+			return nil, nil, err
 		}
 		ctx = iam.WithPrincipal(ctx, p)
 	}
@@ -120,7 +123,12 @@ func (g *guard) authenticate(ctx context.Context) (iam.Principal, error) {
 	if p, ok := peer.FromContext(ctx); ok {
 		addr = p.Addr.String()
 	}
-	return g.auth.Authenticate(credential, addr, "grpc")
+	var p iam.Principal
+	err := g.callers.Admit(addr, credential, func() (_ string, err error) {
+		p, err = g.auth.Authenticate(credential, addr, "grpc")
+		return p.ID, fault.Wrap(fault.Unauthenticated, "", err)
+	})
+	return p, err
 }
 
 // permit gives the check of a method's first message for the principal in ctx.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/node/object"
 	"github.com/gridloom/gridloom/observability"
 )
@@ -16,7 +17,8 @@ import (
 // everything below it is the default given in parentheses.
 type Options struct {
 	Objects *object.Service
-	Logger  *slog.Logger // (discarded)
+	Logger  *slog.Logger   // (discarded)
+	Uploads *limit.Uploads // (no limit)
 
 	MaxObjectBytes int64         // largest upload (object.ObjectMaxBytes)
 	Stall          time.Duration // longest pause of an upload; grace of a download's window (30 s)
@@ -27,6 +29,7 @@ type Options struct {
 type door struct {
 	objects        *object.Service
 	log            *slog.Logger
+	uploads        *limit.Uploads
 	maxObjectBytes int64
 	stall          time.Duration
 	minRate        int64
@@ -35,7 +38,7 @@ type door struct {
 // New makes the handler of /data/. It expects the principal in the request's
 // context and refuses requests without one.
 func New(o Options) http.Handler {
-	d := &door{objects: o.Objects, log: o.Logger, maxObjectBytes: o.MaxObjectBytes, stall: o.Stall, minRate: o.MinRate}
+	d := &door{objects: o.Objects, log: o.Logger, uploads: o.Uploads, maxObjectBytes: o.MaxObjectBytes, stall: o.Stall, minRate: o.MinRate}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}

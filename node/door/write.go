@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/node/object"
 )
 
@@ -28,7 +30,13 @@ func (d *door) servePut(w http.ResponseWriter, r *http.Request, t target) error 
 	if err != nil {
 		return err
 	}
-	up := &upload{door: d, body: r.Body, control: http.NewResponseController(w), left: d.maxObjectBytes}
+	p, _ := iam.FromContext(r.Context()) // authorize has seen it
+	held, err := d.uploads.Begin(p.ID)
+	if err != nil {
+		return err
+	}
+	defer held.End()
+	up := &upload{door: d, held: held, body: r.Body, control: http.NewResponseController(w), left: d.maxObjectBytes}
 	info, err := d.objects.Put(r.Context(), req, up, func() ([]object.Checksum, error) {
 		trailing, err := parseDigests(r.Trailer)
 		return append(sums, trailing...), err
@@ -100,6 +108,7 @@ func (d *door) serveDelete(w http.ResponseWriter, r *http.Request, t target) err
 // client that stalls is cut off, and one that is merely slow is not.
 type upload struct {
 	door    *door
+	held    *limit.Upload
 	body    io.Reader
 	control *http.ResponseController
 	left    int64 // bytes that may still come
@@ -117,9 +126,12 @@ func (u *upload) Read(p []byte) (int, error) {
 	}
 	n, err := u.body.Read(p)
 	u.left -= int64(n)
+	over := u.held.Add(int64(n))
 	switch {
 	case u.left < 0:
 		u.err = u.door.tooLarge()
+	case over != nil:
+		u.err = over
 	case err == io.EOF:
 		// The commit that follows takes its own time.
 		u.err = u.control.SetReadDeadline(time.Time{})
