@@ -97,7 +97,7 @@ func New(o Options) (*API, error) {
 	}
 	o.setDefaults()
 	stopping, stop := context.WithCancelCause(context.Background())
-	g := &guard{auth: o.Auth, callers: o.Callers, ready: o.Ready, permissions: permissions(), stall: o.Stall, stopping: stopping, log: o.Logger}
+	g := &guard{auth: o.Auth, callers: o.Callers, ready: o.Ready, permissions: permissions(), stall: o.Stall, strangers: o.HandshakeTimeout, stopping: stopping, log: o.Logger}
 	a := &API{server: grpc.NewServer(serverOptions(&o, g)...), health: health.NewServer(), stop: stop}
 	register(streams{a.server}, &o)
 	healthpb.RegisterHealthServer(streams{a.server}, a.health)

@@ -29,6 +29,7 @@ type guard struct {
 	ready       func(context.Context) error
 	permissions map[string]permission
 	stall       time.Duration   // see pacedStream
+	strangers   time.Duration   // the same for whom nobody knows
 	stopping    context.Context // ends when endless streams must
 	log         *slog.Logger
 }
@@ -72,7 +73,11 @@ func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 			}
 		}()
 	}
-	paced := pace(ss, g.stall, ending)
+	stall := g.stall
+	if g.permissions[info.FullMethod].open {
+		stall = min(stall, g.strangers)
+	}
+	paced := pace(ss, stall, ending)
 	defer paced.release()
 	return next(srv, &guardedStream{ServerStream: paced, ctx: ctx, check: check})
 }
