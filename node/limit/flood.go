@@ -14,7 +14,8 @@ import (
 type FloodOptions struct {
 	// Frames is how many frames there may be in a second that ask for nothing and
 	// carry nothing: resets, settings, priorities, continuations, empty data,
-	// frames of unknown types. Four times as many may come at once.
+	// frames of unknown types; and what the server has to reset. Four times as many
+	// may come at once.
 	Frames int
 	// Streams is how many may be waiting to be answered, from their header to the
 	// end of the answer or a reset. A server that keeps its own limit has no
@@ -136,6 +137,12 @@ func (f *Flood) Write(p []byte) (int, error) {
 	n, err := f.Conn.Write(p)
 	for h, rest, ok := f.out.next(p[:n]); ok; h, rest, ok = f.out.next(rest) {
 		f.left(h)
+		// What has to be reset was wrong, or in vain: as good as a reset of the
+		// client's.
+		if h.kind == frameReset && !f.idle.Allow() {
+			f.end("frames")
+			return n, errFlood
+		}
 	}
 	return n, err
 }
