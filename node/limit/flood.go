@@ -137,14 +137,27 @@ func (f *Flood) Write(p []byte) (int, error) {
 	n, err := f.Conn.Write(p)
 	for h, rest, ok := f.out.next(p[:n]); ok; h, rest, ok = f.out.next(rest) {
 		f.left(h)
-		// What has to be reset was wrong, or in vain: as good as a reset of the
-		// client's.
-		if h.kind == frameReset && !f.idle.Allow() {
+		if h.kind == frameReset && !f.idle.AllowN(time.Now(), min(resetCost(rest), f.idle.Burst())) {
 			f.end("frames")
 			return n, errFlood
 		}
 	}
 	return n, err
+}
+
+// resetCost is what a reset of the server's counts, of which p begins behind the
+// head: as one of the client's, where the stream was in vain, and 50 times as
+// much where it was wrong. To find out that a list of fields is too large takes
+// long.
+func resetCost(p []byte) int {
+	const protocolError, frameSizeError = 1, 6 // RFC 9113, section 7
+	if len(p) >= 4 {
+		switch binary.BigEndian.Uint32(p) {
+		case protocolError, frameSizeError:
+			return 50
+		}
+	}
+	return 1
 }
 
 // came notes a frame of the client's. It returns the limit that it is over.

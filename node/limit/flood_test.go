@@ -129,6 +129,25 @@ func TestUntaken(t *testing.T) {
 	})
 }
 
+// TestServersResets: what the server has to reset counts, more where it was wrong.
+func TestServersResets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for code, want := range map[http2.ErrCode]int{http2.ErrCodeCancel: 201, http2.ErrCodeFrameSize: 5, http2.ErrCodeProtocol: 5} {
+			f := flood(t, FloodOptions{Frames: 50, Untaken: time.Second})
+			go func() { _, _ = io.Copy(io.Discard, f.wire) }()
+			out := http2.NewFramer(f.Flood, nil)
+			n := 0
+			for err := error(nil); err == nil && n < 1000; n++ {
+				err = out.WriteRSTStream(uint32(2*n+1), code)
+			}
+			if n != want || f.count.of("frames") != 1 {
+				t.Errorf("%v: ended after %d, want %d", code, n, want)
+			}
+			f.stop()
+		}
+	})
+}
+
 // TestStreamsWaiting: a client that opens more than the server can serve.
 func TestStreamsWaiting(t *testing.T) {
 	f := flood(t, FloodOptions{Frames: 10, Streams: 4, Untaken: time.Second})
