@@ -73,7 +73,7 @@ func cut(t *testing.T, what string, conn net.Conn) {
 }
 
 // TestTimesOnTheWire: a header, a handshake and an idle connection each have
-// their time, on every listener.
+// their time, on every listener. (An idle connection of gRPC: api.TestConnectionAge.)
 func TestTimesOnTheWire(t *testing.T) {
 	r := runLimited(t, Limits{HeaderTimeout: 200 * time.Millisecond, IdleTimeout: 200 * time.Millisecond})
 	var wg sync.WaitGroup
@@ -86,7 +86,6 @@ func TestTimesOnTheWire(t *testing.T) {
 		"peer, idle":            {r.Addrs().Peer, "GET / HTTP/1.1\r\nHost: h\r\n\r\n"},
 		"grpc, nothing":         {r.Addrs().GRPC, ""},
 		"grpc, half a preface":  {r.Addrs().GRPC, "PRI * HT"},
-		"grpc, without a call":  {r.Addrs().GRPC, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"},
 		"grpc, no settings yet": {r.Addrs().GRPC, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"},
 	} {
 		conn := dialListener(t, c.addr)

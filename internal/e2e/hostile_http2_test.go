@@ -280,6 +280,11 @@ func hostileHTTP2(t *testing.T, clients, n int) {
 		}
 	}
 	wg.Wait()
+	for _, limit := range []string{"frames", "streams", "untaken"} {
+		if b.limited(t, "grpc", limit) == 0 {
+			t.Errorf("the node says that nothing met the limit %q", limit)
+		}
+	}
 	b.lifted(t)
 }
 
