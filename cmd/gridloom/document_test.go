@@ -173,7 +173,7 @@ checksums hexadecimal. What is unknown or empty is left out.
 
 | what | shape |
 | --- | --- |
-| an object (put, get, stat, ls, cp) | ` + "`{\"type\":\"object\", \"bucket\", \"key\", \"size\", \"etag\", \"modified_at\", \"content_type\", \"cache_control\", \"content_disposition\", \"content_encoding\", \"content_language\", \"metadata\":{}, \"sha256\", \"crc32c\", \"crc64nvme\"}`" + `; put and get add ` + "`file`" + `, and for a part ` + "`offset`" + ` and ` + "`length`" + ` |
+| an object (put, get, stat, ls, cp, mv) | ` + "`{\"type\":\"object\", \"bucket\", \"key\", \"size\", \"etag\", \"modified_at\", \"content_type\", \"cache_control\", \"content_disposition\", \"content_encoding\", \"content_language\", \"metadata\":{}, \"sha256\", \"crc32c\", \"crc64nvme\"}`" + `; put and get add ` + "`file`" + `, and for a part ` + "`offset`" + ` and ` + "`length`" + ` |
 | a folder (ls) | ` + "`{\"type\":\"prefix\", \"bucket\", \"prefix\"}`" + ` |
 | a bucket (mb, rb, ls, stat) | ` + "`{\"type\":\"bucket\", \"bucket\", \"created_at\"}`" + `, and from rb ` + "`removed:true`" + ` |
 | a removed object (rm) | ` + "`{\"type\":\"removed\", \"bucket\", \"key\"}`" + ` |

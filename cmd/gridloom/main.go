@@ -126,7 +126,7 @@ Exit codes: 0 done, 1 failed, 2 the command can't be run as it was given,
 	root.AddCommand(
 		a.devCommand(), a.serveCommand(), a.keygenCommand(), a.versionCommand(),
 		a.makeBucketCommand(), a.removeBucketCommand(), a.putCommand(), a.getCommand(),
-		a.listCommand(), a.statCommand(), a.copyCommand(), a.removeCommand(),
+		a.listCommand(), a.statCommand(), a.copyCommand(), a.moveCommand(), a.removeCommand(),
 		a.clusterCommand(), a.nodeCommand(),
 	)
 	root.InitDefaultCompletionCmd()

@@ -41,6 +41,7 @@ func permissions() map[string]permission {
 		pb.ObjectService_DeleteObject_FullMethodName:  onObject(iam.ObjectDelete),
 		pb.ObjectService_DeleteObjects_FullMethodName: {check: checkDeleteMany},
 		pb.ObjectService_CopyObject_FullMethodName:    {check: checkCopy},
+		pb.ObjectService_MoveObject_FullMethodName:    {check: checkMove},
 
 		pb.ClusterService_GetCluster_FullMethodName:         always(iam.ClusterRead),
 		pb.ClusterService_JoinNode_FullMethodName:           onMembership(),
@@ -125,6 +126,18 @@ func checkCopy(p iam.Principal, m any) error {
 	r := m.(*pb.CopyObjectRequest)
 	if err := iam.Authorize(p, iam.ObjectRead, sourceBucket(r), r.GetSourceKey()); err != nil {
 		return err
+	}
+	return iam.Authorize(p, iam.ObjectWrite, r.GetBucket(), r.GetKey())
+}
+
+// checkMove wants to read, write and delete the one, and write the other: who
+// may not read an object may not take it to where it can be read.
+func checkMove(p iam.Principal, m any) error {
+	r := m.(*pb.MoveObjectRequest)
+	for _, action := range []iam.Action{iam.ObjectRead, iam.ObjectWrite, iam.ObjectDelete} {
+		if err := iam.Authorize(p, action, sourceBucket(r), r.GetSourceKey()); err != nil {
+			return err
+		}
 	}
 	return iam.Authorize(p, iam.ObjectWrite, r.GetBucket(), r.GetKey())
 }

@@ -169,6 +169,7 @@ func TestNobodysPermission(t *testing.T) {
 			&pb.DeleteObjectsRequest{}, &pb.DeleteObjectsRequest{Bucket: "photos", Keys: []string{"a", "b"}},
 		},
 		pb.ObjectService_CopyObject_FullMethodName: {&pb.CopyObjectRequest{Bucket: "photos", Key: "a", SourceKey: "b"}},
+		pb.ObjectService_MoveObject_FullMethodName: {&pb.MoveObjectRequest{Bucket: "photos", Key: "a", SourceKey: "b"}},
 	}
 	for _, method := range membershipMethods {
 		if err := permissions()[method].check(iam.Principal{ID: "root", Root: true}, nil); err != nil {

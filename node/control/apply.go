@@ -62,6 +62,8 @@ func (m *machine) execute(b *pebble.Batch, e *entry) (*outcome, error) {
 			return nil, err
 		}
 		return m.deleteRecords(b, c.DeleteRecords)
+	case c.MoveRecord != nil:
+		return m.moveRecord(b, e.Index, c.MoveRecord)
 	case c.CloseBucket != nil:
 		return m.closeBucket(b, c.CloseBucket)
 	case c.Reclaim != nil:

@@ -294,8 +294,8 @@ func (z *CloseBucket) Msgsize() (s int) {
 func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(15)
-	var zb0001Mask uint16 /* 15 bits */
+	zb0001Len := uint32(16)
+	var zb0001Mask uint16 /* 16 bits */
 	_ = zb0001Mask
 	if z.Slots == 0 {
 		zb0001Len--
@@ -349,8 +349,12 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 		zb0001Len--
 		zb0001Mask |= 0x4000
 	}
+	if z.MoveRecord == nil {
+		zb0001Len--
+		zb0001Mask |= 0x8000
+	}
 	// variable map header, size zb0001Len
-	o = append(o, 0x80|uint8(zb0001Len))
+	o = msgp.AppendMapHeader(o, zb0001Len)
 
 	// skip if no fields are to be emitted
 	if zb0001Len != 0 {
@@ -535,6 +539,19 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 						err = msgp.WrapError(err, "Reclaim", "Entries", za0005)
 						return
 					}
+				}
+			}
+		}
+		if (zb0001Mask & 0x8000) == 0 { // if not omitted
+			// string "mr"
+			o = append(o, 0xa2, 0x6d, 0x72)
+			if z.MoveRecord == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.MoveRecord.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "MoveRecord")
+					return
 				}
 			}
 		}
@@ -1055,6 +1072,23 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
+		case "mr":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.MoveRecord = nil
+			} else {
+				if z.MoveRecord == nil {
+					z.MoveRecord = new(MoveRecord)
+				}
+				bts, err = z.MoveRecord.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "MoveRecord")
+					return
+				}
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -1069,7 +1103,7 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *Command) Msgsize() (s int) {
-	s = 1 + 2 + msgp.Uint8Size + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 3 + msgp.Uint64Size + 5
+	s = 3 + 2 + msgp.Uint8Size + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 3 + msgp.Uint64Size + 5
 	if z.Init == nil {
 		s += msgp.NilSize
 	} else {
@@ -1143,6 +1177,12 @@ func (z *Command) Msgsize() (s int) {
 		for za0005 := range z.Reclaim.Entries {
 			s += z.Reclaim.Entries[za0005].Msgsize()
 		}
+	}
+	s += 3
+	if z.MoveRecord == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.MoveRecord.Msgsize()
 	}
 	return
 }
@@ -1843,6 +1883,264 @@ func (z *MarkNode) UnmarshalMsg(bts []byte) (o []byte, err error) {
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *MarkNode) Msgsize() (s int) {
 	s = 1 + 2 + msgp.StringPrefixSize + len(z.Node) + 2 + msgp.BoolSize + 2 + msgp.BoolSize + 2 + msgp.BoolSize + 2 + msgp.BoolSize
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *MoveRecord) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 3
+	// string "f"
+	o = append(o, 0x83, 0xa1, 0x66)
+	o, err = z.From.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "From")
+		return
+	}
+	// string "t"
+	o = append(o, 0xa1, 0x74)
+	o, err = z.To.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "To")
+		return
+	}
+	// string "i"
+	o = append(o, 0xa1, 0x69)
+	o = msgp.AppendBytes(o, (z.VersionID)[:])
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *MoveRecord) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z5439c54climitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "f":
+			bts, err = z.From.UnmarshalMsg(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "From")
+				return
+			}
+		case "t":
+			bts, err = z.To.UnmarshalMsg(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "To")
+				return
+			}
+		case "i":
+			bts, err = msgp.ReadExactBytes(bts, (z.VersionID)[:])
+			if err != nil {
+				err = msgp.WrapError(err, "VersionID")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *MoveRecord) Msgsize() (s int) {
+	s = 1 + 2 + z.From.Msgsize() + 2 + z.To.Msgsize() + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize))
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *Place) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// check for omitted fields
+	zb0001Len := uint32(6)
+	var zb0001Mask uint8 /* 6 bits */
+	_ = zb0001Mask
+	if z.IfMatch == nil {
+		zb0001Len--
+		zb0001Mask |= 0x8
+	}
+	if z.IfNoneMatch == nil {
+		zb0001Len--
+		zb0001Mask |= 0x10
+	}
+	if z.IfUnmodifiedSince == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x20
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "b"
+		o = append(o, 0xa1, 0x62)
+		o = msgp.AppendString(o, z.Bucket)
+		// string "i"
+		o = append(o, 0xa1, 0x69)
+		o = msgp.AppendBytes(o, (z.BucketID)[:])
+		// string "k"
+		o = append(o, 0xa1, 0x6b)
+		o = msgp.AppendString(o, z.Key)
+		if (zb0001Mask & 0x8) == 0 { // if not omitted
+			// string "im"
+			o = append(o, 0xa2, 0x69, 0x6d)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.IfMatch)))
+			for za0002 := range z.IfMatch {
+				o = msgp.AppendString(o, z.IfMatch[za0002])
+			}
+		}
+		if (zb0001Mask & 0x10) == 0 { // if not omitted
+			// string "nm"
+			o = append(o, 0xa2, 0x6e, 0x6d)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.IfNoneMatch)))
+			for za0003 := range z.IfNoneMatch {
+				o = msgp.AppendString(o, z.IfNoneMatch[za0003])
+			}
+		}
+		if (zb0001Mask & 0x20) == 0 { // if not omitted
+			// string "us"
+			o = append(o, 0xa2, 0x75, 0x73)
+			o = msgp.AppendInt64(o, z.IfUnmodifiedSince)
+		}
+	}
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *Place) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z5439c54climitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "b":
+			z.Bucket, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Bucket")
+				return
+			}
+		case "i":
+			bts, err = msgp.ReadExactBytes(bts, (z.BucketID)[:])
+			if err != nil {
+				err = msgp.WrapError(err, "BucketID")
+				return
+			}
+		case "k":
+			z.Key, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Key")
+				return
+			}
+		case "im":
+			var zb0002 uint32
+			zb0002, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "IfMatch")
+				return
+			}
+			if zb0002 > z5439c54climitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.IfMatch) >= int(zb0002) {
+				z.IfMatch = (z.IfMatch)[:zb0002]
+			} else {
+				z.IfMatch = make([]string, zb0002)
+			}
+			for za0002 := range z.IfMatch {
+				z.IfMatch[za0002], bts, err = msgp.ReadStringBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "IfMatch", za0002)
+					return
+				}
+			}
+		case "nm":
+			var zb0003 uint32
+			zb0003, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "IfNoneMatch")
+				return
+			}
+			if zb0003 > z5439c54climitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.IfNoneMatch) >= int(zb0003) {
+				z.IfNoneMatch = (z.IfNoneMatch)[:zb0003]
+			} else {
+				z.IfNoneMatch = make([]string, zb0003)
+			}
+			for za0003 := range z.IfNoneMatch {
+				z.IfNoneMatch[za0003], bts, err = msgp.ReadStringBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "IfNoneMatch", za0003)
+					return
+				}
+			}
+		case "us":
+			z.IfUnmodifiedSince, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "IfUnmodifiedSince")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *Place) Msgsize() (s int) {
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Bucket) + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 2 + msgp.StringPrefixSize + len(z.Key) + 3 + msgp.ArrayHeaderSize
+	for za0002 := range z.IfMatch {
+		s += msgp.StringPrefixSize + len(z.IfMatch[za0002])
+	}
+	s += 3 + msgp.ArrayHeaderSize
+	for za0003 := range z.IfNoneMatch {
+		s += msgp.StringPrefixSize + len(z.IfNoneMatch[za0003])
+	}
+	s += 3 + msgp.Int64Size
 	return
 }
 

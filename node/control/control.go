@@ -136,6 +136,8 @@ func (c *Control) Propose(ctx context.Context, cmd *Command) (*Result, error) {
 			del.BucketID = id
 			return &Command{Version: full.Version, RequestID: full.RequestID, DeleteRecords: &del}
 		})
+	case full.MoveRecord != nil && full.MoveRecord.From.BucketID == [16]byte{}:
+		return c.move(ctx, full)
 	}
 	return c.commit(ctx, full)
 }
@@ -171,7 +173,7 @@ func (c *Control) commit(ctx context.Context, full *Command) (*Result, error) {
 func complete(cmd *Command) *Command {
 	full := *cmd
 	if full.Version == 0 {
-		full.Version = CommandVersion
+		full.Version = full.since()
 	}
 	if full.RequestID == ([16]byte{}) {
 		full.RequestID = randomID()

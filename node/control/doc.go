@@ -16,6 +16,7 @@
 //	buckets.go   names to ids, and a bucket's deletion over two groups
 //	state.go     a group's store, machine and views: replica.Machine
 //	machine.go   an entry is applied: deduplication, log time; apply.go, nodes.go
+//	move.go      a record's way from one key to another, in one command
 //	row.go       the layout of the rows; slot.go the slots
 //	form.go      what a blank node makes of what it hears; meet.go hears it
 //	steward.go   what a leader does for its group: members, id, handing over
@@ -80,9 +81,11 @@
 // # Versions
 //
 // Nodes tell each other which command versions they apply. One that doesn't
-// apply the version this node writes is refused as a peer, by name, and an entry
+// apply the versions this node writes is refused as a peer, by name, and an entry
 // of an unknown version ends the machine: a mesh is upgraded node by node with
-// a program that applies both, before any writes the newer.
+// a program that applies both, before any writes the newer. This one applies 1
+// and 2, and writes 2 for a MoveRecord only: the log that an older one has left is
+// applied as it is.
 //
 // # Costs
 //

@@ -121,9 +121,9 @@ func (m *machine) apply(b *pebble.Batch, e *entry) (*outcome, error) {
 	if e.Command == nil {
 		return nil, nil
 	}
-	if v := e.Command.Version; v != CommandVersion {
+	if v := e.Command.Version; v < oldestCommand || v > CommandVersion {
 		// Propose refuses it, so it was put into the log by a newer program.
-		return nil, fmt.Errorf("control: entry %d: command version %d is not known here, only %d", e.Index, v, CommandVersion)
+		return nil, fmt.Errorf("control: entry %d: command version %d is not known here, only %d to %d", e.Index, v, oldestCommand, CommandVersion)
 	}
 	m.meta.LogTime = max(m.meta.LogTime, e.Stamp)
 	if err := m.trim(b); err != nil {

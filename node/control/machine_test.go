@@ -157,6 +157,9 @@ func (g *commands) draw(t *rapid.T) *entry {
 		c.Slots = uint64(rapid.SampledFrom([]int{1, 1, 1, 1, 1, 1, 1, 1, 1, 2}).Draw(t, "slots"))
 		g.fillData(t, c)
 	}
+	if rapid.IntRange(0, 3).Draw(t, "older") == 0 {
+		c.Version = c.since()
+	}
 	if err := c.validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +210,7 @@ func (g *commands) fillData(t *rapid.T, c *Command) {
 	since := rapid.Custom(func(t *rapid.T) int64 {
 		return rapid.SampledFrom([]int64{0, 0, 0, g.m.logTime/1e9 - 60, g.m.logTime / 1e9}).Draw(t, "since")
 	})
-	switch kind := rapid.IntRange(0, 11).Draw(t, "kind"); kind {
+	switch kind := rapid.IntRange(0, 14).Draw(t, "kind"); kind {
 	case 0:
 		c.CloseBucket = &CloseBucket{Name: name, ID: id}
 	case 1, 2, 3:
@@ -222,6 +225,17 @@ func (g *commands) fillData(t *rapid.T, c *Command) {
 		}
 	case 6:
 		c.CreateBucket = &CreateBucket{Name: name, ID: id} // another group's
+	case 7, 8, 9:
+		place := func(bucket byte) Place {
+			return Place{
+				Bucket: fmt.Sprint("bucket-", bucket), BucketID: [16]byte{bucket}, Key: keys.Draw(t, "key"),
+				IfMatch: tags.Draw(t, "match"), IfNoneMatch: tags.Draw(t, "none"), IfUnmodifiedSince: since.Draw(t, "since"),
+			}
+		}
+		c.MoveRecord = &MoveRecord{From: place(bucket), To: place(rapid.SampledFrom([]byte{1, 1, 2, 3}).Draw(t, "to")), VersionID: c.RequestID}
+		if c.MoveRecord.validate() != nil { // onto itself, which apply mustn't do either
+			c.MoveRecord.To.Bucket = "alias"
+		}
 	default:
 		c.PutRecord = g.put(t, name, id, keys, drives, tags, since)
 	}

@@ -50,7 +50,7 @@ func (c *Control) greeting(to string) *greeting {
 	t := c.Topology()
 	g := &greeting{
 		Name: c.self, URL: c.peers[c.self], RaftID: c.raftID, Deployment: c.Deployment(), Blank: t.Epoch == 0,
-		Founders: c.founders(), Clock: c.clock().UnixNano(), Oldest: CommandVersion, Newest: CommandVersion,
+		Founders: c.founders(), Clock: c.clock().UnixNano(), Oldest: oldestCommand, Newest: CommandVersion,
 	}
 	if g.Blank {
 		return g
@@ -293,8 +293,8 @@ func (c *Control) sameMesh(heard map[string]*greeting) error {
 		if mine != "" && g.Deployment != "" && g.Deployment != mine {
 			return fault.New(fault.WrongMesh, "mesh", "node %s belongs to mesh %s, and the data directory %s to %s", name, g.Deployment, c.dir, mine)
 		}
-		if g.Oldest > CommandVersion || g.Newest < CommandVersion {
-			return fault.New(fault.Unimplemented, nodeSubject(name), "applies commands of version %d to %d, and this node writes %d", g.Oldest, g.Newest, CommandVersion)
+		if g.Oldest > oldestCommand || g.Newest < CommandVersion {
+			return fault.New(fault.Unimplemented, nodeSubject(name), "applies commands of version %d to %d, and this node writes %d to %d", g.Oldest, g.Newest, oldestCommand, CommandVersion)
 		}
 	}
 	return nil

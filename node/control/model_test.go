@@ -85,7 +85,7 @@ func (m *model) apply(e *entry) *outcome {
 
 // execute returns the kind of the refusal, 0 for none.
 func (m *model) execute(c *Command, out *outcome) fault.Kind {
-	ofData := c.PutRecord != nil || c.DeleteRecords != nil || c.CloseBucket != nil || c.Reclaim != nil
+	ofData := c.PutRecord != nil || c.DeleteRecords != nil || c.MoveRecord != nil || c.CloseBucket != nil || c.Reclaim != nil
 	switch {
 	case ofData != (m.group == dataGroup):
 		return fault.InvalidArgument
@@ -116,6 +116,8 @@ func (m *model) execute(c *Command, out *outcome) fault.Kind {
 		return m.put(c.PutRecord, out)
 	case c.DeleteRecords != nil:
 		return m.delete(c.DeleteRecords, out)
+	case c.MoveRecord != nil:
+		return m.move(c.MoveRecord, out)
 	case c.JoinNode != nil:
 		return m.join(c.JoinNode)
 	case c.AdmitNode != nil:
@@ -214,6 +216,38 @@ func (m *model) delete(c *DeleteRecords, out *outcome) fault.Kind {
 		}
 		out.Fates = append(out.Fates, fate)
 	}
+	return 0
+}
+
+func (m *model) move(c *MoveRecord, out *outcome) fault.Kind {
+	from, to := &c.From, &c.To
+	if from.BucketID == to.BucketID && from.Key == to.Key {
+		return fault.InvalidArgument
+	}
+	moved, exists := m.records[from.BucketID][from.Key]
+	switch {
+	case m.closed[from.BucketID]:
+		return fault.BucketNotFound
+	case !exists:
+		return fault.ObjectNotFound
+	case !m.holds(moved, true, from.IfMatch, from.IfNoneMatch, from.IfUnmodifiedSince):
+		return fault.PreconditionFailed
+	case m.closed[to.BucketID]:
+		return fault.BucketNotFound
+	}
+	old, replaced := m.records[to.BucketID][to.Key]
+	if !m.holds(old, replaced, to.IfMatch, to.IfNoneMatch, to.IfUnmodifiedSince) {
+		return fault.PreconditionFailed
+	}
+	m.drop(old, nil)
+	delete(m.records[from.BucketID], from.Key)
+	if m.records[to.BucketID] == nil {
+		m.records[to.BucketID] = map[string]Record{}
+	}
+	moved.Key, moved.VersionID, moved.LogTime = to.Key, c.VersionID, m.logTime
+	m.records[to.BucketID][to.Key] = moved
+	moved.Inline, moved.Segments = nil, nil
+	out.Replaced, out.Moved = replaced, &moved
 	return 0
 }
 

@@ -25,7 +25,10 @@ type outcome struct {
 	Bucket  *Bucket `msg:"b,omitempty"`
 	Fates   []byte  `msg:"f,omitempty"` // DeleteRecords: a fate for every key
 
-	Replaced bool `msg:"rp,omitempty"` // PutRecord: there was a record of that key
+	Replaced bool `msg:"rp,omitempty"` // PutRecord, MoveRecord: there was a record of that key
+	// Moved is the record that a MoveRecord has moved, as it is at its target,
+	// without its payload: the command doesn't have it.
+	Moved *Record `msg:"mv,omitempty"`
 }
 
 // What became of a key of DeleteRecords.
@@ -69,6 +72,11 @@ func (o *outcome) result(cmd *Command) (res *Result, left []string, err error) {
 	case cmd.PutRecord != nil:
 		rec := stored(&cmd.PutRecord.Record, o.LogTime)
 		res.Record, res.Replaced = &rec, o.Replaced
+	case cmd.MoveRecord != nil:
+		if o.Moved == nil {
+			return nil, nil, fault.New(fault.Internal, "index", "answered for a move without its record")
+		}
+		res.Record, res.Replaced = o.Moved, o.Replaced
 	case cmd.DeleteRecords != nil:
 		keys := cmd.DeleteRecords.Keys
 		if len(o.Fates) != len(keys) {

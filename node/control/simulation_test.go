@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -33,6 +34,9 @@ func simulate(t *testing.T, seeds uint64, steps int, tags string) {
 				seen[what] += n
 			}
 		})
+	}
+	if seen["moved"] == 0 {
+		t.Error("nothing was moved")
 	}
 	t.Logf("%d steps in %v: %+v, %v", total, time.Since(began).Round(time.Millisecond), all, seen)
 }
@@ -172,6 +176,14 @@ func (m *statesModel) command(g replica.GroupID, request uint64) *Command {
 			d.IfMatch = tags()
 		}
 		c.DeleteRecords = d
+	case n < 20:
+		other := id
+		other[0] = 1 + byte(rng.IntN(2))
+		c.MoveRecord = &MoveRecord{
+			From:      Place{Bucket: name, BucketID: id, Key: keys[0], IfMatch: tags()},
+			To:        Place{Bucket: fmt.Sprintf("bucket-%x", other[:3]), BucketID: other, Key: keys[1], IfNoneMatch: tags()},
+			VersionID: requestID(request),
+		}
 	default:
 		r := Record{Key: keys[0], VersionID: requestID(request), ETag: fmt.Sprint("e", rng.IntN(4))}
 		if rng.IntN(4) == 0 {
@@ -261,6 +273,8 @@ func (s *simulatedState) extend(e *entry) {
 		s.model.seen["refused"]++
 	case e.Command.CloseBucket != nil:
 		s.model.seen["closed"]++
+	case e.Command.MoveRecord != nil:
+		s.model.seen["moved"]++
 	default:
 		s.model.seen["done"]++
 	}
@@ -352,6 +366,17 @@ func (s *simulatedState) compare(v *view) error {
 			}
 			if want := t.records[bucket][string(key)]; !reflect.DeepEqual(r, want) {
 				return fmt.Errorf("at entry %d the record %x %s is %+v, and not %+v", v.applied, bucket, key, r, want)
+			}
+			return nil
+		}),
+		scan(v.rows, []byte{kindSegment}, func(row, value []byte) error {
+			var owner segmentRow
+			if err := decodeRow(rowVersion, value, &owner); err != nil || owner.Key == "" {
+				return err
+			}
+			r := t.records[owner.Bucket][owner.Key]
+			if !slices.ContainsFunc(r.Segments, func(s Segment) bool { return bytes.Equal(s.ID[:], row[1:]) }) {
+				return fmt.Errorf("at entry %d the segment %x is said to be that of %x %s", v.applied, row[1:], owner.Bucket, owner.Key)
 			}
 			return nil
 		}),

@@ -14,8 +14,11 @@ import (
 
 // validate says what is wrong with a command.
 func (c *Command) validate() error {
-	if c.Version != CommandVersion {
-		return fault.New(fault.Unimplemented, "command", "version %d is not known here, only %d", c.Version, CommandVersion)
+	if c.Version < oldestCommand || c.Version > CommandVersion {
+		return fault.New(fault.Unimplemented, "command", "version %d is not known here, only %d to %d", c.Version, oldestCommand, CommandVersion)
+	}
+	if since := c.since(); c.Version < since {
+		return fault.New(fault.InvalidArgument, "command", "is of version %d, and there is none of its kind before %d", c.Version, since)
 	}
 	if c.RequestID == ([16]byte{}) {
 		return fault.New(fault.InvalidArgument, "command", "has no request id")
@@ -35,6 +38,7 @@ func (c *Command) validate() error {
 	check(c.DeleteBucket != nil, c.DeleteBucket.validate)
 	check(c.PutRecord != nil, c.PutRecord.validate)
 	check(c.DeleteRecords != nil, c.DeleteRecords.validate)
+	check(c.MoveRecord != nil, c.MoveRecord.validate)
 	check(c.JoinNode != nil, c.JoinNode.validate)
 	check(c.AdmitNode != nil, c.AdmitNode.validate)
 	check(c.BindNode != nil, c.BindNode.validate)
@@ -51,6 +55,14 @@ func (c *Command) validate() error {
 		return fault.New(fault.TooLarge, "command", "has %d bytes, at most %d are allowed", n, maxCommandBytes)
 	}
 	return nil
+}
+
+// since is the version that first had the command.
+func (c *Command) since() uint8 {
+	if c.MoveRecord != nil {
+		return 2
+	}
+	return oldestCommand
 }
 
 func (c *Init) validate() error { return checkName("deployment", c.Deployment) }

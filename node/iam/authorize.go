@@ -21,7 +21,8 @@ type Principal struct {
 type Action string
 
 // The actions. A copy is an ObjectRead of one key and an ObjectWrite of
-// another.
+// another; a move is an ObjectRead, ObjectWrite and ObjectDelete of the one and an
+// ObjectWrite of the other.
 const (
 	BucketCreate Action = "bucket.create"
 	BucketRead   Action = "bucket.read"
