@@ -60,6 +60,7 @@ type Config struct {
 	ReserveBytes int64  // space kept free on each drive; 0 is dataio's default
 
 	Audit AuditConfig
+	Limits Limits
 
 	// Host samples the machine. Nodes in one process share one; nil makes one.
 	Host *observability.Host
@@ -135,6 +136,9 @@ func (c *Config) Validate() error {
 	}
 	if c.ReserveBytes < 0 {
 		return badConfig("ReserveBytes", "%d is negative", c.ReserveBytes)
+	}
+	if err := c.Limits.validate(); err != nil {
+		return err
 	}
 	return c.validatePeers()
 }

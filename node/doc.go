@@ -32,6 +32,13 @@
 // all. The grid, the index and the telemetry exporters have their own, which
 // their Close joins.
 //
+// # Limits
+//
+// What a stranger or a client may cost is bounded by package limit, with the
+// numbers of Config.Limits: connections around each listener, who may try how
+// often where requests are authenticated, uploads in the doors. limits.go puts
+// them in place, and makes the HTTP servers with their times and sizes.
+//
 // # One request, one principal
 //
 // A request is authenticated once, where it enters: by the gRPC interceptor or

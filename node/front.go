@@ -12,6 +12,7 @@ import (
 	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/observability"
 )
 
@@ -38,10 +39,11 @@ const metaPrefix = "Gridloom-Meta-"
 // may say, authenticates once, and routes on the escaped path. It is not a
 // ServeMux, which would redirect "//", "." and ".." inside keys.
 type front struct {
-	auth  *iam.Gate
-	audit *audit.Log                      // nil keeps none
-	ready func(ctx context.Context) error // waits a while; nil is ready
-	state func() error                    // as of now; nil is ready
+	auth    *iam.Gate
+	audit   *audit.Log // nil keeps none
+	callers limit.Callers
+	ready   func(ctx context.Context) error // waits a while; nil is ready
+	state   func() error                    // as of now; nil is ready
 
 	door      http.Handler // /data/…
 	gateway   http.Handler // /v1/…
@@ -70,7 +72,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	p, query, err := f.identify(ctx, r, path)
 	if err != nil {
-		observability.SetAPI(ctx, "Unauthenticated")
+		observability.SetAPI(ctx, refusedAPI(err))
 		fault.WriteProblem(w, err)
 		return
 	}
@@ -91,7 +93,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			fault.WriteProblem(w, err)
 			return
 		}
-		unbound(w)
+		unbound(w, r)
 	}
 	h.ServeHTTP(w, r)
 }
@@ -112,11 +114,27 @@ func (f *front) identify(ctx context.Context, r *http.Request, path string) (p i
 		}
 	}
 	stripHop(r.Header)
-	p, err = api.Identify(ctx, f.auth, iam.Request{
-		Authorization: credential, Link: link, Certificate: api.CertificateNames(r.TLS),
-		Addr: r.RemoteAddr, Door: doorHTTP, Now: time.Now(),
+	by := credential
+	if link != nil {
+		by = r.URL.RawQuery
+	}
+	err = f.callers.Admit(r.RemoteAddr, by, func() (_ string, err error) {
+		p, err = api.Identify(ctx, f.auth, iam.Request{
+			Authorization: credential, Link: link, Certificate: api.CertificateNames(r.TLS),
+			Addr: r.RemoteAddr, Door: doorHTTP, Now: time.Now(),
+		})
+		return p.Name(), err
 	})
 	return p, query, err
+}
+
+// refusedAPI is what a request counts as that nobody is known to have made, or
+// that its caller has made too soon.
+func refusedAPI(err error) string {
+	if fault.KindOf(err) == fault.Unauthenticated {
+		return "Unauthenticated"
+	}
+	return "Limited"
 }
 
 // bound gives a request what holds until a door takes it: nothing waits for a
@@ -133,11 +151,13 @@ func bound(w http.ResponseWriter, r *http.Request) {
 
 // unbound lets a door have the body, for as long as it moves: deadlines are the
 // door's from here on.
-func unbound(w http.ResponseWriter) {
+func unbound(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{})
 	_ = control.SetReadDeadline(time.Time{})
-	w.Header().Del("Connection")
+	if len(r.TransferEncoding) == 0 { // see strict
+		w.Header().Del("Connection")
+	}
 }
 
 // route finds the handler of a path, and whether it needs a node that is up.

@@ -35,6 +35,11 @@ func listen(field string, c ListenerConfig) (*listener, error) {
 	return &listener{Listener: l, tls: conf}, nil
 }
 
+// limited is the listener with limits around what it accepts.
+func (l *listener) limited(around func(net.Listener) net.Listener) *listener {
+	return &listener{Listener: around(l.Listener), tls: l.tls}
+}
+
 // scheme is the URL scheme that the listener speaks.
 func (l *listener) scheme() string {
 	if l.tls != nil {

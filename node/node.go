@@ -24,18 +24,13 @@ import (
 	"github.com/gridloom/gridloom/node/door"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/node/object"
 	"github.com/gridloom/gridloom/observability"
 )
 
-// Times that bound a connection and a stop. Bodies have no time limit of their
-// own: the doors renew a deadline with every piece that moves.
-const (
-	headerTimeout  = 10 * time.Second
-	idleTimeout    = 2 * time.Minute
-	maxHeaderBytes = 64 << 10
-	drainTimeout   = 10 * time.Second
-)
+// drainTimeout bounds a stop. What bounds a connection is in limits.go.
+const drainTimeout = 10 * time.Second
 
 // Addrs are the addresses that a node's listeners have, "host:port".
 type Addrs struct{ GRPC, HTTP, Peer string }
@@ -51,6 +46,7 @@ type Node struct {
 	dir         *dataio.Dir
 	telemetry   *observability.Telemetry
 	instruments *instruments
+	limits      *limited
 	collector   *observability.Collector
 	grid        *grid.Manager
 	control     *control.Control
@@ -182,6 +178,7 @@ func (n *Node) openTelemetry(ctx context.Context) error {
 	if n.instruments, err = newInstruments(t.Meter()); err != nil {
 		return err
 	}
+	n.limits = newLimited(n.cfg.Limits, n.instruments.limited)
 	return n.collector.Register(t.Meter())
 }
 
@@ -318,8 +315,8 @@ func (n *Node) Ready() <-chan struct{} { return n.ready }
 // once; Close comes after it.
 func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return serveHTTP(ctx, n.peerServer, n.peerListener) })
-	g.Go(func() error { return serveHTTP(ctx, n.httpServer, n.httpListener) })
+	g.Go(func() error { return serveHTTP(ctx, n.peerServer, n.peerListener.limited(n.limits.peer.Listen)) })
+	g.Go(func() error { return serveHTTP(ctx, n.httpServer, n.httpListener.limited(n.limits.http.Listen)) })
 	g.Go(func() error { return n.serveGRPC(ctx) })
 	g.Go(func() error { return ended(ctx, n.collector.Run(ctx)) })
 	g.Go(func() error { return n.form(ctx) })
@@ -394,34 +391,35 @@ func (n *Node) openServices(context.Context) error {
 		Objects: objects, Cluster: n.mesh, Resources: n.mesh, Auth: n.gate, Audit: n.audit,
 		Identities: n.identities,
 		Requests:   n.telemetry.Requests(), Ready: n.waitReady, TLS: n.grpcListener.tls,
-		Logger: n.log,
+		Logger:  n.log,
+		Callers: n.limits.callers, Uploads: n.limits.uploads, Conns: n.limits.grpc, Refused: n.limits.refused("grpc"),
+		MaxStreams: uint32(n.limits.Streams), MaxFrames: n.limits.Frames,
+		MaxHeaderBytes: uint32(n.limits.MetadataBytes), MaxMessageBytes: n.limits.MessageBytes,
+		HandshakeTimeout: n.limits.HeaderTimeout, MaxConnectionIdle: n.limits.IdleTimeout,
 	})
 	if err != nil {
 		return err
 	}
 	n.grpcServer = n.api.GRPCServer()
 	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(&front{
-		auth: n.gate, audit: n.audit, ready: n.waitReady, state: n.state,
-		door:      door.New(door.Options{Objects: objects, Follow: n.follow, Logger: n.log}),
+		auth: n.gate, callers: n.limits.callers, audit: n.audit, ready: n.waitReady, state: n.state,
+		door:      door.New(door.Options{Objects: objects, Follow: n.follow, Uploads: n.limits.uploads, Logger: n.log}),
 		gateway:   n.api.Gateway(),
 		openAPI:   api.OpenAPI(),
 		metrics:   n.telemetry.MetricsHandler(),
 		resources: http.HandlerFunc(n.mesh.serveResources),
-	}))
+	}), n.limits.http)
 	peer := http.NewServeMux()
-	peer.Handle(grid.RoutePath, n.grid.Handler())
+	peer.Handle(grid.RoutePath, bounded(n.grid.Handler()))
+	peer.Handle("/", bounded(http.NotFoundHandler()))
 	peer.Handle(object.BulkPath, objects.BulkHandler())
-	n.peerServer = n.newHTTPServer(peer)
+	n.peerServer = n.newHTTPServer(peer, n.limits.peer)
 	return nil
 }
 
-// newHTTPServer bounds what a connection may cost before a handler sees it.
-func (n *Node) newHTTPServer(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
-	}
+// newHTTPServer makes the server of an HTTP listener, with its limits.
+func (n *Node) newHTTPServer(h http.Handler, conns *limit.Conns) *http.Server {
+	s := n.limits.server(h, conns)
+	s.ErrorLog = slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)
+	return s
 }

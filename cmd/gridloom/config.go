@@ -48,6 +48,8 @@ type config struct {
 
 	Reserve byteSize `cfg:"reserve" in:"serve dev" arg:"SIZE" node:"ReserveBytes" help:"keep SIZE (bytes, or with KiB, MiB, GiB, TiB) free on each drive; 0 leaves the choice to Gridloom"`
 
+	Limit limitConfig `cfg:"limit"`
+
 	OTLP struct {
 		Endpoint string `cfg:"endpoint" in:"serve dev" arg:"HOST:PORT" node:"OTLPEndpoint" help:"send metrics and traces to the OpenTelemetry collector at HOST:PORT (OTLP over gRPC)"`
 		Insecure bool   `cfg:"insecure" in:"serve dev" node:"OTLPInsecure" help:"talk to the collector without TLS"`
@@ -79,4 +81,24 @@ type listenerConfig struct {
 	Cert    string `cfg:"cert" in:"serve" arg:"FILE" node:"CertFile" help:"use TLS with {}, with the certificate chain in FILE (PEM)"`
 	CertKey string `cfg:"cert-key" in:"serve" arg:"FILE" node:"KeyFile" help:"the private key for that is in FILE (PEM)"`
 	CA      string `cfg:"ca" in:"serve" arg:"FILE" node:"CAFile" help:"demand a certificate from {}, signed by an authority in FILE (PEM)"`
+}
+
+// limitConfig are the limits of a node. Its fields end up in those of node.Limits
+// with the same names, which a test makes sure of, defaults included.
+type limitConfig struct {
+	Connections           int           `cfg:"connections" in:"serve dev" default:"4096" range:"1-1000000" arg:"N" node:"Limits.Connections" help:"have at most N connections on each listener; one more takes the place of the one that is without a request for longest"`
+	ConnectionsPerAddress int           `cfg:"connections-per-address" in:"serve dev" default:"1024" range:"1-1000000" arg:"N" node:"Limits.ConnectionsPerAddress" help:"have at most N of them from one address (IPv6: one network of 64 bits) but loopback"`
+	HeaderTimeout         time.Duration `cfg:"header-timeout" in:"serve dev" default:"8s" arg:"DURATION" node:"Limits.HeaderTimeout" help:"wait for DURATION for the header of a request, and for the handshakes of TLS and HTTP/2"`
+	IdleTimeout           time.Duration `cfg:"idle-timeout" in:"serve dev" default:"2m" arg:"DURATION" node:"Limits.IdleTimeout" help:"close a connection that is without a request for DURATION"`
+	Streams               int           `cfg:"streams" in:"serve dev" default:"256" range:"1-100000" arg:"N" node:"Limits.Streams" help:"serve N requests at once on one HTTP/2 connection"`
+	Frames                int           `cfg:"frames" in:"serve dev" default:"500" range:"1-1000000" arg:"N" node:"Limits.Frames" help:"close a gRPC connection that sends more than N HTTP/2 frames a second that ask for nothing, four times as many at once"`
+	HeaderBytes           byteSize      `cfg:"header-size" in:"serve dev" default:"64 KiB" arg:"SIZE" node:"Limits.HeaderBytes" help:"accept an HTTP header of SIZE"`
+	MetadataBytes         byteSize      `cfg:"metadata-size" in:"serve dev" default:"16 KiB" arg:"SIZE" node:"Limits.MetadataBytes" help:"accept gRPC metadata of SIZE"`
+	MessageBytes          byteSize      `cfg:"message-size" in:"serve dev" default:"4 MiB" arg:"SIZE" node:"Limits.MessageBytes" help:"accept a gRPC message of SIZE, at least 1 MiB; JSON has 1 MiB"`
+	Uploads               int           `cfg:"uploads" in:"serve dev" default:"512" range:"1-1000000" arg:"N" node:"Limits.Uploads" help:"take N uploads at once; each may hold one message in memory"`
+	UploadsPerKey         int           `cfg:"uploads-per-key" in:"serve dev" default:"128" range:"1-1000000" arg:"N" node:"Limits.UploadsPerKey" help:"take N uploads at once of one access key"`
+	UploadBytes           byteSize      `cfg:"upload-bytes" in:"serve dev" default:"512 GiB" arg:"SIZE" node:"Limits.UploadBytes" help:"hold SIZE of uploads that are not finished"`
+	UploadBytesPerKey     byteSize      `cfg:"upload-bytes-per-key" in:"serve dev" default:"128 GiB" arg:"SIZE" node:"Limits.UploadBytesPerKey" help:"hold SIZE of them of one access key"`
+	Requests              int           `cfg:"requests" in:"serve dev" default:"5000" range:"1-10000000" arg:"N" node:"Limits.Requests" help:"serve N requests a second of one access key, twice as many at once"`
+	Failures              int           `cfg:"failures" in:"serve dev" default:"20" range:"1-1000000" arg:"N" node:"Limits.Failures" help:"look at N wrong credentials a minute from one address"`
 }

@@ -161,7 +161,7 @@ func (s *settings) devConfigs(data string, cred credentials) (cfgs []node.Config
 			Name: devName(i), DataDir: filepath.Join(data, devName(i)),
 			RootKey: cred.key, MeshSecrets: [][]byte{secret},
 			OTLPEndpoint: s.OTLP.Endpoint, OTLPInsecure: s.OTLP.Insecure,
-			ReserveBytes: int64(s.Reserve), Version: programVersion(), Host: host,
+			ReserveBytes: int64(s.Reserve), Version: programVersion(), Host: host, Limits: s.limits(),
 			Audit: node.AuditConfig{Level: audit.Level(s.Audit.Level)},
 		}
 		for d := range s.Drives {

@@ -89,7 +89,7 @@ func (s *settings) nodeConfig() node.Config {
 		Name: s.Name, DataDir: s.Data, Drives: s.Drive, Peers: s.Peers,
 		GRPC: s.listener("grpc", s.GRPC), HTTP: s.listener("http", s.HTTP), Peer: s.listener("peer", s.Peer),
 		OTLPEndpoint: s.OTLP.Endpoint, OTLPInsecure: s.OTLP.Insecure,
-		ReserveBytes: int64(s.Reserve), Version: programVersion(),
+		ReserveBytes: int64(s.Reserve), Version: programVersion(), Limits: s.limits(),
 		Audit: node.AuditConfig{File: s.Audit.File, Level: audit.Level(s.Audit.Level), MaxBytes: int64(s.Audit.Size), Keep: s.Audit.Keep},
 	}
 	if cfg.Name == "" && len(cfg.Peers) == 0 {
@@ -99,6 +99,18 @@ func (s *settings) nodeConfig() node.Config {
 		cfg.Drives = []string{filepath.Join(cfg.DataDir, "drives", "1")}
 	}
 	return cfg
+}
+
+func (s *settings) limits() node.Limits {
+	l := &s.Limit
+	return node.Limits{
+		Connections: l.Connections, ConnectionsPerAddress: l.ConnectionsPerAddress,
+		HeaderTimeout: l.HeaderTimeout, IdleTimeout: l.IdleTimeout, Streams: l.Streams, Frames: l.Frames,
+		HeaderBytes: int(l.HeaderBytes), MetadataBytes: int(l.MetadataBytes), MessageBytes: int(l.MessageBytes),
+		Uploads: l.Uploads, UploadsPerKey: l.UploadsPerKey,
+		UploadBytes: int64(l.UploadBytes), UploadBytesPerKey: int64(l.UploadBytesPerKey),
+		Requests: l.Requests, Failures: l.Failures,
+	}
 }
 
 func (s *settings) listener(name string, l listenerConfig) node.ListenerConfig {

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/gridloom/gridloom/node"
 	"github.com/gridloom/gridloom/node/iam"
 )
 
@@ -79,7 +81,7 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s: a secret with a flag in serve", row.path)
 		}
 	}
-	for field := range map[string]bool{"Name": true, "GRPC.Addr": true, "HTTP.CertFile": true, "Peer.CAFile": true, "OTLPEndpoint": true} {
+	for field := range map[string]bool{"Name": true, "GRPC.Addr": true, "HTTP.CertFile": true, "Peer.CAFile": true, "Limits.Uploads": true, "OTLPEndpoint": true} {
 		found := false
 		for _, row := range table() {
 			found = found || row.node == field
@@ -99,6 +101,7 @@ func TestDefaults(t *testing.T) {
 	want.GRPC.Addr, want.HTTP.Addr, want.Peer.Addr = "127.0.0.1:7400", "127.0.0.1:7401", "127.0.0.1:7402"
 	want.Log.Level, want.Log.Format = "info", "text"
 	want.Audit.Level, want.Audit.Size, want.Audit.Keep = "changes", 64<<20, 10
+	want.Limit = s.Limit // TestLimits looks at them
 	if diff := cmp.Diff(want, s.config); diff != "" {
 		t.Errorf("serve (-want +got):\n%s", diff)
 	}
@@ -107,6 +110,7 @@ func TestDefaults(t *testing.T) {
 	}
 	want = config{Nodes: 3, Drives: 2, Port: 7400}
 	want.Log.Level, want.Log.Format, want.Audit.Level = "warn", "text", "changes"
+	want.Limit = s.Limit
 	if diff := cmp.Diff(want, s.config); diff != "" {
 		t.Errorf("dev (-want +got):\n%s", diff)
 	}
@@ -115,6 +119,35 @@ func TestDefaults(t *testing.T) {
 	}
 	if diff := cmp.Diff(config{Endpoint: "127.0.0.1:7400", Timeout: 30 * time.Second}, s.config); diff != "" {
 		t.Errorf("client (-want +got):\n%s", diff)
+	}
+}
+
+// TestLimits: the defaults are those of package node, and every field arrives in
+// the one of its name.
+func TestLimits(t *testing.T) {
+	for _, command := range []string{forServe, forDev} {
+		s, err := loadSettings(t, command, "", nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(node.DefaultLimits(), s.limits()); diff != "" {
+			t.Errorf("%s: the defaults (-node's +the table's):\n%s", command, diff)
+		}
+	}
+	var s settings
+	from := reflect.ValueOf(&s.Limit).Elem()
+	for i := range from.NumField() {
+		from.Field(i).SetInt(int64(i + 1))
+	}
+	l := s.limits()
+	into := reflect.ValueOf(l)
+	if into.NumField() != from.NumField() {
+		t.Errorf("%d settings for %d limits", from.NumField(), into.NumField())
+	}
+	for i := range from.NumField() {
+		if name := from.Type().Field(i).Name; into.FieldByName(name).Int() != int64(i+1) {
+			t.Errorf("%s is %d, want %d", name, into.FieldByName(name).Int(), i+1)
+		}
 	}
 }
 
@@ -151,6 +184,7 @@ func TestPrecedence(t *testing.T) {
 	want.OTLP.Insecure = true
 	want.Log.Level, want.Log.Format = "info", "text"
 	want.Audit.Level, want.Audit.Size, want.Audit.Keep = "changes", 64<<20, 10
+	want.Limit = s.Limit
 	if diff := cmp.Diff(want, s.config); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -11,16 +11,17 @@ import (
 var layers = map[string][]string{
 	"cmd/gridloom": {"node", "node/audit", "node/fault", "node/iam", "gen/gridloom/v1", "observability"},
 
-	"node": {"node/api", "node/door", "node/object", "node/control", "node/iam", "node/audit", "node/fault",
+	"node": {"node/api", "node/door", "node/object", "node/control", "node/iam", "node/audit", "node/limit", "node/fault",
 		"grid", "dataio", "observability"},
-	"node/api":     {"node/object", "node/iam", "node/audit", "node/fault", "observability", "dataio", "gen", "gen/gridloom/v1"},
-	"node/door":    {"node/object", "node/iam", "node/audit", "node/fault", "observability", "dataio"},
+	"node/api":     {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio", "gen", "gen/gridloom/v1"},
+	"node/door":    {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio"},
 	"node/object":  {"node/control", "node/iam", "node/fault", "grid", "dataio"},
 	"node/control": {"node/control/replica", "node/control/disk", "node/iam", "node/fault", "grid"},
 
 	"node/control/replica": nil,
 	"node/control/disk":    {"node/fault"},
 
+	"node/limit":    {"node/fault"},
 	"node/iam":      nil,
 	"node/audit":    nil,
 	"node/fault":    nil,

@@ -15,6 +15,7 @@ import (
 	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
 )
 
 // credentialKeys are where the credential is looked for, in this order: the
@@ -28,14 +29,17 @@ var credentialKeys = [...]string{"gridloom-authorization", "authorization"}
 type guard struct {
 	auth        *iam.Gate
 	audit       *audit.Log // nil keeps none
+	callers     limit.Callers
 	ready       func(context.Context) error
 	permissions map[string]permission
 	stall       time.Duration   // see pacedStream
+	strangers   time.Duration   // the same for whom nobody knows
 	stopping    context.Context // ends when endless streams must
 	log         *slog.Logger
 }
 
-// unary is the interceptor of the gRPC server.
+// unary is the interceptor of the gRPC server. All methods come as streams
+// (limit.go); it is there should one not.
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 	ctx, end := g.record(ctx, info.FullMethod)
 	defer func() { err = statusOf(end(g.settle(info.FullMethod, recover(), err))) }()
@@ -86,7 +90,11 @@ func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 			err = why
 		}
 	}()
-	paced := pace(ss, g.stall, ending)
+	stall := g.stall
+	if g.permissions[info.FullMethod].open {
+		stall = min(stall, g.strangers)
+	}
+	paced := pace(ss, stall, ending)
 	defer paced.release()
 	guarded := &guardedStream{ServerStream: paced, ctx: ctx, check: check, passed: func(m any) (stop func()) {
 		return g.follow(ctx, check, m, cut)
@@ -158,7 +166,12 @@ func (g *guard) authenticate(ctx context.Context) (iam.Principal, error) {
 			r.Certificate = CertificateNames(&over.State)
 		}
 	}
-	return Identify(ctx, g.auth, r)
+	var p iam.Principal
+	err := g.callers.Admit(r.Addr, credential, func() (_ string, err error) {
+		p, err = Identify(ctx, g.auth, r)
+		return p.Name(), err
+	})
+	return p, err
 }
 
 // permit gives the check of a method's first message for the principal in a

@@ -8,6 +8,7 @@ import (
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
 	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/node/object"
 )
 
@@ -16,6 +17,7 @@ import (
 type objectService struct {
 	pb.UnimplementedObjectServiceServer
 	objects *object.Service
+	uploads *limit.Uploads
 }
 
 func (s *objectService) StatObject(ctx context.Context, r *pb.StatObjectRequest) (*pb.StatObjectResponse, error) {

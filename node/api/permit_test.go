@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
@@ -17,11 +19,14 @@ import (
 	"github.com/gridloom/gridloom/node/iam"
 )
 
-// methodsOf lists the registered methods by their full names.
+// methodsOf lists the registered methods by their full names. Whether one is a
+// stream, its descriptor says: to the server all of them are.
 func methodsOf(s *grpc.Server) map[string]grpc.MethodInfo {
 	all := make(map[string]grpc.MethodInfo)
 	for service, info := range s.GetServiceInfo() {
 		for _, m := range info.Methods {
+			d := must(protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service + "." + m.Name))).(protoreflect.MethodDescriptor)
+			m.IsClientStream, m.IsServerStream = d.IsStreamingClient(), d.IsStreamingServer()
 			all["/"+service+"/"+m.Name] = m
 		}
 	}

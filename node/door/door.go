@@ -10,6 +10,7 @@ import (
 	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/node/object"
 	"github.com/gridloom/gridloom/observability"
 )
@@ -21,8 +22,9 @@ type Options struct {
 	// Follow asks again whether a caller may do what has begun, whenever that may
 	// have changed, until stop is called; where not, cut is told why. nil: nobody
 	// asks.
-	Follow func(p iam.Principal, recheck func(now iam.Principal) error, cut func(why error)) (stop func())
-	Logger *slog.Logger // (discarded)
+	Follow  func(p iam.Principal, recheck func(now iam.Principal) error, cut func(why error)) (stop func())
+	Logger  *slog.Logger   // (discarded)
+	Uploads *limit.Uploads // (no limit)
 
 	MaxObjectBytes int64         // largest upload (object.ObjectMaxBytes)
 	Stall          time.Duration // longest pause of an upload; grace of a download's window (30 s)
@@ -34,6 +36,7 @@ type door struct {
 	objects        *object.Service
 	follow         func(p iam.Principal, recheck func(now iam.Principal) error, cut func(why error)) (stop func())
 	log            *slog.Logger
+	uploads        *limit.Uploads
 	maxObjectBytes int64
 	stall          time.Duration
 	minRate        int64
@@ -42,7 +45,7 @@ type door struct {
 // New makes the handler of /data/. It expects the principal in the request's
 // context and refuses requests without one.
 func New(o Options) http.Handler {
-	d := &door{objects: o.Objects, follow: o.Follow, log: o.Logger, maxObjectBytes: o.MaxObjectBytes, stall: o.Stall, minRate: o.MinRate}
+	d := &door{objects: o.Objects, follow: o.Follow, log: o.Logger, uploads: o.Uploads, maxObjectBytes: o.MaxObjectBytes, stall: o.Stall, minRate: o.MinRate}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}

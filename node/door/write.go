@@ -11,6 +11,7 @@ import (
 
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/node/object"
 )
 
@@ -33,7 +34,13 @@ func (d *door) servePut(w http.ResponseWriter, r *http.Request, t target) error 
 	if sum, ok := wanted(r.Context()); ok {
 		sums = append(sums, sum)
 	}
-	up := &upload{door: d, ctx: r.Context(), body: r.Body, control: http.NewResponseController(w), left: d.maxObjectBytes}
+	p, _ := iam.FromContext(r.Context()) // authorize has seen it
+	held, err := d.uploads.Begin(p.ID)
+	if err != nil {
+		return err
+	}
+	defer held.End()
+	up := &upload{door: d, ctx: r.Context(), held: held, body: r.Body, control: http.NewResponseController(w), left: d.maxObjectBytes}
 	info, err := d.objects.Put(r.Context(), req, up, func() ([]object.Checksum, error) {
 		trailing, err := parseDigests(r.Trailer)
 		return append(sums, trailing...), err
@@ -113,6 +120,7 @@ func (d *door) serveDelete(w http.ResponseWriter, r *http.Request, t target) err
 type upload struct {
 	door    *door
 	ctx     context.Context
+	held    *limit.Upload
 	body    io.Reader
 	control *http.ResponseController
 	left    int64 // bytes that may still come
@@ -130,9 +138,12 @@ func (u *upload) Read(p []byte) (int, error) {
 	}
 	n, err := u.body.Read(p)
 	u.left -= int64(n)
+	over := u.held.Add(int64(n))
 	switch {
 	case u.left < 0:
 		u.err = u.door.tooLarge()
+	case over != nil:
+		u.err = over
 	case err == io.EOF:
 		// The commit that follows takes its own time.
 		u.err = u.control.SetReadDeadline(time.Time{})
