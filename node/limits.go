@@ -32,7 +32,7 @@ type Limits struct {
 	UploadsPerKey     int   // of one identity (128)
 	UploadBytes       int64 // received and not yet visible (512 GiB)
 	UploadBytesPerKey int64 // of one identity (128 GiB)
-	Requests          int   // a second of one identity, twice as many at once (5000)
+	Requests          int   // a second of one identity, twice as many at once (20000)
 	Failures          int   // failed authentications a minute from one address (20)
 }
 
@@ -57,7 +57,7 @@ func (l *Limits) setDefaults() {
 	orElse(&l.UploadsPerKey, 128)
 	orElse(&l.UploadBytes, 512<<30)
 	orElse(&l.UploadBytesPerKey, 128<<30)
-	orElse(&l.Requests, 5000)
+	orElse(&l.Requests, 20_000)
 	orElse(&l.Failures, 20)
 }
 
