@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 )
 
 // ErrUnauthenticated is what Authenticate's errors wrap.
@@ -19,20 +20,29 @@ const maxAuthorizationBytes = 1024
 // Authenticator tells who a caller is. It may be used from many goroutines at
 // once.
 type Authenticator struct {
-	key  [sha256.Size]byte // of this process alone: what is kept can't be tried elsewhere
-	root [sha256.Size]byte // the root secret under key
-	none bool              // there is no root key: nobody gets in
+	key   [sha256.Size]byte // of this process alone: what is kept can't be tried elsewhere
+	roots atomic.Pointer[[][sha256.Size]byte]
 }
 
-// NewAuthenticator knows the root key, of which it keeps a keyed hash only.
-// With the zero Credential, or one of another id than "root", nobody gets in.
-func NewAuthenticator(root Credential) *Authenticator {
-	a := &Authenticator{none: root.IsZero() || root.ID != RootID}
+// NewAuthenticator knows the root keys, as SetRoots does.
+func NewAuthenticator(roots ...Credential) *Authenticator {
+	a := &Authenticator{}
 	rand.Read(a.key[:]) // never fails: it ends the program instead
-	if !a.none {
-		a.root = a.hash(root)
-	}
+	a.SetRoots(roots...)
 	return a
+}
+
+// SetRoots changes the root keys: each of them gets in, and nothing else does. A
+// keyed hash of them is all that is kept. The zero Credential, or one of another
+// id than "root", is none.
+func (a *Authenticator) SetRoots(roots ...Credential) {
+	var hashes [][sha256.Size]byte
+	for _, c := range roots {
+		if !c.IsZero() && c.ID == RootID {
+			hashes = append(hashes, a.hash(c))
+		}
+	}
+	a.roots.Store(&hashes)
 }
 
 // hash is what is kept of a secret, and compared.
@@ -64,9 +74,13 @@ func (a *Authenticator) Authenticate(authorization, addr, door string) (Principa
 	}
 	// The hash is computed and compared whatever the id, so that the time
 	// taken says nothing about it.
-	given := a.hash(c)
-	same := subtle.ConstantTimeCompare(given[:], a.root[:]) == 1
-	if a.none || c.ID != RootID || !same {
+	given, same := a.hash(c), 0
+	if roots := a.roots.Load(); roots != nil {
+		for _, root := range *roots {
+			same |= subtle.ConstantTimeCompare(given[:], root[:])
+		}
+	}
+	if c.ID != RootID || same != 1 {
 		return Principal{}, fmt.Errorf("%w: the key isn't valid here", ErrUnauthenticated)
 	}
 	return Principal{ID: c.ID, Root: true, Addr: addr, Door: door}, nil
