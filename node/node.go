@@ -8,7 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +19,7 @@ import (
 	"github.com/gridloom/gridloom/dataio"
 	"github.com/gridloom/gridloom/grid"
 	"github.com/gridloom/gridloom/node/api"
+	"github.com/gridloom/gridloom/node/certs"
 	"github.com/gridloom/gridloom/node/control"
 	"github.com/gridloom/gridloom/node/door"
 	"github.com/gridloom/gridloom/node/fault"
@@ -47,7 +48,13 @@ type Node struct {
 
 	grpcListener, httpListener, peerListener *listener
 
+	certs     *certs.Mesh          // the certificate that the node makes; nil: it makes none
+	published []byte               // authorities, as clients on this machine find them
+	roots     []iam.Credential     // those that are accepted
+	warned    map[string]time.Time // of certificates, by listener and fingerprint: when last
+
 	dir         *dataio.Dir
+	auth        *iam.Authenticator
 	telemetry   *observability.Telemetry
 	instruments *instruments
 	collector   *observability.Collector
@@ -95,7 +102,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err error
 	for _, open := range []func(context.Context) error{
 		// The data directory comes after what can be refused without it: then
 		// nothing is left behind.
-		n.openListeners, n.openTelemetry, n.openDir, n.openGrid, n.openControl, n.openServices,
+		n.openCertificates, n.openListeners, n.openTelemetry, n.openDir, n.openGrid, n.openControl, n.openServices,
 	} {
 		if err := open(ctx); err != nil {
 			return nil, err
@@ -121,7 +128,7 @@ func (n *Node) openDir(context.Context) error {
 	}
 	n.dir = dir
 	n.onClose(dir.Close)
-	return nil
+	return n.publishAuthorities()
 }
 
 func (n *Node) openListeners(context.Context) error {
@@ -134,7 +141,7 @@ func (n *Node) openListeners(context.Context) error {
 		{"HTTP", n.cfg.HTTP, &n.httpListener},
 		{"Peer", n.cfg.Peer, &n.peerListener},
 	} {
-		opened, err := listen(l.field, l.cfg)
+		opened, err := listen(l.field, l.cfg, n.certs, n.log)
 		if err != nil {
 			return err
 		}
@@ -177,26 +184,25 @@ func (n *Node) openTelemetry(ctx context.Context) error {
 	if n.instruments, err = newInstruments(t.Meter()); err != nil {
 		return err
 	}
+	if err := observeCertificates(t.Meter(), n.certificates); err != nil {
+		return err
+	}
 	return n.collector.Register(t.Meter())
 }
 
-func (n *Node) openGrid(ctx context.Context) error {
-	tlsConf, err := dialTLS(n.cfg.Peer)
-	if err != nil {
-		return err
-	}
+func (n *Node) openGrid(ctx context.Context) (err error) {
 	hosts := make([]string, 0, len(n.peers))
 	for _, name := range sortedKeys(n.peers) {
 		hosts = append(hosts, n.peers[name])
 	}
-	secrets := n.cfg.MeshSecrets
 	n.grid, err = grid.NewManager(context.WithoutCancel(ctx), grid.ManagerOptions{
-		Local:   n.peers[n.cfg.Name],
-		Hosts:   hosts,
-		Secrets: func() [][]byte { return secrets },
-		TLS:     tlsConf,
-		Realm:   n.realm,
-		Hooks:   grid.Hooks{Logger: n.log},
+		Local:           n.peers[n.cfg.Name],
+		Hosts:           hosts,
+		Secrets:         n.cfg.MeshSecrets,
+		TLS:             n.dialTLS(),
+		CertificateName: n.certificateName,
+		Realm:           n.realm,
+		Hooks:           grid.Hooks{Logger: n.log},
 	})
 	if err != nil {
 		return &ConfigError{Field: "Peers", Err: err}
@@ -207,16 +213,6 @@ func (n *Node) openGrid(ctx context.Context) error {
 		return n.grid.Close(ctx)
 	})
 	return observeGrid(n.telemetry.Meter(), n.grid.Stats, n.nodeName)
-}
-
-// nodeName gives the name of the node at a base URL.
-func (n *Node) nodeName(host string) string {
-	for name, url := range n.urls() {
-		if strings.EqualFold(strings.TrimSuffix(url, "/"), host) {
-			return name
-		}
-	}
-	return host
 }
 
 // realm is the mesh's id for the grid, "" until the index has confirmed it: a
@@ -318,6 +314,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return ended(ctx, n.collector.Run(ctx)) })
 	g.Go(func() error { return n.form(ctx) })
 	g.Go(func() error { return n.reportHealth(ctx) })
+	g.Go(func() error { return n.keepRenewing(ctx) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
@@ -353,14 +350,10 @@ func (n *Node) Close() error {
 // openServices makes what the listeners serve. Nothing is served before Run.
 func (n *Node) openServices(context.Context) error {
 	n.onClose(n.closeDrives)
-	secrets := n.cfg.MeshSecrets
-	tlsConf, err := dialTLS(n.cfg.Peer)
-	if err != nil {
-		return err
-	}
 	objects, err := object.New(object.Options{
 		Self: n.cfg.Name, Deployment: n.control.Deployment, Index: n.control, Topology: n.control.Topology,
-		Grid: n.grid, Conn: n.conn, Secrets: func() [][]byte { return secrets }, TLS: tlsConf,
+		Grid: n.grid, Conn: n.conn, Secrets: n.cfg.MeshSecrets,
+		TLS: n.dialTLS(), HostCertificates: n.hostCertificates(),
 		SnapshotFile: n.control.SnapshotFile,
 		Log:          n.log, Hooks: n.instruments.objectHooks(),
 	})
@@ -372,14 +365,15 @@ func (n *Node) openServices(context.Context) error {
 	n.onClose(objects.Close)
 	n.mesh = &mesh{
 		self: n.cfg.Name, version: n.cfg.Version, urls: n.urls,
-		grid: n.grid, control: n.control, collector: n.collector, drives: n.openDrives, log: n.log,
+		grid: n.grid, control: n.control, collector: n.collector, drives: n.openDrives, certificates: n.certificates, log: n.log,
 	}
 	if err := n.mesh.register(); err != nil {
 		return err
 	}
-	auth := iam.NewAuthenticator(n.cfg.RootKey)
+	n.roots = slices.Clone(n.cfg.RootKeys())
+	n.auth = iam.NewAuthenticator(n.roots...)
 	n.api, err = api.New(api.Options{
-		Objects: objects, Cluster: n.mesh, Resources: n.mesh, Auth: auth,
+		Objects: objects, Cluster: n.mesh, Resources: n.mesh, Auth: n.auth,
 		Requests: n.telemetry.Requests(), Ready: n.waitReady, TLS: n.grpcListener.tls,
 		Logger: n.log,
 	})
@@ -388,7 +382,7 @@ func (n *Node) openServices(context.Context) error {
 	}
 	n.grpcServer = n.api.GRPCServer()
 	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(&front{
-		auth: auth, ready: n.waitReady, state: n.state,
+		auth: n.auth, ready: n.waitReady, state: n.state,
 		door:      door.New(door.Options{Objects: objects}),
 		gateway:   n.api.Gateway(),
 		openAPI:   api.OpenAPI(),

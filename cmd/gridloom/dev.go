@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gridloom/gridloom/node"
+	"github.com/gridloom/gridloom/node/certs"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/observability"
 )
@@ -120,7 +121,7 @@ func (s *settings) devCredentials(data string) (cred credentials, fresh *credent
 	if err != nil {
 		return cred, nil, err
 	}
-	cred, err = readCredentials(data)
+	cred, err = readCredentials(data, certs.ReadPrivate)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		made := generateCredentials()
@@ -158,7 +159,7 @@ func (s *settings) devConfigs(data string, cred credentials) (cfgs []node.Config
 	for i := range s.Nodes {
 		cfg := node.Config{
 			Name: devName(i), DataDir: filepath.Join(data, devName(i)),
-			RootKey: cred.key, MeshSecrets: [][]byte{secret},
+			RootKeys: given(cred.key).get, MeshSecrets: given(secret).get,
 			OTLPEndpoint: s.OTLP.Endpoint, OTLPInsecure: s.OTLP.Insecure,
 			ReserveBytes: int64(s.Reserve), Version: programVersion(), Host: host,
 		}

@@ -144,7 +144,7 @@ func TestDocumentExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := s.nodeConfig()
-	cfg.RootKey, cfg.MeshSecrets = iam.Generate(iam.RootID), [][]byte{make([]byte, 32)}
+	cfg.RootKeys, cfg.MeshSecrets = given(iam.Generate(iam.RootID)).get, given(make([]byte, 32)).get
 	if err := s.aboutNode(cfg.Validate()); err != nil {
 		t.Error(err)
 	}

@@ -43,6 +43,7 @@ func permissions() map[string]permission {
 		pb.ObjectService_CopyObject_FullMethodName:    {check: checkCopy},
 
 		pb.ClusterService_GetCluster_FullMethodName:         always(iam.ClusterRead),
+		pb.ClusterService_GetCertificates_FullMethodName:    always(iam.ClusterRead),
 		pb.ClusterService_JoinNode_FullMethodName:           onMembership(),
 		pb.ClusterService_LeaveNode_FullMethodName:          onMembership(),
 		pb.ClusterService_ReplaceNode_FullMethodName:        onMembership(),

@@ -16,10 +16,6 @@ import (
 // maxFileBytes bounds a file that is read.
 const maxFileBytes = 1 << 20
 
-// grace is how long what is in the files may be unfit before it is logged: two
-// files are seldom written at the same time.
-const grace = 2 * time.Second
-
 // Files is an Identity from PEM files, which are read again when they change.
 // It has a certificate, or authorities, or both.
 type Files struct {
@@ -28,10 +24,8 @@ type Files struct {
 
 	state atomic.Pointer[filesState]
 
-	mu   sync.Mutex // guards what follows: one Check at a time
-	bad  string     // what is wrong with the files now, "" if nothing is
-	from time.Time  // since when
-	told bool
+	mu      sync.Mutex // one Check at a time
+	trouble Trouble
 }
 
 // filesState is what is in use. It is replaced, never changed.
@@ -142,7 +136,7 @@ func parseAuthorities(data []byte) ([]*x509.Certificate, error) {
 }
 
 // Check reads the files, and takes over what is new in them if it is fit. What
-// isn't is logged once, when it has been there for two seconds.
+// isn't is logged, as Trouble has it.
 func (f *Files) Check(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -151,18 +145,10 @@ func (f *Files) Check(now time.Time) {
 	if err == nil && s.sum != old.sum {
 		err = f.worse(old, s, now)
 	}
-	if err != nil {
-		if err.Error() != f.bad {
-			f.bad, f.from, f.told = err.Error(), now, false
-		}
-		if !f.told && now.Sub(f.from) >= grace {
-			f.told = true
-			f.log.Error("a certificate that has changed can't be used; the one before stays in use", "error", err)
-		}
-		return
+	if f.trouble.Tell(err, now) {
+		f.log.Error("a certificate that has changed can't be used; the one before stays in use", "error", err)
 	}
-	f.bad, f.told = "", false
-	if s.sum == old.sum {
+	if err != nil || s.sum == old.sum {
 		return
 	}
 	f.state.Store(s)
