@@ -56,14 +56,18 @@ func (l *secretList[T]) begin(texts []string) error {
 // take makes the list of a text: all of it is fit, or nothing is changed.
 func (l *secretList[T]) take(text string) error {
 	words := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
+	where := ""
+	if l.file != "" {
+		where = l.file + ": "
+	}
 	if len(words) == 0 {
-		return fmt.Errorf("holds no %s", l.what)
+		return fmt.Errorf("%sholds no %s", where, l.what)
 	}
 	var items []T
 	for _, word := range words {
 		item, err := l.parse(word)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s%w", where, err)
 		}
 		items = append(items, item)
 	}
@@ -81,7 +85,7 @@ func (l *secretList[T]) check(now time.Time, log *slog.Logger) {
 		err = l.take(text)
 	}
 	if l.trouble.Tell(err, now) {
-		log.Error("what is in the file can't be used; the "+l.what+" of before stays in use", "file", l.file, "error", err)
+		log.Error("the file can't be used; the "+l.what+" of before stays in use", "file", l.file, "error", err)
 	}
 	if changed && err == nil {
 		log.Info("took over what has changed in the file", "file", l.file, l.what+"s", len(l.get()))

@@ -73,7 +73,7 @@ func TestFilesKeepWhatFits(t *testing.T) {
 				if fingerprint(t, f) != before || f.Authorities() == nil {
 					t.Fatal("it was taken over")
 				}
-				if now = now.Add(time.Second); now.Sub(time.Now()) < time.Second && log.count("level=ERROR") != 0 {
+				if now = now.Add(time.Second); time.Until(now) < time.Second && log.count("level=ERROR") != 0 {
 					t.Error("it was logged before it can have settled")
 				}
 				f.Check(now)
