@@ -91,7 +91,13 @@ func (m *Mesh) current() (*meshState, error) {
 
 // fits says whether nothing has to be made anew.
 func (s *meshState) fits(secrets [][]byte, now time.Time) bool {
-	return now.Before(s.renewAt) && slices.EqualFunc(s.secrets, secrets, bytes.Equal)
+	return s.fresh(now) && slices.EqualFunc(s.secrets, secrets, bytes.Equal)
+}
+
+// fresh says whether the certificate is good, and will be for long enough. It
+// may be of the future, where the clock has been set back.
+func (s *meshState) fresh(now time.Time) bool {
+	return now.Before(s.renewAt) && now.After(s.leaf.Leaf.NotBefore)
 }
 
 func (m *Mesh) update(old *meshState, secrets [][]byte, now time.Time) (*meshState, error) {
@@ -111,7 +117,7 @@ func (m *Mesh) update(old *meshState, secrets [][]byte, now time.Time) (*meshSta
 		s.authorities = append(s.authorities, a)
 		s.pool.AddCert(a.cert)
 	}
-	if old != nil && now.Before(old.renewAt) && old.authorities[0] == s.authorities[0] {
+	if old != nil && old.fresh(now) && old.authorities[0] == s.authorities[0] {
 		s.leaf, s.renewAt = old.leaf, old.renewAt
 		return s, nil
 	}

@@ -49,6 +49,18 @@ func TestMeshNodesDontRenewTogether(t *testing.T) {
 	})
 }
 
+// TestMeshFollowsTheClock: a machine whose clock was years ahead when it started
+// has a certificate that is good once it has been set.
+func TestMeshFollowsTheClock(t *testing.T) {
+	off := 5 * 365 * 24 * time.Hour
+	m := newMesh(t, MeshOptions{Names: []string{"a"}, Secrets: secrets(1), Now: func() time.Time { return time.Now().Add(off) }})
+	for _, off = range []time.Duration{0, -10 * 365 * 24 * time.Hour, 10 * time.Minute} {
+		if i, _ := m.Info(); m.o.Now().Before(i.NotBefore) || m.o.Now().After(i.NotAfter) {
+			t.Errorf("%v off: good from %v to %v", off, i.NotBefore, i.NotAfter)
+		}
+	}
+}
+
 // TestMeshRotates: the first secret's authority signs, every secret's is
 // trusted; what hasn't changed stays.
 func TestMeshRotates(t *testing.T) {
