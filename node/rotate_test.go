@@ -203,7 +203,7 @@ func (l *load) one(t *testing.T, client *http.Client, put, get *running, path st
 // progress waits until some more requests have been made.
 func (l *load) progress(t *testing.T) {
 	t.Helper()
-	more := l.done.Load() + 24
+	more := l.done.Load() + 12
 	waitFor(t, "requests", func() bool { return l.done.Load() >= more || t.Failed() })
 }
 
