@@ -28,7 +28,8 @@
 // # Goroutines
 //
 // Run owns one errgroup: three servers, forming, the resource collector, the
-// payload service's upkeep. Each ends with Run's context; the first error ends
+// payload service's upkeep, and renew.go, which takes over secrets, root keys
+// and certificates that have changed. Each ends with Run's context; the first error ends
 // all. The grid, the index and the telemetry exporters have their own, which
 // their Close joins.
 //

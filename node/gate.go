@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -30,8 +31,9 @@ func (n *Node) openGate(context.Context) error {
 		return math.MaxInt64
 	})
 	n.identitiesChanged = make(chan struct{}, 1)
-	if err := n.gate.SetRoots(n.cfg.RootKey); err != nil {
-		return &ConfigError{Field: "RootKey", Err: err}
+	n.roots = slices.Clone(n.cfg.RootKeys())
+	if err := n.gate.SetRoots(n.roots...); err != nil {
+		return &ConfigError{Field: "RootKeys", Err: err}
 	}
 	return nil
 }
@@ -102,7 +104,7 @@ func (n *Node) keepGate(ctx context.Context) error {
 
 // takeOver gives the gate the users and keys.
 func (n *Node) takeOver(rows *iam.Rows) error {
-	master, err := iam.OpenMaster(rows.Boxes, n.cfg.MeshSecrets)
+	master, err := iam.OpenMaster(rows.Boxes, n.cfg.MeshSecrets())
 	if err != nil {
 		return err
 	}

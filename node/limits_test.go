@@ -102,7 +102,7 @@ func TestTLSHandshakeOnTheWire(t *testing.T) {
 	l := newLimited(Limits{HeaderTimeout: 200 * time.Millisecond}, nil)
 	server := l.server(http.NotFoundHandler(), l.http)
 	server.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
-	server.TLSConfig = &tls.Config{MinVersion: minTLS, Certificates: []tls.Certificate{{}}}
+	server.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{{}}}
 	listener := openListener(t)
 	done := make(chan error, 1)
 	go func() { done <- server.ServeTLS(l.http.Listen(listener), "", "") }()

@@ -65,6 +65,8 @@ type mesh struct {
 	collector *observability.Collector
 	drives    func() []*dataio.Drive
 	log       *slog.Logger
+
+	certificates func() []listenerCertificate // this node's
 }
 
 // register serves the other nodes' questions.
@@ -98,6 +100,12 @@ func (m *mesh) status(ctx context.Context) *statusReply {
 		}
 		reply.Drives = append(reply.Drives, s)
 	}
+	for _, c := range m.certificates() {
+		reply.Certificates = append(reply.Certificates, certificateStatus{
+			Listener: c.listener, Names: c.Names, Issuer: c.Issuer, Fingerprint: c.Fingerprint,
+			NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(),
+		})
+	}
 	return reply
 }
 
@@ -109,6 +117,15 @@ func describeGroup(g *control.GroupStatus) groupStatus {
 		})
 	}
 	return out
+}
+
+// describeCertificate reckons what is left by this node's clock.
+func describeCertificate(c *certificateStatus) api.CertificateInfo {
+	notAfter := time.Unix(c.NotAfter, 0)
+	return api.CertificateInfo{
+		Listener: c.Listener, Names: c.Names, Issuer: c.Issuer, Fingerprint: c.Fingerprint,
+		NotBefore: time.Unix(c.NotBefore, 0), NotAfter: notAfter, Left: time.Until(notAfter),
+	}
 }
 
 var errNoSample = errors.New("no sample was taken yet")
@@ -219,6 +236,9 @@ func (m *mesh) Describe(ctx context.Context) (*api.ClusterInfo, error) {
 				ID: d.ID, Path: d.Path, State: dataio.State(d.State).String(),
 				TotalBytes: d.Total, UsedBytes: d.Used, FreeBytes: d.Free,
 			})
+		}
+		for _, c := range status.Certificates {
+			n.Certificates = append(n.Certificates, describeCertificate(&c))
 		}
 		info.Nodes[i] = n
 	})

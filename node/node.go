@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +19,7 @@ import (
 	"github.com/gridloom/gridloom/grid"
 	"github.com/gridloom/gridloom/node/api"
 	"github.com/gridloom/gridloom/node/audit"
+	"github.com/gridloom/gridloom/node/certs"
 	"github.com/gridloom/gridloom/node/control"
 	"github.com/gridloom/gridloom/node/door"
 	"github.com/gridloom/gridloom/node/fault"
@@ -42,6 +42,11 @@ type Node struct {
 	peers map[string]string // name to base URL, this node included
 
 	grpcListener, httpListener, peerListener *listener
+
+	certs     *certs.Mesh          // the certificate that the node makes; nil: it makes none
+	published []byte               // authorities, as clients on this machine find them
+	roots     []iam.Credential     // those that are accepted
+	warned    map[string]time.Time // of certificates, by listener and fingerprint: when last
 
 	dir         *dataio.Dir
 	telemetry   *observability.Telemetry
@@ -96,7 +101,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err error
 	for _, open := range []func(context.Context) error{
 		// The data directory comes after what can be refused without it: then
 		// nothing is left behind.
-		n.openListeners, n.openTelemetry, n.openDir, n.openAudit, n.openGate, n.openGrid, n.openControl, n.openServices,
+		n.openCertificates, n.openListeners, n.openTelemetry, n.openDir, n.openAudit, n.openGate, n.openGrid, n.openControl, n.openServices,
 	} {
 		if err := open(ctx); err != nil {
 			return nil, err
@@ -122,7 +127,7 @@ func (n *Node) openDir(context.Context) error {
 	}
 	n.dir = dir
 	n.onClose(dir.Close)
-	return nil
+	return n.publishAuthorities()
 }
 
 func (n *Node) openListeners(context.Context) error {
@@ -135,7 +140,7 @@ func (n *Node) openListeners(context.Context) error {
 		{"HTTP", n.cfg.HTTP, &n.httpListener},
 		{"Peer", n.cfg.Peer, &n.peerListener},
 	} {
-		opened, err := listen(l.field, l.cfg)
+		opened, err := listen(l.field, l.cfg, n.certs, n.log)
 		if err != nil {
 			return err
 		}
@@ -179,26 +184,25 @@ func (n *Node) openTelemetry(ctx context.Context) error {
 		return err
 	}
 	n.limits = newLimited(n.cfg.Limits, n.instruments.limited)
+	if err := observeCertificates(t.Meter(), n.certificates); err != nil {
+		return err
+	}
 	return n.collector.Register(t.Meter())
 }
 
-func (n *Node) openGrid(ctx context.Context) error {
-	tlsConf, err := dialTLS(n.cfg.Peer)
-	if err != nil {
-		return err
-	}
+func (n *Node) openGrid(ctx context.Context) (err error) {
 	hosts := make([]string, 0, len(n.peers))
 	for _, name := range sortedKeys(n.peers) {
 		hosts = append(hosts, n.peers[name])
 	}
-	secrets := n.cfg.MeshSecrets
 	n.grid, err = grid.NewManager(context.WithoutCancel(ctx), grid.ManagerOptions{
-		Local:   n.peers[n.cfg.Name],
-		Hosts:   hosts,
-		Secrets: func() [][]byte { return secrets },
-		TLS:     tlsConf,
-		Realm:   n.realm,
-		Hooks:   grid.Hooks{Logger: n.log},
+		Local:           n.peers[n.cfg.Name],
+		Hosts:           hosts,
+		Secrets:         n.cfg.MeshSecrets,
+		TLS:             n.dialTLS(),
+		CertificateName: n.certificateName,
+		Realm:           n.realm,
+		Hooks:           grid.Hooks{Logger: n.log},
 	})
 	if err != nil {
 		return &ConfigError{Field: "Peers", Err: err}
@@ -209,16 +213,6 @@ func (n *Node) openGrid(ctx context.Context) error {
 		return n.grid.Close(ctx)
 	})
 	return observeGrid(n.telemetry.Meter(), n.grid.Stats, n.nodeName)
-}
-
-// nodeName gives the name of the node at a base URL.
-func (n *Node) nodeName(host string) string {
-	for name, url := range n.urls() {
-		if strings.EqualFold(strings.TrimSuffix(url, "/"), host) {
-			return name
-		}
-	}
-	return host
 }
 
 // realm is the mesh's id for the grid, "" until the index has confirmed it: a
@@ -260,7 +254,7 @@ func (n *Node) openControl(ctx context.Context) (err error) {
 	n.control, err = control.Open(ctx, control.Options{
 		Dir: n.cfg.DataDir, Self: n.cfg.Name, Peers: n.peers, Grid: n.grid, Logger: n.log,
 		Fetch:       n.fetchSnapshot,
-		MeshSecrets: func() [][]byte { return n.cfg.MeshSecrets },
+		MeshSecrets: n.cfg.MeshSecrets,
 		Hooks:       control.Hooks{Topology: n.learnNodes, IAM: n.changedIdentities},
 	})
 	if err != nil {
@@ -324,6 +318,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.keepGate(ctx) })
 	g.Go(func() error { return n.identities.run(ctx) })
 	g.Go(func() error { n.audit.Run(ctx); return nil })
+	g.Go(func() error { return n.keepRenewing(ctx) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
@@ -359,14 +354,10 @@ func (n *Node) Close() error {
 // openServices makes what the listeners serve. Nothing is served before Run.
 func (n *Node) openServices(context.Context) error {
 	n.onClose(n.closeDrives)
-	secrets := n.cfg.MeshSecrets
-	tlsConf, err := dialTLS(n.cfg.Peer)
-	if err != nil {
-		return err
-	}
 	objects, err := object.New(object.Options{
 		Self: n.cfg.Name, Deployment: n.control.Deployment, Index: n.control, Topology: n.control.Topology,
-		Grid: n.grid, Conn: n.conn, Secrets: func() [][]byte { return secrets }, TLS: tlsConf,
+		Grid: n.grid, Conn: n.conn, Secrets: n.cfg.MeshSecrets,
+		TLS: n.dialTLS(), HostCertificates: n.hostCertificates(),
 		SnapshotFile: n.control.SnapshotFile,
 		Log:          n.log, Hooks: n.instruments.objectHooks(),
 	})
@@ -378,7 +369,7 @@ func (n *Node) openServices(context.Context) error {
 	n.onClose(objects.Close)
 	n.mesh = &mesh{
 		self: n.cfg.Name, version: n.cfg.Version, urls: n.urls,
-		grid: n.grid, control: n.control, collector: n.collector, drives: n.openDrives, log: n.log,
+		grid: n.grid, control: n.control, collector: n.collector, drives: n.openDrives, certificates: n.certificates, log: n.log,
 	}
 	if err := n.mesh.register(); err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 
 	"github.com/gridloom/gridloom/node"
 	"github.com/gridloom/gridloom/node/audit"
+	"github.com/gridloom/gridloom/node/certs"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/observability"
 )
@@ -121,7 +122,7 @@ func (s *settings) devCredentials(data string) (cred credentials, fresh *credent
 	if err != nil {
 		return cred, nil, err
 	}
-	cred, err = readCredentials(data)
+	cred, err = readCredentials(data, certs.ReadPrivate)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		made := generateCredentials()
@@ -159,7 +160,7 @@ func (s *settings) devConfigs(data string, cred credentials) (cfgs []node.Config
 	for i := range s.Nodes {
 		cfg := node.Config{
 			Name: devName(i), DataDir: filepath.Join(data, devName(i)),
-			RootKey: cred.key, MeshSecrets: [][]byte{secret},
+			RootKeys: given(cred.key).get, MeshSecrets: given(secret).get,
 			OTLPEndpoint: s.OTLP.Endpoint, OTLPInsecure: s.OTLP.Insecure,
 			ReserveBytes: int64(s.Reserve), Version: programVersion(), Host: host, Limits: s.limits(),
 			Audit: node.AuditConfig{Level: audit.Level(s.Audit.Level)},

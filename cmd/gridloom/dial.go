@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	gridloomv1 "github.com/gridloom/gridloom/gen/gridloom/v1"
+	"github.com/gridloom/gridloom/node"
 )
 
 // The connection's numbers. A stream's window bounds what a node may send
@@ -88,8 +90,16 @@ func dial(s *settings) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !ok && s.Data != "" {
+		switch kept, err := readCredentials(s.Data, readBounded); {
+		case err == nil:
+			who, ok = login{key: kept.key}, true
+		case !errors.Is(err, fs.ErrNotExist): // of a mesh there is none
+			return nil, s.blame("data", err)
+		}
+	}
 	if !ok {
-		return nil, usageErrorf("no key: give --key-file, or set GRIDLOOM_KEY (gridloom dev prints it; gridloom serve keeps it in its data directory, in the file credentials)")
+		return nil, usageErrorf("no key: give --key-file, or set GRIDLOOM_KEY (gridloom dev prints it; gridloom serve keeps it in its data directory, in the file credentials: --data)")
 	}
 	conf, err := s.clientTLS(host)
 	if err != nil {
@@ -132,6 +142,16 @@ func connect(endpoint string, who login, conf *tls.Config, timeout time.Duration
 	return c, nil
 }
 
+// authorities is the file of those that are to be trusted, "" for the system's,
+// and the setting that says so: --ca, or the data directory of a node here which
+// has an authority of its mesh's.
+func (s *settings) authorities() (file, setting string) {
+	if s.CA == "" && s.Data != "" && there(node.CAFile(s.Data)) {
+		return node.CAFile(s.Data), "data"
+	}
+	return s.CA, "ca"
+}
+
 // clientTLS is nil for plaintext, which is for loopback, and for those who ask
 // for it: the key goes with every call.
 func (s *settings) clientTLS(host string) (*tls.Config, error) {
@@ -143,18 +163,19 @@ func (s *settings) clientTLS(host string) (*tls.Config, error) {
 	}
 	ip := net.ParseIP(host)
 	loopback := host == "localhost" || ip != nil && ip.IsLoopback()
-	if loopback && s.CA == "" && s.Cert == "" {
+	ca, setting := s.authorities()
+	if loopback && ca == "" && s.Cert == "" {
 		return nil, nil
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if s.CA != "" {
-		pem, err := readBounded(s.CA, maxConfigBytes)
+	if ca != "" {
+		pem, err := readBounded(ca, maxConfigBytes)
 		if err != nil {
-			return nil, s.blame("ca", err)
+			return nil, s.blame(setting, err)
 		}
 		conf.RootCAs = x509.NewCertPool()
 		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, s.blame("ca", fmt.Errorf("%s holds no certificate in PEM form", s.CA))
+			return nil, s.blame(setting, fmt.Errorf("%s holds no certificate in PEM form", ca))
 		}
 	}
 	switch {
@@ -214,9 +235,9 @@ func (c *client) explain(err error) error {
 	if dialErr != nil {
 		return &noConnectionError{fmt.Errorf("no connection to the node at %s: %w", c.endpoint, dialErr)}
 	}
-	hint := "the node may want TLS: --ca"
+	hint := "the node may want TLS: --ca, or --data for one on this machine"
 	if c.tls {
-		hint = "TLS is used, as --ca says so or the endpoint is off loopback; --plaintext goes without"
+		hint = "TLS is used, as --ca or --data says so or the endpoint is off loopback; --plaintext goes without"
 	}
 	return &noConnectionError{fmt.Errorf("the connection to the node at %s failed (%s): %s", c.endpoint, hint, st.Message())}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/gridloom/gridloom/node"
+	"github.com/gridloom/gridloom/node/certs"
 	"github.com/gridloom/gridloom/node/iam"
 )
 
@@ -97,7 +98,7 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := config{Data: "gridloom-data"}
+	want := config{Data: "gridloom-data", TLS: "files"}
 	want.GRPC.Addr, want.HTTP.Addr, want.Peer.Addr = "127.0.0.1:7400", "127.0.0.1:7401", "127.0.0.1:7402"
 	want.Log.Level, want.Log.Format = "info", "text"
 	want.Audit.Level, want.Audit.Size, want.Audit.Keep = "changes", 64<<20, 10
@@ -178,7 +179,7 @@ func TestPrecedence(t *testing.T) {
 	want := config{
 		ConfigFile: "gridloom.yaml", Name: "from-file", Data: "gridloom-data", Drive: []string{"/a", "/b,c"},
 		Peers:   peerList{{Name: "a", URL: "http://10.0.0.1:7402"}, {Name: "b", URL: "http://10.0.0.2:7402"}},
-		Reserve: 3 << 29, Insecure: []string{"http", "peer", "grpc"},
+		Reserve: 3 << 29, Insecure: []string{"http", "peer", "grpc"}, TLS: "files",
 	}
 	want.HTTP.Addr, want.HTTP.Cert, want.GRPC.Addr, want.Peer.Addr = "env:1", "file.pem", "flag:2", "127.0.0.1:7402"
 	want.OTLP.Insecure = true
@@ -276,7 +277,7 @@ func TestNodeErrorsNameTheSource(t *testing.T) {
 				t.Fatal(err)
 			}
 			cfg := s.nodeConfig()
-			cfg.RootKey, cfg.MeshSecrets = iam.Generate(iam.RootID), [][]byte{make([]byte, 32)}
+			cfg.RootKeys, cfg.MeshSecrets = given(iam.Generate(iam.RootID)).get, given(make([]byte, 32)).get
 			if err = s.aboutNode(s.hintInsecure(cfg.Validate())); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("\n got %v\nwant %s", err, c.want)
 			}
@@ -297,9 +298,15 @@ func TestMeshNeedsSharedSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := s.nodeConfig()
-	keep, err := s.serveCredentials(&cfg)
-	if err != nil || keep != nil || len(cfg.MeshSecrets) != 2 || cfg.RootKey.String() != testKey {
-		t.Errorf("keep %v, %d secrets, key %v, %v; want nothing kept, both secrets and the key", keep, len(cfg.MeshSecrets), cfg.RootKey.ID, err)
+	found, err := s.serveCredentials(&cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys := cfg.RootKeys(); found.keep != nil || len(cfg.MeshSecrets()) != 2 || len(keys) != 1 || keys[0].String() != testKey {
+		t.Errorf("keep %v, %d secrets, %d keys; want nothing kept, both secrets and the key", found.keep, len(cfg.MeshSecrets()), len(keys))
+	}
+	if len(found.lists) != 1 || len(found.files) != 1 || found.files[0] != secret {
+		t.Errorf("%v are read again; want %s", found.files, secret)
 	}
 }
 
@@ -309,7 +316,7 @@ func TestCredentialsAreKept(t *testing.T) {
 	if err := made.keep(dir); err != nil {
 		t.Fatal(err)
 	}
-	again, err := readCredentials(dir)
+	again, err := readCredentials(dir, certs.ReadPrivate)
 	if err != nil || !again.key.Equal(made.key) || again.secret != made.secret {
 		t.Errorf("read back others, %v", err)
 	}

@@ -42,6 +42,7 @@ func permissions() map[string]permission {
 		pb.ObjectService_MoveObject_FullMethodName:    {check: checkMove},
 
 		pb.ClusterService_GetCluster_FullMethodName:         always(iam.ClusterRead),
+		pb.ClusterService_GetCertificates_FullMethodName:    always(iam.ClusterRead),
 		pb.ClusterService_JoinNode_FullMethodName:           always(iam.ClusterWrite),
 		pb.ClusterService_LeaveNode_FullMethodName:          always(iam.ClusterWrite),
 		pb.ClusterService_ReplaceNode_FullMethodName:        always(iam.ClusterWrite),

@@ -153,16 +153,6 @@ func written(raw []byte, secret string) bool {
 	return string(again[:]) == secret
 }
 
-// weak recognises placeholders: one byte over and over.
-func weak(b []byte) bool {
-	for _, x := range b {
-		if x != b[0] {
-			return false
-		}
-	}
-	return true
-}
-
 // Equal reports, in constant time, whether two credentials are the same. The
 // zero Credential equals none.
 func (c Credential) Equal(d Credential) bool {
