@@ -66,6 +66,7 @@ func TestRoles(t *testing.T) {
 		}},
 
 		pb.ClusterService_GetCluster_FullMethodName:         {"metrics admin", one(nil)},
+		pb.ClusterService_GetCertificates_FullMethodName:    {"metrics admin", one(nil)},
 		pb.ClusterService_JoinNode_FullMethodName:           {"admin", one(nil)},
 		pb.ClusterService_LeaveNode_FullMethodName:          {"admin", one(nil)},
 		pb.ClusterService_ReplaceNode_FullMethodName:        {"admin", one(nil)},
