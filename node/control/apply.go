@@ -157,7 +157,7 @@ func (m *machine) putRecord(b *pebble.Batch, index uint64, c *PutRecord) (*outco
 	if age := time.Duration(m.meta.LogTime - c.Birth); len(c.Record.Segments) > 0 && (age > putWindow || age < -putWindow) {
 		return nil, fault.New(fault.Conflict, subject, "the put began %v before its commit, at most %v are allowed", age.Round(time.Second), putWindow)
 	}
-	old, err := findRecord(b, c.BucketID, c.Record.Key)
+	old, err := m.find(b, c.BucketID, c.Record.Key)
 	if err != nil {
 		return nil, err
 	}
@@ -173,13 +173,11 @@ func (m *machine) putRecord(b *pebble.Batch, index uint64, c *PutRecord) (*outco
 			return nil, err
 		}
 	}
-	value, err := encodeRow(RecordVersion, &record)
-	if err != nil {
+	row := recordKey(c.BucketID, record.Key, index)
+	if err := putVersion(b, row, RecordVersion, &record); err != nil {
 		return nil, err
 	}
-	if err := b.Set(recordKey(c.BucketID, record.Key, index), value, nil); err != nil {
-		return nil, err
-	}
+	m.wrote(rowOrder.Split.Prefix(row))
 	owner := segmentRow{Bucket: c.BucketID, Key: record.Key}
 	for i := range record.Segments {
 		if err := put(b, segmentKey(record.Segments[i].ID), &owner); err != nil {
@@ -222,6 +220,7 @@ func (m *machine) dropRecord(b *pebble.Batch, old *foundRecord, kept []Segment) 
 	if err := remove(b, old.row); err != nil {
 		return err
 	}
+	m.wrote(rowOrder.Split.Prefix(old.row))
 	keep := make(map[[16]byte]bool, len(kept))
 	for i := range kept {
 		keep[kept[i].ID] = true
@@ -254,7 +253,7 @@ func (m *machine) deleteRecords(b *pebble.Batch, c *DeleteRecords) (*outcome, er
 			out.Fates[i] = fateLeft
 			continue
 		}
-		old, err := findRecord(b, c.BucketID, key)
+		old, err := m.find(b, c.BucketID, key)
 		if err != nil {
 			return nil, err
 		}
@@ -367,12 +366,21 @@ type foundRecord struct {
 
 // findRecord gives the newest version of a record, nil where there is none.
 func findRecord(r pebble.Reader, bucket [16]byte, key string) (found *foundRecord, err error) {
-	err = scan(r, append(recordPosition(bucket, key), 0), func(row, value []byte) error {
-		found = &foundRecord{row: bytes.Clone(row)}
-		if err := decodeRow(RecordVersion, value, &found.Record); err != nil {
-			return fmt.Errorf("at %q: %w", row, err)
-		}
-		return errEnough
-	})
+	it, err := r.NewIter(&pebble.IterOptions{UseL6Filters: true})
+	if err != nil {
+		return nil, err
+	}
+	defer closeInto(&err, it)
+	return seekRecord(it, bucket, key)
+}
+
+// seekRecord is findRecord by an iterator.
+func seekRecord(it *pebble.Iterator, bucket [16]byte, key string) (*foundRecord, error) {
+	if !it.SeekPrefixGE(recordPrefix(bucket, key)) {
+		return nil, it.Error()
+	}
+	found := &foundRecord{row: bytes.Clone(it.Key())}
+	var err error
+	found.Record, err = recordAt(it)
 	return found, err
 }

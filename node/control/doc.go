@@ -16,7 +16,7 @@
 //	buckets.go   names to ids, and a bucket's deletion over two groups
 //	iam.go       commands and queries of users and keys; iamapply.go, iamread.go
 //	iammaster.go the master that keys are sealed under, and its boxes
-//	state.go     a group's store, machine and views: replica.Machine
+//	state.go     a group's store, machine and views (view.go): replica.Machine
 //	machine.go   an entry is applied: deduplication, log time; apply.go, nodes.go
 //	move.go      a record's way from one key to another, in one command
 //	row.go       the layout of the rows; slot.go the slots
@@ -54,8 +54,10 @@
 // Each group's state is rows in one Pebble store, DATA/state/<group>/<n>, where
 // n counts the snapshots that took its place; row.go draws them. The applied
 // index, its term and the membership go in the same batch as the data. The
-// batch isn't synced: the log in DATA/raftlog is, and what a crash takes back
-// is applied from there once more.
+// batch goes into the store's memory and into no log but that in DATA/raftlog,
+// which is cut only up to what the store has flushed: what a crash, or the
+// process's end, takes back is applied from there once more, a memtable of it at
+// most. Close flushes.
 //
 // A segment belongs to one record. Once no record refers to it, it is garbage
 // of its drives, until Reclaim says that the file is gone; until then its id
@@ -112,7 +114,7 @@
 // A put is one entry of the log and, in the state, one record row, a row per
 // segment and two rows for its outcome; replacing a record costs a row per
 // segment and drive more. Memory: caches of 73 MiB, memtables of at most twice
-// 64 MiB for the log, 32 MiB for the records and 4 MiB for the system group, up
+// 64 MiB for the log, 16 MiB for the records and 4 MiB for the system group, up
 // to 32 MiB of each group's log, 64 MiB of commands in hand, and the users and
 // keys, at most 128 MiB as they are encoded, twice while changes are put in. The
 // applier only notes what has changed; putting it in copies one list of structs,

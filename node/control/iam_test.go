@@ -290,7 +290,7 @@ func TestFeedNeverGoesBack(t *testing.T) {
 func BenchmarkKeys(b *testing.B) {
 	a := newApplier(b, systemGroup, vfs.NewMem())
 	a.close(b)
-	a.sizes = stateSizes(systemGroup)
+	a.sizes = stateOptions(systemGroup)
 	a.open(b)
 	for u := range 100 {
 		user := fmt.Sprintf("user%02d", u)

@@ -72,6 +72,13 @@ type machine struct {
 	lastClosed uint64
 	open       map[[16]byte]bool
 
+	// before is an iterator over the rows as they were before the batch, and
+	// written are the replies' and records' prefixes that the batch has changed:
+	// what isn't among them is looked for there, where filters answer. Where
+	// before is nil, all of it is looked for in the batch.
+	before  *pebble.Iterator
+	written map[string]bool
+
 	// oldest is the log time of the first remembered outcome, 0 where it
 	// isn't known. It only saves looking.
 	oldest int64
@@ -89,7 +96,7 @@ func loadMachine(group replica.GroupID, r pebble.Reader) (*machine, error) {
 	if _, err := get(r, slotsKey(), &m.slots); err != nil {
 		return nil, err
 	}
-	m.lastClosed, m.open = m.meta.Applied, map[[16]byte]bool{}
+	m.lastClosed, m.open, m.written = m.meta.Applied, map[[16]byte]bool{}, map[string]bool{}
 	if group == systemGroup {
 		if err := m.iam.load(r); err != nil {
 			return nil, err
@@ -136,7 +143,7 @@ func (m *machine) apply(b *pebble.Batch, e *entry) (*outcome, error) {
 		return nil, err
 	}
 	var known replyRow
-	switch found, err := get(b, replyKey(e.Command.RequestID), &known); {
+	switch found, err := m.reply(b, e.Command.RequestID, &known); {
 	case err != nil:
 		return nil, err
 	case found:
@@ -161,11 +168,51 @@ func (m *machine) apply(b *pebble.Batch, e *entry) (*outcome, error) {
 // seal adds to a batch how far it takes the state.
 func (m *machine) seal(b *pebble.Batch) error { return put(b, metaKey(), &m.meta) }
 
+// look begins a batch: before is an iterator over the rows as they are. The
+// machine has no use for it beyond the end of the batch.
+func (m *machine) look(before *pebble.Iterator) {
+	m.before = before
+	clear(m.written)
+}
+
+// wrote notes that the batch changes rows with that prefix.
+func (m *machine) wrote(prefix []byte) {
+	if m.before != nil {
+		m.written[string(prefix)] = true
+	}
+}
+
+// reply reads the outcome that is remembered for a request.
+func (m *machine) reply(b *pebble.Batch, id [16]byte, row *replyRow) (found bool, err error) {
+	key := replyKey(id)
+	if m.before == nil || m.written[string(key)] {
+		return get(b, key, row)
+	}
+	if !m.before.SeekPrefixGE(key) {
+		return false, m.before.Error()
+	}
+	value, err := m.before.ValueAndErr()
+	if err != nil {
+		return false, err
+	}
+	return true, decodeRow(rowVersion, value, row)
+}
+
+// find is findRecord.
+func (m *machine) find(b *pebble.Batch, bucket [16]byte, key string) (*foundRecord, error) {
+	if m.before == nil || m.written[string(recordPrefix(bucket, key))] {
+		return findRecord(b, bucket, key)
+	}
+	return seekRecord(m.before, bucket, key)
+}
+
 // remember keeps an outcome for retries.
 func (m *machine) remember(b *pebble.Batch, e *entry, out *outcome) error {
-	if err := put(b, replyKey(e.Command.RequestID), &replyRow{Index: e.Index, Outcome: *out}); err != nil {
+	key := replyKey(e.Command.RequestID)
+	if err := put(b, key, &replyRow{Index: e.Index, Outcome: *out}); err != nil {
 		return err
 	}
+	m.wrote(key)
 	return put(b, issuedKey(e.Index), &issuedRow{RequestID: e.Command.RequestID, LogTime: m.meta.LogTime})
 }
 
@@ -188,9 +235,11 @@ func (m *machine) trim(b *pebble.Batch) error {
 			if m.oldest = row.LogTime; m.oldest >= horizon {
 				return nil
 			}
-			if err := errors.Join(remove(b, replyKey(row.RequestID)), remove(b, issuedKey(next))); err != nil {
+			key := replyKey(row.RequestID)
+			if err := errors.Join(remove(b, key), remove(b, issuedKey(next))); err != nil {
 				return err
 			}
+			m.wrote(key)
 		}
 		m.meta.Trimmed, m.oldest = next, 0
 	}

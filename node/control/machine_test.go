@@ -28,7 +28,7 @@ type applier struct {
 	m     *machine
 	batch *pebble.Batch // what is applied and not committed yet; nil: nothing
 	feed  iamFeed
-	sizes disk.Sizes // zero: small ones
+	sizes disk.Options // zero: small ones
 }
 
 // newApplier makes one where a mesh begins, of one founder.
@@ -55,8 +55,8 @@ type require interface {
 func (a *applier) open(t require) {
 	t.Helper()
 	var err error
-	if a.sizes == (disk.Sizes{}) {
-		a.sizes = disk.Sizes{CacheBytes: 1 << 20, MemTableBytes: 1 << 20}
+	if a.sizes == (disk.Options{}) {
+		a.sizes = disk.Options{CacheBytes: 1 << 20, MemTableBytes: 1 << 20, Comparer: rowOrder}
 	}
 	if a.store, err = disk.Open(a.fs, "state/1", a.sizes, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
@@ -120,7 +120,7 @@ func (a *applier) ask(q *Query) (*Answer, error) {
 	}
 	v := &view{open: &openBuckets{}, rows: a.store.NewSnapshot(), logTime: a.m.meta.LogTime, deployment: a.m.identity.Deployment, topology: a.m.topology}
 	answer, err := v.answer(q)
-	return answer, errors.Join(err, v.rows.Close())
+	return answer, errors.Join(err, v.close())
 }
 
 func (a *applier) checksum(t require) uint64 {

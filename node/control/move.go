@@ -83,15 +83,14 @@ func (m *machine) moveRecord(b *pebble.Batch, index uint64, c *MoveRecord) (*out
 	if err := remove(b, moved.row); err != nil {
 		return nil, err
 	}
+	m.wrote(rowOrder.Split.Prefix(moved.row))
 	record := stored(&moved.Record, m.meta.LogTime)
 	record.Key, record.VersionID = c.To.Key, c.VersionID
-	value, err := encodeRow(RecordVersion, &record)
-	if err != nil {
+	row := recordKey(c.To.BucketID, record.Key, index)
+	if err := putVersion(b, row, RecordVersion, &record); err != nil {
 		return nil, err
 	}
-	if err := b.Set(recordKey(c.To.BucketID, record.Key, index), value, nil); err != nil {
-		return nil, err
-	}
+	m.wrote(rowOrder.Split.Prefix(row))
 	owner := segmentRow{Bucket: c.To.BucketID, Key: record.Key}
 	for i := range record.Segments {
 		if err := put(b, segmentKey(record.Segments[i].ID), &owner); err != nil {
@@ -107,7 +106,7 @@ func (m *machine) occupant(b *pebble.Batch, p *Place) (*foundRecord, error) {
 	if err := m.checkOpen(b, p.Bucket, p.BucketID); err != nil {
 		return nil, err
 	}
-	return findRecord(b, p.BucketID, p.Key)
+	return m.find(b, p.BucketID, p.Key)
 }
 
 // check evaluates the conditions of a place on what is there.

@@ -21,7 +21,7 @@ import (
 // logSizes are those of the raft log, which is only read when the node starts.
 // Its memtable holds more than the groups' logs do at most: what is flushed has
 // been cut already, nearly all of it.
-func logSizes() disk.Sizes { return disk.Sizes{CacheBytes: 1 << 20, MemTableBytes: 64 << 20} }
+func logSizes() disk.Options { return disk.Options{CacheBytes: 1 << 20, MemTableBytes: 64 << 20} }
 
 // Open opens this node's part of the index. A node alone forms its mesh here;
 // one of several doesn't wait for the others: WaitReady does. ctx bounds Open

@@ -91,7 +91,7 @@ func (v *view) buckets(a *Answer, q *BucketsQuery) (err error) {
 }
 
 func (v *view) record(a *Answer, bucket [16]byte, q *RecordQuery) error {
-	found, err := findRecord(v.rows, bucket, q.Key)
+	found, err := v.find(bucket, q.Key)
 	if err != nil {
 		return err
 	}
@@ -235,7 +235,7 @@ const usageRows = 10_000
 func (v *view) usage(a *Answer, q *UsageQuery) (err error) {
 	from := []byte{kindRecord}
 	if q.After != "" {
-		from = append([]byte(q.After), 0)
+		from = []byte(q.After)
 	}
 	it, err := v.rows.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: after([]byte{kindRecord})})
 	if err != nil {
@@ -243,7 +243,11 @@ func (v *view) usage(a *Answer, q *UsageQuery) (err error) {
 	}
 	defer closeInto(&err, it)
 	count := 0
-	for ok := it.First(); ok; ok = it.Next() {
+	ok := it.First()
+	if ok && string(it.Key()) == q.After {
+		ok = it.Next()
+	}
+	for ; ok; ok = it.Next() {
 		rec, err := recordAt(it)
 		if err != nil {
 			return err

@@ -1,10 +1,12 @@
 package control
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/tinylib/msgp/msgp"
@@ -152,8 +154,59 @@ func recordPosition(bucket [16]byte, prefix string) []byte {
 }
 
 func recordKey(bucket [16]byte, key string, index uint64) []byte {
-	b := append(recordPosition(bucket, key), 0)
-	return binary.BigEndian.AppendUint64(b, ^index)
+	return binary.BigEndian.AppendUint64(recordPrefix(bucket, key), ^index)
+}
+
+// recordPrefix is what the row keys of a record's versions begin with, and no
+// others.
+func recordPrefix(bucket [16]byte, key string) []byte {
+	return append(recordPosition(bucket, key), 0)
+}
+
+// rowOrder is the order of the rows, that of their bytes. A record's row key
+// has its recordPrefix for a prefix, by which Bloom filters know it, any other
+// the whole of itself.
+var rowOrder = &pebble.Comparer{
+	Name:                 "gridloom.rows.1",
+	Compare:              bytes.Compare,
+	Equal:                bytes.Equal,
+	ComparePointSuffixes: bytes.Compare,
+	CompareRangeSuffixes: bytes.Compare,
+	AbbreviatedKey:       pebble.DefaultComparer.AbbreviatedKey,
+	Split:                splitRow,
+	Separator:            separateRows,
+	Successor:            pebble.DefaultComparer.Successor,
+	ImmediateSuccessor:   pebble.DefaultComparer.ImmediateSuccessor,
+}
+
+// splitRow gives the length of a row key's prefix. Before the index of a
+// record's there are a NUL and, since keys have at least one byte and none, no
+// other in its place: a prefix alone, or what lies between two rows, isn't
+// taken for a whole key.
+func splitRow(row []byte) int {
+	const shortest, index = 1 + 16 + 1 + 1 + 8, 8
+	if n := len(row) - index; len(row) >= shortest && row[0] == kindRecord && row[n-1] == 0 {
+		return n
+	}
+	return len(row)
+}
+
+// separateRows gives a short key that is no less than a and less than b. It cuts
+// off a's index, never parts of it.
+func separateRows(dst, a, b []byte) []byte {
+	of, next := a[:splitRow(a)], b[:splitRow(b)]
+	if len(of) == len(a) && len(next) == len(b) {
+		return pebble.DefaultComparer.Separator(dst, a, b)
+	}
+	if bytes.Equal(of, next) {
+		return append(dst, a...)
+	}
+	before := len(dst)
+	dst = pebble.DefaultComparer.Separator(dst, of, next)
+	if bytes.Equal(dst[before:], of) { // it is no shorter, and less than a
+		dst = append(dst, a[len(of):]...)
+	}
+	return dst
 }
 
 // parseRecordKey takes a record's row key apart.
@@ -201,14 +254,6 @@ func after(prefix []byte) []byte {
 	return nil
 }
 
-// encodeRow makes a row's value.
-func encodeRow(version byte, m interface {
-	msgp.Marshaler
-	msgp.Sizer
-}) ([]byte, error) {
-	return m.MarshalMsg(append(make([]byte, 0, 1+m.Msgsize()), version))
-}
-
 // decodeRow reads a row's value. A version that this program doesn't know is
 // an error: a guess at its meaning would be worse.
 func decodeRow(version byte, value []byte, m msgp.Unmarshaler) error {
@@ -245,14 +290,21 @@ func get(r pebble.Reader, key []byte, m msgp.Unmarshaler) (found bool, err error
 }
 
 // put writes the row at key.
-func put(b *pebble.Batch, key []byte, m interface {
-	msgp.Marshaler
-	msgp.Sizer
-}) error {
-	value, err := encodeRow(rowVersion, m)
+func put(b *pebble.Batch, key []byte, m msgp.Marshaler) error {
+	return putVersion(b, key, rowVersion, m)
+}
+
+// scratch has buffers in which rows are encoded: a batch copies them.
+var scratch = sync.Pool{New: func() any { return new([]byte) }}
+
+func putVersion(b *pebble.Batch, key []byte, version byte, m msgp.Marshaler) error {
+	buf := scratch.Get().(*[]byte)
+	defer scratch.Put(buf)
+	value, err := m.MarshalMsg(append((*buf)[:0], version))
 	if err != nil {
 		return err
 	}
+	*buf = value
 	return b.Set(key, value, nil)
 }
 

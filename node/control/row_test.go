@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -12,6 +13,14 @@ import (
 
 	"github.com/gridloom/gridloom/node/control/replica"
 )
+
+// encodeRow makes a row's value.
+func encodeRow(version byte, m interface {
+	msgp.Marshaler
+	msgp.Sizer
+}) ([]byte, error) {
+	return m.MarshalMsg(append(make([]byte, 0, 1+m.Msgsize()), version))
+}
 
 // objectKey draws keys that are close to each other, in the order of their
 // bytes and in their common prefixes.
@@ -221,4 +230,52 @@ func FuzzDecode(f *testing.F) {
 			_ = e.Command.validate()
 		}
 	})
+}
+
+// The order of the rows is that of their bytes, and of their prefixes, as
+// Pebble wants it: of whole rows, of bounds, and of what separates blocks.
+func TestRowOrder(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	var rows [][]byte
+	for range 400 {
+		var bucket [16]byte
+		bucket[rng.IntN(16)] = byte(rng.IntN(3))
+		key := strings.Repeat("abcd"[rng.IntN(4):], 16)[:1+rng.IntN(16)]
+		record := recordKey(bucket, key, uint64(rng.IntN(3))<<(8*rng.IntN(8)))
+		if n := splitRow(record); n != len(record)-8 || !bytes.Equal(record[:n], recordPrefix(bucket, key)) {
+			t.Fatalf("%q is split at %d", record, n)
+		}
+		bounds := [][]byte{
+			recordPrefix(bucket, key), recordPosition(bucket, key), recordPosition(bucket, ""),
+			recordsBehind(bucket, key), after(recordPosition(bucket, key)),
+			replyKey(bucket), segmentKey(bucket), garbageKey(key, 0, bucket), closedKey(bucket), bucketKey(key), metaKey(),
+		}
+		for _, b := range bounds {
+			if splitRow(b) != len(b) {
+				t.Fatalf("%q is split at %d", b, splitRow(b))
+			}
+		}
+		rows = append(append(rows, record), bounds[rng.IntN(len(bounds))])
+	}
+	for range 2 { // with what separates them
+		rng.Shuffle(len(rows), func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
+		for i := range len(rows) - 1 {
+			a, b := rows[i], rows[i+1]
+			if bytes.Compare(a, b) > 0 {
+				a, b = b, a
+			}
+			if bytes.Equal(a, b) {
+				continue
+			}
+			of, next := a[:splitRow(a)], b[:splitRow(b)]
+			if c := bytes.Compare(of, next); c > 0 || c == 0 && bytes.Compare(a[len(of):], b[len(next):]) >= 0 {
+				t.Fatalf("%q comes before %q, and its prefix doesn't", a, b)
+			}
+			s := separateRows([]byte("x"), a, b)[1:]
+			if bytes.Compare(s, a) < 0 || bytes.Compare(s, b) >= 0 {
+				t.Fatalf("%q doesn't separate %q and %q", s, a, b)
+			}
+			rows = append(rows, s)
+		}
+	}
 }

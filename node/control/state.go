@@ -20,15 +20,15 @@ import (
 	"github.com/gridloom/gridloom/node/control/disk"
 	"github.com/gridloom/gridloom/node/control/replica"
 	"github.com/gridloom/gridloom/node/fault"
-	"github.com/gridloom/gridloom/node/iam"
 )
 
-// stateSizes are those of a group's state.
-func stateSizes(g replica.GroupID) disk.Sizes {
+// stateOptions are those of a group's state. It has no log of its own: the raft
+// log has all that isn't flushed, and a memtable of it at most.
+func stateOptions(g replica.GroupID) disk.Options {
 	if g == systemGroup {
-		return disk.Sizes{CacheBytes: 8 << 20, MemTableBytes: 4 << 20}
+		return disk.Options{CacheBytes: 8 << 20, MemTableBytes: 4 << 20, NoWAL: true, Comparer: rowOrder}
 	}
-	return disk.Sizes{CacheBytes: 64 << 20, MemTableBytes: 32 << 20}
+	return disk.Options{CacheBytes: 64 << 20, MemTableBytes: 16 << 20, NoWAL: true, Comparer: rowOrder, SeparateBytes: 1 << 10}
 }
 
 // state is one group's state on this node: the store, the machine that applies
@@ -66,28 +66,6 @@ type openStore struct {
 	*disk.Store
 	refs int  // guarded by state.mu: views, and being the present one
 	gone bool // it was replaced
-}
-
-// view is one state of a group, which a majority has in its log, for reading.
-// It is shared by its readers.
-type view struct {
-	rows       *pebble.Snapshot
-	store      *openStore
-	applied    uint64
-	logTime    int64
-	deployment string
-	conf       *pb.ConfState // parsed from encoded
-	encoded    []byte
-	slots      slotTable
-	topology   *Topology
-	open       *openBuckets
-	lastClosed uint64 // index of the last entry that closed a bucket, or a later one
-	known      bucketRows
-
-	boxes       []iam.Box
-	boxRevision uint64
-
-	refs int // guarded by state.mu; being present is one
 }
 
 // proposal is a command that was put into the log and waits for its outcome.
@@ -145,7 +123,7 @@ func (s *state) numbers() (all []int, err error) {
 
 // load opens the store of the present number and takes up where it stands.
 func (s *state) load() error {
-	store, err := disk.Open(s.fs, s.path(s.number), stateSizes(s.group), s.log)
+	store, err := disk.Open(s.fs, s.path(s.number), stateOptions(s.group), s.log)
 	if err != nil {
 		return err
 	}
@@ -185,7 +163,7 @@ func (s *state) bootstrap(conf []byte, founders []Node) error {
 	if err != nil {
 		return errors.Join(err, b.Close())
 	}
-	if err := s.commit(b, pebble.Sync); err != nil {
+	if err := errors.Join(s.commit(b), s.Sync()); err != nil {
 		return err
 	}
 	s.publish()
@@ -194,9 +172,9 @@ func (s *state) bootstrap(conf []byte, founders []Node) error {
 
 // commit writes a batch. What a store can't write is told to its logger, and
 // not always to us.
-func (s *state) commit(b *pebble.Batch, o *pebble.WriteOptions) (err error) {
+func (s *state) commit(b *pebble.Batch) (err error) {
 	defer closeInto(&err, b)
-	if err := b.Commit(o); err != nil {
+	if err := b.Commit(pebble.NoSync); err != nil {
 		return err
 	}
 	return s.store.Err()
@@ -210,8 +188,15 @@ func (s *state) Position() replica.Position {
 
 // Apply implements replica.Machine: it applies to one batch, shows the new
 // state, and then tells the outcomes to those who wait for them here.
-func (s *state) Apply(entries []replica.Entry) error {
+func (s *state) Apply(entries []replica.Entry) (err error) {
 	began := time.Now()
+	before, err := s.store.NewIter(&pebble.IterOptions{UseL6Filters: true})
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, before)
+	s.machine.look(before)
+	defer s.machine.look(nil)
 	b := s.store.NewIndexedBatch()
 	outcomes := make([]*outcome, len(entries))
 	ids := make([][16]byte, len(entries))
@@ -230,7 +215,7 @@ func (s *state) Apply(entries []replica.Entry) error {
 	if err := s.machine.seal(b); err != nil {
 		return errors.Join(err, b.Close())
 	}
-	if err := s.commit(b, pebble.NoSync); err != nil {
+	if err := s.commit(b); err != nil {
 		return err
 	}
 	s.publish()
@@ -243,15 +228,40 @@ func (s *state) Apply(entries []replica.Entry) error {
 
 // Sync implements replica.Machine.
 func (s *state) Sync() error {
-	if err := s.store.LogData(nil, pebble.Sync); err != nil {
+	switch durable, err := s.Durable(); {
+	case err != nil:
 		return err
+	case durable == s.machine.meta.Applied: // an empty memtable would be flushed, too
+		return s.store.Err()
 	}
-	return s.store.Err()
+	return s.store.Flush()
+}
+
+// Durable implements replica.Machine.
+func (s *state) Durable() (index uint64, err error) {
+	it, err := s.store.NewIter(&pebble.IterOptions{OnlyReadGuaranteedDurable: true})
+	if err != nil {
+		return 0, err
+	}
+	defer closeInto(&err, it)
+	if !it.SeekGE(metaKey()) || !bytes.Equal(it.Key(), metaKey()) {
+		return 0, it.Error()
+	}
+	value, err := it.ValueAndErr()
+	if err != nil {
+		return 0, err
+	}
+	var meta metaRow
+	err = decodeRow(rowVersion, value, &meta)
+	return meta.Applied, err
 }
 
 // Checkpoint implements replica.Machine.
 func (s *state) Checkpoint(dir string) (replica.Position, error) {
-	return s.Position(), s.store.Checkpoint(dir, pebble.WithFlushedWAL())
+	if err := s.Sync(); err != nil {
+		return replica.Position{}, err
+	}
+	return s.Position(), s.store.Checkpoint(dir)
 }
 
 // Install implements replica.Machine: the copy becomes the store of the next
@@ -354,7 +364,7 @@ func (s *state) release(v *view) {
 	if !last {
 		return
 	}
-	if err := v.rows.Close(); err != nil {
+	if err := v.close(); err != nil {
 		v.store.Fail(err)
 	}
 	s.leave(v.store)
@@ -461,8 +471,12 @@ func (s *state) unreadable(err error) error {
 	return &fault.Error{Kind: fault.Corrupted, Subject: "index", Detail: "a part of it can't be read", Err: err}
 }
 
-// close closes the store. It comes after the engine and the last reader.
+// close closes the store. It comes after the engine and the last reader. What
+// isn't flushed would have to be applied again.
 func (s *state) close() {
+	if err := s.Sync(); err != nil {
+		s.log.Warn("a state couldn't be flushed", "dir", s.store.Dir(), "error", err)
+	}
 	s.mu.Lock()
 	s.closed = true
 	close(s.changed)

@@ -3,6 +3,10 @@
 // since nobody knows what is on disk after a failed write, and a second attempt
 // could succeed without the first one's data being there: Failed is closed,
 // everything else refuses, and the node ends.
+//
+// The log is durable with each synced write. A state has no write-ahead log
+// (NoWAL): it is durable as far as it was flushed, and what a crash takes of it
+// the raft log has.
 package disk
 
 import (
@@ -26,6 +30,15 @@ const (
 	bloomBits = 10 // per key: 1 % of the lookups of what isn't there read a block
 )
 
+// Of values in files of their own. Tables refer to so many files for one range of
+// keys at most, for the sake of scans; a file of that age of which that part is
+// no more in use is written anew.
+const (
+	blobDepth   = 10
+	blobAge     = 5 * time.Minute
+	blobGarbage = 0.3
+)
+
 const (
 	// ReserveBytes of the disk are kept for deleting, and for what the
 	// store does in the background: when a write of its log fails it ends.
@@ -36,7 +49,7 @@ const (
 
 // format is the format of Pebble's files. It is pinned, so that another
 // version of the library doesn't change what is on disk by itself.
-const format = pebble.FormatTableFormatV6
+const format = pebble.FormatValueSeparation
 
 // Store is a Pebble store. A failure to write is final, and Failed is closed.
 type Store struct {
@@ -49,6 +62,8 @@ type Store struct {
 	opened time.Time
 	asked  atomic.Int64 // when the disk was asked for room, ns after opened
 	full   atomic.Bool  // it had less than the reserve
+
+	flush error // what came of the last flush; guarded by a lock of Pebble's, which calls both that use it
 
 	failed chan struct{} // closed by fail
 	once   sync.Once
@@ -68,14 +83,25 @@ func Exists(fs vfs.FS, dir string) (bool, error) {
 	}
 }
 
-// Sizes are a store's: what it may hold in memory.
-type Sizes struct {
+// Options are a store's: what it may hold in memory, and what a crash may take.
+type Options struct {
 	CacheBytes    int64  // of blocks that were read
 	MemTableBytes uint64 // of what was written last; there may be two of it
+
+	// NoWAL: writes aren't durable before they are flushed. After a crash the
+	// store is as it was after some batch, with all those before it; whoever has
+	// it can do the rest again.
+	NoWAL bool
+
+	Comparer *pebble.Comparer // of the keys; nil is bytes.Compare, without prefixes
+
+	// SeparateBytes: values of that size and above go into files of their own,
+	// which compactions of the keys refer to and don't write again. 0: none do.
+	SeparateBytes int
 }
 
 // Open opens the store in dir, and makes it where there is none.
-func Open(fs vfs.FS, dir string, size Sizes, log *slog.Logger) (*Store, error) {
+func Open(fs vfs.FS, dir string, size Options, log *slog.Logger) (*Store, error) {
 	s := &Store{fs: fs, dir: dir, opened: time.Now(), log: log, failed: make(chan struct{})}
 	o := &pebble.Options{
 		FS:                 fs,
@@ -83,7 +109,18 @@ func Open(fs vfs.FS, dir string, size Sizes, log *slog.Logger) (*Store, error) {
 		CacheSize:          size.CacheBytes,
 		MemTableSize:       size.MemTableBytes,
 		MaxOpenFiles:       openFiles,
+		DisableWAL:         size.NoWAL,
+		Comparer:           size.Comparer,
 		Logger:             logger{s},
+		EventListener:      &pebble.EventListener{FlushEnd: s.flushed, BackgroundError: s.background},
+	}
+	if size.SeparateBytes > 0 {
+		o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+			return pebble.ValueSeparationPolicy{
+				Enabled: true, MinimumSize: size.SeparateBytes, MaxBlobReferenceDepth: blobDepth,
+				RewriteMinimumAge: blobAge, TargetGarbageRatio: blobGarbage,
+			}
+		}
 	}
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBits)
@@ -97,6 +134,36 @@ func Open(fs vfs.FS, dir string, size Sizes, log *slog.Logger) (*Store, error) {
 	}
 	s.DB = db
 	return s, nil
+}
+
+// Flush makes all that was written durable.
+func (s *Store) Flush() error {
+	if err := s.Err(); err != nil {
+		return err
+	}
+	done, err := s.AsyncFlush()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-done:
+		return s.Err()
+	case <-s.failed: // Pebble would try for ever
+		return s.err
+	}
+}
+
+// flushed is told how a flush went.
+func (s *Store) flushed(i pebble.FlushInfo) { s.flush = i.Err }
+
+// background is told what has gone wrong in the background. A compaction will be
+// tried again; a flush is a write that has failed.
+func (s *Store) background(err error) {
+	if s.flush != nil && errors.Is(err, s.flush) {
+		s.Fail(fmt.Errorf("flush: %w", err))
+		return
+	}
+	s.log.Error("index store", "dir", s.dir, "error", err)
 }
 
 // Fail ends the store. The first reason is kept.

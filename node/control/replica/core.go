@@ -46,6 +46,9 @@ type Machine interface {
 	Apply(entries []Entry) error
 	// Sync makes all that is applied durable.
 	Sync() error
+	// Durable is the index of an entry that, with all before it, a crash
+	// doesn't undo: the machine makes entries durable as it likes.
+	Durable() (uint64, error)
 	// Checkpoint makes dir, with a consistent copy of the state in it, and
 	// returns its position.
 	Checkpoint(dir string) (Position, error)

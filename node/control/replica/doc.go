@@ -54,10 +54,10 @@
 // Messages beyond maxInbox are dropped, as raft allows; uncommitted entries of
 // a leader are bounded by maxUncommittedBytes, what is being applied by
 // maxApplyingBytes. The log is kept in memory, too (the library's
-// MemoryStorage), and cut back to half of Options.LogBytes once it has more:
-// never beyond what the machine has made durable, and, up to logWaits times
-// that, not beyond the checkpoint that somebody fetches. Whoever is further
-// behind gets a snapshot.
+// MemoryStorage), and cut back to half of Options.LogBytes: never beyond what
+// the machine has made durable, as it does by itself or by Sync once the log has
+// more than LogBytes, and, up to logWaits times that, not beyond the checkpoint
+// that somebody fetches. Whoever is further behind gets a snapshot.
 //
 // # Failure
 //

@@ -70,8 +70,9 @@ type Options struct {
 	// Failed is called when a group's log or machine fails, once.
 	Failed func(error)
 
-	// LogBytes is how large a group's log gets before it is cut back to half
-	// of that; 0 is 32 MiB.
+	// LogBytes is how large a group's log gets before its machine is made to
+	// Sync; it is cut back to half of that, from three quarters on where the
+	// machine has made enough durable by itself. 0 is 32 MiB.
 	LogBytes int64
 	Tick     time.Duration // 0 is 50 ms
 	Logger   *slog.Logger  // nil is silent

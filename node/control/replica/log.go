@@ -319,7 +319,7 @@ func (g *group) restart(b *pebble.Batch, at *pb.SnapshotMetadata) error {
 func (g *group) add(b *pebble.Batch, m *pb.Message) (must bool, err error) {
 	s := g.storage
 	for _, e := range m.GetEntries() {
-		if err := b.Set(entryKey(g.id, e.GetIndex()), marshal(e), nil); err != nil {
+		if err := setEntry(b, g.id, e); err != nil {
 			return false, err
 		}
 	}
@@ -347,6 +347,21 @@ func (g *group) add(b *pebble.Batch, m *pb.Message) (must bool, err error) {
 		return must, b.Set(logKey(g.id, logHard), marshal(hard), nil)
 	}
 	return must, nil
+}
+
+// setEntry encodes an entry right into the batch.
+func setEntry(b *pebble.Batch, g GroupID, e *pb.Entry) error {
+	key, n := entryKey(g, e.GetIndex()), proto.Size(e)
+	op := b.SetDeferred(len(key), n)
+	copy(op.Key, key)
+	value, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(op.Value[:0], e)
+	if err != nil {
+		return err
+	}
+	if len(value) != n {
+		return fmt.Errorf("raft log: entry %d has %d bytes, not %d", e.GetIndex(), len(value), n)
+	}
+	return op.Finish()
 }
 
 // cut drops the entries up to index, which the machine has made durable. It is

@@ -97,7 +97,7 @@ func (e *Engine) watch(ticks int) {
 	}
 	for _, r := range e.sorted {
 		r.reads.repeat(e, r.id)
-		if untidy := r.copies.watch(); ticks%cutEvery == 0 && (untidy || r.storage.bytes.Load() > e.o.LogBytes) {
+		if untidy := r.copies.watch(); ticks%cutEvery == 0 && (untidy || r.storage.bytes.Load() > e.o.LogBytes/4*3) {
 			r.applies.put(applying{group: r.group}) // for upkeep
 		}
 	}
@@ -266,9 +266,9 @@ func (r *running) advance(entries []Entry) error {
 }
 
 // upkeep makes a checkpoint where one is asked for, removes what is of no use
-// any more, and makes a state durable whose log has grown, so that it can be
-// cut: once run has stepped what was applied, since raft reads the log from
-// there on.
+// any more, and has a log cut that has grown: once run has stepped what was
+// applied, since raft reads the log from there on. A state that is late with
+// making itself durable is made to.
 func (e *Engine) upkeep(r *running, checkpoint bool) error {
 	r.applyMu.Lock()
 	defer r.applyMu.Unlock()
@@ -279,13 +279,18 @@ func (e *Engine) upkeep(r *running, checkpoint bool) error {
 	}
 	r.copies.clear()
 	held := r.storage.bytes.Load()
-	if held <= e.o.LogBytes {
+	if held <= e.o.LogBytes/4*3 {
 		return nil
 	}
-	if err := r.machine.Sync(); err != nil {
+	if held > e.o.LogBytes {
+		if err := r.machine.Sync(); err != nil {
+			return err
+		}
+	}
+	durable, err := r.machine.Durable()
+	if err != nil {
 		return err
 	}
-	durable := r.machine.Position().Index
 	if held < logWaits*e.o.LogBytes {
 		durable = min(durable, r.copies.needed())
 	}

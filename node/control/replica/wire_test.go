@@ -19,6 +19,7 @@ type still struct{ at Position }
 func (s still) Position() Position                  { return s.at }
 func (s still) Apply([]Entry) error                 { return nil }
 func (s still) Sync() error                         { return nil }
+func (s still) Durable() (uint64, error)            { return s.at.Index, nil }
 func (s still) Checkpoint(string) (Position, error) { return s.at, nil }
 func (s still) Install(string) error                { return nil }
 

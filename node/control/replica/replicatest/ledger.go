@@ -31,6 +31,7 @@ type Ledger struct {
 
 	file       vfs.File // where entries are appended
 	generation int      // of the file
+	durable    uint64   // the last entry in it that is synced
 }
 
 // book is a ledger's content.
@@ -120,7 +121,7 @@ func (l *Ledger) begin(content []byte) error {
 	if l.file != nil {
 		err = errors.Join(err, l.file.Close(), l.disk.Remove(old))
 	}
-	l.file = file
+	l.file, l.durable = file, l.book.at.Index
 	return err
 }
 
@@ -171,7 +172,16 @@ func (b *book) apply(e *replica.Entry) error {
 }
 
 // Sync implements replica.Machine.
-func (l *Ledger) Sync() error { return l.file.Sync() }
+func (l *Ledger) Sync() error {
+	if err := l.file.Sync(); err != nil {
+		return err
+	}
+	l.durable = l.book.at.Index
+	return nil
+}
+
+// Durable implements replica.Machine.
+func (l *Ledger) Durable() (uint64, error) { return l.durable, nil }
 
 // Checkpoint implements replica.Machine.
 func (l *Ledger) Checkpoint(dir string) (replica.Position, error) {
@@ -199,7 +209,7 @@ func (l *Ledger) Install(dir string) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.book = b
+	l.book, l.durable = b, b.at.Index
 	return nil
 }
 
