@@ -43,9 +43,9 @@
 // wait for the client, so that the handler doesn't have to: one that moves no
 // byte for Options.Stall is told so and left. The handler's end waits for it, or
 // where it was left in such a call, ends that; pace.go has the details. The gRPC
-// server's goroutines end with its Stop or GracefulStop, which are the caller's,
-// after EndWatches. A message is at most 4 MiB. An
-// upload holds one received message, a download one chunk (chunkBytes), beside
+// server's goroutines, 64 of which wait for calls, end with its Stop or
+// GracefulStop, which are the caller's, after EndWatches. A message is at most
+// 4 MiB. An upload holds one received message, a download one chunk (chunkBytes), beside
 // what grpc's flow control has on its way. Options says what a connection may
 // cost.
 package api
