@@ -135,7 +135,7 @@ func (m *Manager) screen(r *http.Request) (claimed string, c *Connection, status
 // that is the only proof, so it is asked for.
 func (m *Manager) checkCertificate(r *http.Request, c *Connection) error {
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-		return r.TLS.PeerCertificates[0].VerifyHostname(c.h.domain)
+		return r.TLS.PeerCertificates[0].VerifyHostname(m.o.certificateName(c.h))
 	}
 	if m.o.Secrets == nil && !m.o.Insecure {
 		return errors.New("grid: no verified client certificate")

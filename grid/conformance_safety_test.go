@@ -47,6 +47,9 @@ func identityCases() []conformance {
 		conformance{name: "18 a replay is refused", on: plain, run: replay},
 		conformance{name: "18 a clock that is far off is only reported", on: plain, run: clockOff},
 		conformance{name: "18 the peer's name is proven to the handler", run: provenName},
+		conformance{name: "18 a certificate is for the name that CertificateName gives", on: secure, change: certificateName("node"), run: provenName},
+		conformance{name: "18 refused: a certificate for the address, where CertificateName has another name", on: secure, apart: true, change: certificateName("elsewhere"),
+			run: func(b *bed) { refused(b, "elsewhere") }},
 	)
 }
 
@@ -126,6 +129,12 @@ func screening(b *bed) {
 	if st := b.Connection(0, 1).Stats(); st.Sessions != 1 || st.State != grid.StateConnected {
 		b.t.Errorf("%d sessions, %v", st.Sessions, st.State)
 	}
+}
+
+// certificateName has every node's certificate be checked for one name. The
+// authority's own are for 127.0.0.1 and "node".
+func certificateName(name string) func(int, *grid.ManagerOptions) {
+	return func(_ int, o *grid.ManagerOptions) { o.CertificateName = func(string) string { return name } }
 }
 
 func quickHandshake(_ int, o *grid.ManagerOptions) { o.HandshakeTimeout = 300 * time.Millisecond }

@@ -107,7 +107,7 @@ func (c *Connection) dialTransport(ctx context.Context) (net.Conn, error) {
 		config = c.m.o.TLS.Clone()
 	}
 	if config.ServerName == "" {
-		config.ServerName = c.h.domain
+		config.ServerName = c.m.o.certificateName(c.h)
 	}
 	config.NextProtos = []string{"http/1.1"}
 	secured := tls.Client(conn, config)

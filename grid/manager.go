@@ -89,6 +89,13 @@ func (m *Manager) Hosts() []string {
 	return names
 }
 
+// Handlers lists what is registered, by id.
+func (m *Manager) Handlers() []Handler {
+	var all []Handler
+	m.handlers.each(func(reg *registration) { all = append(all, reg.Handler) })
+	return all
+}
+
 // Connection gives the connection with a host, by its base URL in any
 // spelling. It is never nil: calls on the connection of an unknown host give
 // ErrUnknownHost. The local name gives a loopback.

@@ -22,6 +22,12 @@ type ManagerOptions struct {
 	Insecure bool            // without Secrets and client certificates NewManager fails unless this is set
 	Realm    func() string   // "" until agreed; once both ends have one they must be equal, live sessions included
 
+	// CertificateName says for which name a host's certificate must be valid,
+	// at both ends of a connection with it: for nodes whose names outlive their
+	// addresses. host is as Hosts lists it. nil, or "": the host in its base
+	// URL. It is asked for every TLS connection, from many goroutines at once.
+	CertificateName func(host string) string
+
 	Hooks Hooks
 
 	// Dial replaces the TCP dialler, in tests for instance. addr is "host:port".
@@ -96,12 +102,22 @@ func (o *ManagerOptions) fill() error {
 	return nil
 }
 
+// certificateName is the name for which the certificate of h must be valid.
+func (o *ManagerOptions) certificateName(h host) string {
+	if o.CertificateName != nil {
+		if name := o.CertificateName(h.name); name != "" {
+			return name
+		}
+	}
+	return h.domain
+}
+
 // host is a node's name taken apart.
 type host struct {
 	name   string // normalised base URL
 	secure bool
 	addr   string // host:port to dial
-	domain string // host alone, for certificates
+	domain string // host alone, for certificates unless CertificateName has another
 }
 
 // parseHost normalises a base URL: scheme and host in lower case, the port

@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	pool *x509.CertPool
-	own  func() tls.Certificate // for 127.0.0.1
+	own  func() tls.Certificate // for 127.0.0.1 and "node"
 }
 
 func newAuthority(t *testing.T) *authority {
@@ -39,7 +40,7 @@ func newAuthority(t *testing.T) *authority {
 	}
 	a.key, a.cert = a.sign(template, template, nil)
 	a.pool.AddCert(a.cert)
-	a.own = sync.OnceValue(func() tls.Certificate { return a.issue("127.0.0.1") })
+	a.own = sync.OnceValue(func() tls.Certificate { return a.issue("127.0.0.1", "node") })
 	return a
 }
 
@@ -63,13 +64,22 @@ func (a *authority) sign(template, parent *x509.Certificate, key *ecdsa.PrivateK
 	return own, cert
 }
 
-// issue makes a certificate for both uses, for one IP address.
-func (a *authority) issue(ip string) tls.Certificate {
+// issue makes a certificate for both uses, for IP addresses and names.
+func (a *authority) issue(all ...string) tls.Certificate {
 	a.t.Helper()
+	var ips []net.IP
+	var names []string
+	for _, name := range all {
+		if ip := net.ParseIP(name); ip != nil {
+			ips = append(ips, ip)
+		} else {
+			names = append(names, name)
+		}
+	}
 	key, cert := a.sign(&x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: ip},
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: all[0]},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.ParseIP(ip)}, KeyUsage: x509.KeyUsageDigitalSignature,
+		IPAddresses: ips, DNSNames: names, KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, a.cert, a.key)
 	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key}
@@ -79,9 +89,16 @@ func (a *authority) issue(ip string) tls.Certificate {
 // their certificates alone. serving and dialling are node 1's certificates.
 func tlsPair(t *testing.T, a *authority, serving, dialling tls.Certificate) [2]*grid.Manager {
 	t.Helper()
+	own := a.issue("127.0.0.1")
+	return tlsNodes(t, a, [2][2]tls.Certificate{{own, own}, {serving, dialling}}, nil)
+}
+
+// tlsNodes is tlsPair with the certificates of both nodes, each for serving and
+// for dialling, and what they are to be valid for, if not the addresses.
+func tlsNodes(t *testing.T, a *authority, certificates [2][2]tls.Certificate, names []string) [2]*grid.Manager {
+	t.Helper()
 	var listeners [2]net.Listener
 	var hosts []string
-	certificates := [2][2]tls.Certificate{{a.issue("127.0.0.1"), a.issue("127.0.0.1")}, {serving, dialling}}
 	for i, ip := range []string{"127.0.0.1:0", "127.0.0.2:0"} {
 		ln, err := net.Listen("tcp", ip)
 		if err != nil {
@@ -96,8 +113,9 @@ func tlsPair(t *testing.T, a *authority, serving, dialling tls.Certificate) [2]*
 	var nodes [2]*grid.Manager
 	for i := range nodes {
 		m, err := grid.NewManager(context.Background(), grid.ManagerOptions{
-			Local: hosts[i], Hosts: hosts,
-			TLS: &tls.Config{RootCAs: a.pool, Certificates: []tls.Certificate{certificates[i][1]}},
+			Local: hosts[i], Hosts: hosts, BackoffMax: 100 * time.Millisecond,
+			TLS:             &tls.Config{RootCAs: a.pool, Certificates: []tls.Certificate{certificates[i][1]}},
+			CertificateName: byPosition(hosts, names),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -120,6 +138,71 @@ func tlsPair(t *testing.T, a *authority, serving, dialling tls.Certificate) [2]*
 		})
 	}
 	return nodes
+}
+
+// byPosition is a CertificateName that has a name for each host; nil without
+// names.
+func byPosition(hosts, names []string) func(string) string {
+	if names == nil {
+		return nil
+	}
+	return func(host string) string { return names[slices.Index(hosts, host)] }
+}
+
+// TestCertificateName: with names of their own for the certificates, nodes are
+// who they are wherever they are, and a certificate for the address proves
+// nothing any more, at either end.
+func TestCertificateName(t *testing.T) {
+	a := newAuthority(t)
+	names := []string{"node-a", "node-b"}
+	own := [2]tls.Certificate{a.issue("node-a"), a.issue("node-a")}
+	for what, other := range map[string]tls.Certificate{
+		"its own name":            a.issue("node-b"),
+		"its address":             a.issue("127.0.0.2"),
+		"the other node's name":   own[0],
+		"the name of neither":     a.issue("node-c"),
+		"its name, of a stranger": newAuthority(t).issue("node-b"),
+	} {
+		t.Run(what, func(t *testing.T) {
+			right := a.issue("node-b")
+			// Which of the two dials follows from their ports: the wrong
+			// certificate is node 1's when it serves, and when it dials.
+			for use, certificates := range map[string][2]tls.Certificate{
+				"serving": {other, right}, "dialling": {right, other}, "both": {other, other},
+			} {
+				nodes := tlsNodes(t, a, [2][2]tls.Certificate{own, certificates}, names)
+				c := nodes[0].Connection(nodes[1].Local())
+				dials := nodes[1].Connection(nodes[0].Local()).Stats().Dialler
+				used := use == "both" || (use == "dialling") == dials
+				if what == "its own name" || !used {
+					ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+					if err := c.WaitConnected(ctx); err != nil {
+						t.Errorf("%s: %v", use, err)
+					}
+					cancel()
+					continue
+				}
+				waitAttempts(t, nodes)
+				if st := c.Stats(); st.Sessions != 0 {
+					t.Errorf("%s: %d sessions", use, st.Sessions)
+				}
+			}
+		})
+	}
+}
+
+// waitAttempts waits until the dialling end has tried three times.
+func waitAttempts(t *testing.T, nodes [2]*grid.Manager) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for nodes[0].Connection(nodes[1].Local()).Stats().DialAttempts+nodes[1].Connection(nodes[0].Local()).Stats().DialAttempts < 3 {
+		if time.Now().After(deadline) {
+			t.Fatal("the dialling end does not try")
+		}
+		<-tick.C
+	}
 }
 
 func TestMutualTLS(t *testing.T) {

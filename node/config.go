@@ -1,8 +1,6 @@
 package node
 
 import (
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -10,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/observability"
 )
@@ -23,15 +22,20 @@ type ListenerConfig struct {
 	Listener net.Listener
 	// Insecure allows a listener off loopback without a certificate.
 	Insecure bool
-	// CertFile and KeyFile are PEM. Both or neither.
+	// Auto has the node make a certificate, with the authority that follows from
+	// the mesh secret. It is instead of CertFile and KeyFile.
+	Auto bool
+	// CertFile and KeyFile are PEM. Both or neither. They are read again when
+	// they change, and so is CAFile.
 	CertFile, KeyFile string
-	// CAFile is PEM. Clients (on the peer listener: peers, in both directions)
-	// must present a certificate that one of these authorities signed.
+	// CAFile is PEM. Clients may present a certificate that one of these
+	// authorities signed; peers must, in both directions, and it must be for
+	// their name. With Auto the peers' authority is the mesh's own.
 	CAFile string
 }
 
 // TLS reports whether the listener has a certificate.
-func (l ListenerConfig) TLS() bool { return l.CertFile != "" }
+func (l ListenerConfig) TLS() bool { return l.Auto || l.CertFile != "" }
 
 // Peer is a founding node.
 type Peer struct {
@@ -51,17 +55,37 @@ type Config struct {
 	// Peers are the founding nodes, this one among them. Empty: it is alone.
 	Peers []Peer
 
-	RootKey     iam.Credential
-	MeshSecrets [][]byte // the first proves, all verify; 32 bytes each
+	// CertificateNames are further DNS names and IP addresses by which clients
+	// know this node, for the certificates that it makes.
+	CertificateNames []string
+
+	// RootKeys and MeshSecrets are asked again and again, so that both can be
+	// changed while the node runs: they must be quick, and what they return is
+	// not to be changed. All root keys are accepted. Of the mesh secrets, 32
+	// bytes each, the first proves and all verify.
+	RootKeys    func() []iam.Credential
+	MeshSecrets func() [][]byte
 
 	OTLPEndpoint string // host:port of a collector's gRPC receiver; empty for none
 	OTLPInsecure bool   // to the collector without TLS
 	ReserveBytes int64  // space kept free on each drive; 0 is dataio's default
 
+	Audit  AuditConfig
+	Limits Limits
+
 	// Host samples the machine. Nodes in one process share one; nil makes one.
 	Host *observability.Host
 
 	Version string // of the program, for the cluster's description and telemetry
+}
+
+// AuditConfig says what record is kept of requests. Its zero value keeps one of
+// changes and of what was refused, in the data directory.
+type AuditConfig struct {
+	File     string      // empty: audit.log in the data directory
+	Level    audit.Level // empty: audit.Changes
+	MaxBytes int64       // of a file before it is put aside; 0: 64 MiB
+	Keep     int         // files that were put aside; 0: 10
 }
 
 // ConfigError names the field of Config that is wrong: "HTTP.CertFile".
@@ -110,14 +134,22 @@ func (c *Config) Validate() error {
 			return err
 		}
 	}
-	if c.RootKey.IsZero() {
-		return badConfig("RootKey", "is missing: a node is closed by default")
+	if c.RootKeys == nil || len(c.RootKeys()) == 0 || slices.ContainsFunc(c.RootKeys(), iam.Credential.IsZero) {
+		return badConfig("RootKeys", "is missing: a node is closed by default")
 	}
-	if len(c.MeshSecrets) == 0 {
+	if c.MeshSecrets == nil || len(c.MeshSecrets()) == 0 {
 		return badConfig("MeshSecrets", "is missing: peers prove that they belong to the mesh with it")
+	}
+	if c.Audit.Level != "" {
+		if _, err := audit.ParseLevel(string(c.Audit.Level)); err != nil {
+			return &ConfigError{Field: "Audit.Level", Err: err}
+		}
 	}
 	if c.ReserveBytes < 0 {
 		return badConfig("ReserveBytes", "%d is negative", c.ReserveBytes)
+	}
+	if err := c.Limits.validate(); err != nil {
+		return err
 	}
 	return c.validatePeers()
 }
@@ -126,8 +158,14 @@ func (l *ListenerConfig) validate(field string) error {
 	if (l.CertFile == "") != (l.KeyFile == "") {
 		return badConfig(field+".CertFile", "a certificate and its key are given together or not at all")
 	}
-	if l.CAFile != "" && l.CertFile == "" {
+	if l.Auto && l.CertFile != "" {
+		return badConfig(field+".CertFile", "a certificate is given, and one is to be made: only one of the two")
+	}
+	if l.CAFile != "" && !l.TLS() {
 		return badConfig(field+".CAFile", "client certificates need TLS: give a certificate and its key too")
+	}
+	if field == "Peer" && l.Auto && l.CAFile != "" {
+		return badConfig(field+".CAFile", "peers' certificates are of the mesh's own authority, as this node's is; another is for certificates of its own")
 	}
 	if l.Listener != nil {
 		return nil
@@ -140,7 +178,7 @@ func (l *ListenerConfig) validate(field string) error {
 		return badConfig(field+".Addr", "%q: %w", l.Addr, err)
 	}
 	if !l.TLS() && !l.Insecure && !loopback(host) {
-		return badConfig(field+".Addr", "%s is not a loopback address, and there is no certificate: whoever can see the traffic can read it, keys included; give a certificate, or say that this is meant", l.Addr)
+		return badConfig(field+".Addr", "%s is not a loopback address, and there is no certificate: whoever can see the traffic can read it, keys included; give a certificate, have one made, or say that this is meant", l.Addr)
 	}
 	return nil
 }
@@ -198,9 +236,3 @@ func sortedKeys[V any](m map[string]V) []string {
 	slices.Sort(keys)
 	return keys
 }
-
-// errNoCertificates is what a CA file without a certificate gives.
-var errNoCertificates = errors.New("holds no PEM certificate")
-
-// minTLS is the oldest version that any listener or dialler speaks.
-const minTLS = tls.VersionTLS13

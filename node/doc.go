@@ -28,9 +28,17 @@
 // # Goroutines
 //
 // Run owns one errgroup: three servers, forming, the resource collector, the
-// payload service's upkeep. Each ends with Run's context; the first error ends
+// payload service's upkeep, and renew.go, which takes over secrets, root keys
+// and certificates that have changed. Each ends with Run's context; the first error ends
 // all. The grid, the index and the telemetry exporters have their own, which
 // their Close joins.
+//
+// # Limits
+//
+// What a stranger or a client may cost is bounded by package limit, with the
+// numbers of Config.Limits: connections around each listener, who may try how
+// often where requests are authenticated, uploads in the doors. limits.go puts
+// them in place, and makes the HTTP servers with their times and sizes.
 //
 // # One request, one principal
 //

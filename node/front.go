@@ -8,8 +8,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gridloom/gridloom/node/api"
+	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/observability"
 )
 
@@ -25,6 +28,9 @@ const (
 	bodyTimeout   = 5 * time.Second
 )
 
+// doorHTTP is what a principal and a record have come by.
+const doorHTTP = "http"
+
 // metaPrefix begins the headers of user metadata, the only ones with our
 // prefix that may come from outside.
 const metaPrefix = "Gridloom-Meta-"
@@ -33,9 +39,11 @@ const metaPrefix = "Gridloom-Meta-"
 // may say, authenticates once, and routes on the escaped path. It is not a
 // ServeMux, which would redirect "//", "." and ".." inside keys.
 type front struct {
-	auth  *iam.Authenticator
-	ready func(ctx context.Context) error // waits a while; nil is ready
-	state func() error                    // as of now; nil is ready
+	auth    *iam.Gate
+	audit   *audit.Log // nil keeps none
+	callers limit.Callers
+	ready   func(ctx context.Context) error // waits a while; nil is ready
+	state   func() error                    // as of now; nil is ready
 
 	door      http.Handler // /data/…
 	gateway   http.Handler // /v1/…
@@ -48,20 +56,33 @@ type front struct {
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	bound(w, r)
 	path := r.URL.EscapedPath()
-	if api, ok := healthAPI(path); ok {
-		observability.SetAPI(r.Context(), api)
+	if name, ok := healthAPI(path); ok {
+		observability.SetAPI(r.Context(), name)
 		f.serveHealth(w, r, path)
 		return
 	}
-	credential := takeCredential(r.Header)
-	stripHop(r.Header)
-	p, err := f.auth.Authenticate(credential, r.RemoteAddr, "http")
+	record := f.audit.Begin(doorHTTP, r.RemoteAddr, r.Method)
+	ctx := audit.With(r.Context(), record)
+	defer func() {
+		if reason := w.Header().Get(fault.ReasonHeader); reason != "" {
+			record.Fail(reason)
+		}
+		record.API(observability.API(ctx))
+		f.audit.End(record, r.Method == http.MethodGet || r.Method == http.MethodHead, observability.TraceID(ctx))
+	}()
+	p, query, err := f.identify(ctx, r, path)
 	if err != nil {
-		observability.SetAPI(r.Context(), "Unauthenticated")
-		fault.WriteProblem(w, fault.Wrap(fault.Unauthenticated, "", err))
+		observability.SetAPI(ctx, refusedAPI(err))
+		fault.WriteProblem(w, err)
 		return
 	}
-	r = r.WithContext(iam.WithPrincipal(r.Context(), p))
+	record.Identity(p.User, p.ID, p.Via)
+	r = r.WithContext(iam.WithPrincipal(ctx, p))
+	if query != r.URL.RawQuery { // without a link's own parameters
+		u := *r.URL
+		u.RawQuery = query
+		r.URL = &u
+	}
 	h, wait := f.route(path)
 	if h == nil {
 		fault.WriteProblem(w, fault.New(fault.NotFound, path, "there is nothing here; the API is below /v1/ (see /openapi.json), bytes are below /data/"))
@@ -72,9 +93,48 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			fault.WriteProblem(w, err)
 			return
 		}
-		unbound(w)
+		unbound(w, r)
 	}
 	h.ServeHTTP(w, r)
+}
+
+// identify finds out who a request is from, and takes everything from it that
+// says so, or that only a trusted hop may say. query is what is left of its own.
+func (f *front) identify(ctx context.Context, r *http.Request, path string) (p iam.Principal, query string, err error) {
+	query = r.URL.RawQuery
+	credential := takeCredential(r.Header)
+	var link *iam.Link
+	if strings.HasPrefix(path, iam.LinkPrefix) {
+		link, err = iam.ParseLink(r.Method, path, query, func(name string) []string { return r.Header.Values(name) })
+		if err != nil {
+			return p, "", api.IdentityFault(err)
+		}
+		if link != nil {
+			query = link.Query
+		}
+	}
+	stripHop(r.Header)
+	by := credential
+	if link != nil {
+		by = r.URL.RawQuery
+	}
+	err = f.callers.Admit(r.RemoteAddr, by, func() (_ string, err error) {
+		p, err = api.Identify(ctx, f.auth, iam.Request{
+			Authorization: credential, Link: link, Certificate: api.CertificateNames(r.TLS),
+			Addr: r.RemoteAddr, Door: doorHTTP, Now: time.Now(),
+		})
+		return p.Name(), err
+	})
+	return p, query, err
+}
+
+// refusedAPI is what a request counts as that nobody is known to have made, or
+// that its caller has made too soon.
+func refusedAPI(err error) string {
+	if fault.KindOf(err) == fault.Unauthenticated {
+		return "Unauthenticated"
+	}
+	return "Limited"
 }
 
 // bound gives a request what holds until a door takes it: nothing waits for a
@@ -91,11 +151,13 @@ func bound(w http.ResponseWriter, r *http.Request) {
 
 // unbound lets a door have the body, for as long as it moves: deadlines are the
 // door's from here on.
-func unbound(w http.ResponseWriter) {
+func unbound(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{})
 	_ = control.SetReadDeadline(time.Time{})
-	w.Header().Del("Connection")
+	if len(r.TransferEncoding) == 0 { // see strict
+		w.Header().Del("Connection")
+	}
 }
 
 // route finds the handler of a path, and whether it needs a node that is up.

@@ -26,6 +26,10 @@ type seen struct {
 func newTestFront(t *testing.T, last *seen, ready error) (*front, iam.Credential) {
 	t.Helper()
 	key := iam.Generate("root")
+	auth := iam.NewGate(nil)
+	if err := auth.SetRoots(key); err != nil {
+		t.Fatal(err)
+	}
 	behind := func(name string) http.Handler {
 		return http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			p, _ := iam.FromContext(r.Context())
@@ -33,7 +37,7 @@ func newTestFront(t *testing.T, last *seen, ready error) (*front, iam.Credential
 		})
 	}
 	return &front{
-		auth:  iam.NewAuthenticator(key),
+		auth:  auth,
 		ready: func(context.Context) error { return ready }, state: func() error { return ready },
 		door: behind("door"), gateway: behind("gateway"), openAPI: behind("openAPI"), metrics: behind("metrics"), resources: behind("resources"),
 	}, key

@@ -22,6 +22,7 @@ type instruments struct {
 	reclaimed  metric.Int64Counter
 	leftBehind metric.Int64Counter
 	driveFail  metric.Int64Counter
+	limited    metric.Int64Counter
 }
 
 func newInstruments(m metric.Meter) (*instruments, error) {
@@ -36,6 +37,7 @@ func newInstruments(m metric.Meter) (*instruments, error) {
 	counter(&i.reclaimed, "gridloom.payload.reclaimed", "{file}", "Payload files removed because no record refers to them any more.")
 	counter(&i.leftBehind, "gridloom.payload.left_behind", "{file}", "Payload files that a failed put could not remove.")
 	counter(&i.driveFail, "gridloom.drive.failures", "{operation}", "Operations on a drive that failed.")
+	counter(&i.limited, "gridloom.limited", "{refusal}", "Connections closed and requests refused because of a limit, by listener (any for what all share) and limit.")
 	if err != nil {
 		return nil, err
 	}

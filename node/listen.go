@@ -5,34 +5,47 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
-	"os"
+	"net/url"
+	"strings"
 	"syscall"
+
+	"github.com/gridloom/gridloom/node/certs"
 )
 
 // listener is an open listener with the TLS configuration it serves with; nil
 // is plaintext.
 type listener struct {
 	net.Listener
-	tls *tls.Config
+	name  string // "grpc", "http", "peer"
+	tls   *tls.Config
+	own   certs.Identity // what it shows; nil: plaintext
+	files *certs.Files   // what of that, or of its clients' authorities, is in files
 }
 
-// listen opens one listener. Its errors name the field of Config.
-func listen(field string, c ListenerConfig) (*listener, error) {
-	conf, err := serverTLS(field, c)
-	if err != nil {
+// listen opens one listener. Its errors name the field of Config. mesh is there
+// where the configuration asks for it.
+func listen(field string, c ListenerConfig, mesh *certs.Mesh, log *slog.Logger) (*listener, error) {
+	l := &listener{Listener: c.Listener, name: strings.ToLower(field)}
+	if err := l.secure(field, c, mesh, log); err != nil {
 		return nil, err
 	}
-	l := c.Listener
-	if l == nil {
-		if l, err = net.Listen("tcp", c.Addr); err != nil {
+	if l.Listener == nil {
+		var err error
+		if l.Listener, err = net.Listen("tcp", c.Addr); err != nil {
 			if errors.Is(err, syscall.EADDRINUSE) {
 				err = fmt.Errorf("%s: the port is in use by another process", c.Addr)
 			}
 			return nil, &ConfigError{Field: field + ".Addr", Err: err}
 		}
 	}
-	return &listener{Listener: l, tls: conf}, nil
+	return l, nil
+}
+
+// limited is the listener with limits around what it accepts.
+func (l *listener) limited(around func(net.Listener) net.Listener) *listener {
+	return &listener{Listener: around(l.Listener), tls: l.tls}
 }
 
 // scheme is the URL scheme that the listener speaks.
@@ -43,48 +56,126 @@ func (l *listener) scheme() string {
 	return "http"
 }
 
-// serverTLS loads a listener's certificate and, where there is one, the
-// authorities whose client certificates it demands.
-func serverTLS(field string, c ListenerConfig) (*tls.Config, error) {
+// secure finds the certificate that the listener shows, and whose it takes.
+func (l *listener) secure(field string, c ListenerConfig, mesh *certs.Mesh, log *slog.Logger) (err error) {
 	if !c.TLS() {
-		return nil, nil
+		return nil
 	}
-	cert, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
-	if err != nil {
-		return nil, badConfig(field+".CertFile", "%s with key %s: %w", c.CertFile, c.KeyFile, err)
-	}
-	conf := &tls.Config{MinVersion: minTLS, Certificates: []tls.Certificate{cert}}
-	if c.CAFile != "" {
-		pool, err := loadPool(field+".CAFile", c.CAFile)
+	if c.CertFile != "" || c.CAFile != "" {
+		l.files, err = certs.LoadFiles(c.CertFile, c.KeyFile, c.CAFile, log.With("listener", l.name))
 		if err != nil {
-			return nil, err
+			return blameFile(field, c, err)
 		}
-		conf.ClientCAs, conf.ClientAuth = pool, tls.RequireAndVerifyClientCert
 	}
-	return conf, nil
+	l.own = l.files
+	if c.Auto {
+		l.own = mesh
+	}
+	// A client's certificate is one way in. A peer's is asked for, beside its
+	// knowledge of the mesh secret.
+	auth, protocols := tls.VerifyClientCertIfGiven, []string{"h2", "http/1.1"}
+	switch l.name {
+	case "grpc":
+		protocols = []string{"h2"}
+	case "peer":
+		auth, protocols = tls.RequireAndVerifyClientCert, []string{"http/1.1"}
+	}
+	l.tls = certs.Server(l.own, l.authorities(c), auth, nil, protocols...)
+	return nil
+}
+
+// authorities are those that the other end's certificates are to be from; nil
+// for none.
+func (l *listener) authorities(c ListenerConfig) func() *x509.CertPool {
+	switch {
+	case c.CAFile != "":
+		return l.files.Authorities
+	case c.Auto && l.name == "peer":
+		return l.own.Authorities
+	}
+	return nil
+}
+
+// blameFile says which field of the configuration named a file that is no good.
+func blameFile(field string, c ListenerConfig, err error) error {
+	var bad *certs.FileError
+	if errors.As(err, &bad) {
+		switch bad.File {
+		case c.CertFile:
+			field += ".CertFile"
+		case c.KeyFile:
+			field += ".KeyFile"
+		case c.CAFile:
+			field += ".CAFile"
+		}
+	}
+	return &ConfigError{Field: field, Err: err}
 }
 
 // dialTLS is what a node dials its peers with: its own certificate, and the
-// authorities of the peer listener (the system's where none are given).
-func dialTLS(c ListenerConfig) (*tls.Config, error) {
-	if !c.TLS() {
-		return nil, nil
+// authorities of the peer listener (the system's where it has none).
+func (n *Node) dialTLS() *tls.Config {
+	if n.peerListener.tls == nil {
+		return nil
 	}
-	conf, err := serverTLS("Peer", c)
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Config{MinVersion: minTLS, Certificates: conf.Certificates, RootCAs: conf.ClientCAs}, nil
+	return certs.Client(n.peerListener.own, n.peerListener.authorities(n.cfg.Peer), nil)
 }
 
-func loadPool(field, file string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(file)
+// hostCertificates says whether peers' certificates are for the hosts in their
+// URLs. It is so with those of the system's authorities, which know nothing of
+// the names of nodes; who a peer is follows from the mesh secret then.
+func (n *Node) hostCertificates() bool {
+	return n.peerListener.authorities(n.cfg.Peer) == nil
+}
+
+// certificateName is the name that the certificate of the node at a base URL
+// must be for. One that no node is known to have lets nobody in.
+func (n *Node) certificateName(host string) string {
+	if n.hostCertificates() {
+		return ""
+	}
+	return n.nodeName(host)
+}
+
+// nodeName gives the name of the node at a base URL of the grid's.
+func (n *Node) nodeName(host string) string {
+	for name, url := range n.urls() {
+		if gridHost(url) == host {
+			return name
+		}
+	}
+	return host
+}
+
+// gridHost spells a base URL as the grid does: in lower case, with its port.
+func gridHost(base string) string {
+	u, err := url.Parse(strings.ToLower(base))
 	if err != nil {
-		return nil, &ConfigError{Field: field, Err: err}
+		return base
 	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, badConfig(field, "%s: %w", file, errNoCertificates)
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
-	return pool, nil
+	return u.Scheme + "://" + net.JoinHostPort(u.Hostname(), port)
+}
+
+// certificateNames are what the certificates that the node makes are for.
+func (c *Config) certificateNames() []string {
+	hosts := append([]string(nil), c.CertificateNames...)
+	for _, l := range []ListenerConfig{c.GRPC, c.HTTP, c.Peer} {
+		addr := l.Addr
+		if l.Listener != nil {
+			addr = l.Listener.Addr().String()
+		}
+		if host, _, err := net.SplitHostPort(addr); err == nil && l.Auto {
+			hosts = append(hosts, host)
+		}
+	}
+	for _, p := range c.Peers {
+		if u, err := url.Parse(p.URL); err == nil && p.Name == c.Name {
+			hosts = append(hosts, u.Hostname())
+		}
+	}
+	return certs.HostNames(c.Name, hosts...)
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -25,6 +26,31 @@ var (
 	statusCall    = grid.NewSingle[statusRequest, statusReply](400, "cluster.status")
 )
 
+// peersMayCall says for each handler of the grid that a peer may call it, which
+// is whoever has proven the mesh secret, or by a certificate to be a node. What
+// isn't here isn't served: a node that has such a handler doesn't open.
+func peersMayCall(id grid.HandlerID) bool {
+	switch id {
+	case 100, 101, 105, // the index: propose, read, relay
+		102, 103, 104, // greetings, raft's messages, snapshots: from those that are about to join, too
+		200, 201, 202, 203, // payload: read, write, remove, space
+		300, // resources
+		400: // status
+		return true
+	}
+	return false
+}
+
+// checkHandlers makes sure that each handler's callers were thought of.
+func checkHandlers(m *grid.Manager) error {
+	for _, h := range m.Handlers() {
+		if !peersMayCall(h.ID) {
+			return fmt.Errorf("handler %d (%s) of the grid has no permission", h.ID, h.Name)
+		}
+	}
+	return nil
+}
+
 // askTimeout bounds what one silent node can cost a question to all of them.
 const askTimeout = 2 * time.Second
 
@@ -39,6 +65,8 @@ type mesh struct {
 	collector *observability.Collector
 	drives    func() []*dataio.Drive
 	log       *slog.Logger
+
+	certificates func() []listenerCertificate // this node's
 }
 
 // register serves the other nodes' questions.
@@ -72,6 +100,12 @@ func (m *mesh) status(ctx context.Context) *statusReply {
 		}
 		reply.Drives = append(reply.Drives, s)
 	}
+	for _, c := range m.certificates() {
+		reply.Certificates = append(reply.Certificates, certificateStatus{
+			Listener: c.listener, Names: c.Names, Issuer: c.Issuer, Fingerprint: c.Fingerprint,
+			NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(),
+		})
+	}
 	return reply
 }
 
@@ -83,6 +117,15 @@ func describeGroup(g *control.GroupStatus) groupStatus {
 		})
 	}
 	return out
+}
+
+// describeCertificate reckons what is left by this node's clock.
+func describeCertificate(c *certificateStatus) api.CertificateInfo {
+	notAfter := time.Unix(c.NotAfter, 0)
+	return api.CertificateInfo{
+		Listener: c.Listener, Names: c.Names, Issuer: c.Issuer, Fingerprint: c.Fingerprint,
+		NotBefore: time.Unix(c.NotBefore, 0), NotAfter: notAfter, Left: time.Until(notAfter),
+	}
 }
 
 var errNoSample = errors.New("no sample was taken yet")
@@ -193,6 +236,9 @@ func (m *mesh) Describe(ctx context.Context) (*api.ClusterInfo, error) {
 				ID: d.ID, Path: d.Path, State: dataio.State(d.State).String(),
 				TotalBytes: d.Total, UsedBytes: d.Used, FreeBytes: d.Free,
 			})
+		}
+		for _, c := range status.Certificates {
+			n.Certificates = append(n.Certificates, describeCertificate(&c))
 		}
 		info.Nodes[i] = n
 	})

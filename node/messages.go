@@ -24,6 +24,18 @@ type statusReply struct {
 	Groups  []groupStatus `msg:"groups"` // of the index, as that node sees them
 	// NotReady is why the index can't be used from there; "" where it can.
 	NotReady string `msg:"not_ready"`
+	// Certificates are those that its listeners show.
+	Certificates []certificateStatus `msg:"certificates"`
+}
+
+// certificateStatus is a certificate of a node. Times are unix seconds.
+type certificateStatus struct {
+	Listener    string   `msg:"listener"`
+	Names       []string `msg:"names"`
+	Issuer      string   `msg:"issuer"`
+	Fingerprint string   `msg:"fingerprint"`
+	NotBefore   int64    `msg:"not_before"`
+	NotAfter    int64    `msg:"not_after"`
 }
 
 // groupStatus is one group of the index.

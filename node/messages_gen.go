@@ -14,6 +14,131 @@ const (
 )
 
 // MarshalMsg implements msgp.Marshaler
+func (z *certificateStatus) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 6
+	// string "listener"
+	o = append(o, 0x86, 0xa8, 0x6c, 0x69, 0x73, 0x74, 0x65, 0x6e, 0x65, 0x72)
+	o = msgp.AppendString(o, z.Listener)
+	// string "names"
+	o = append(o, 0xa5, 0x6e, 0x61, 0x6d, 0x65, 0x73)
+	o = msgp.AppendArrayHeader(o, uint32(len(z.Names)))
+	for za0001 := range z.Names {
+		o = msgp.AppendString(o, z.Names[za0001])
+	}
+	// string "issuer"
+	o = append(o, 0xa6, 0x69, 0x73, 0x73, 0x75, 0x65, 0x72)
+	o = msgp.AppendString(o, z.Issuer)
+	// string "fingerprint"
+	o = append(o, 0xab, 0x66, 0x69, 0x6e, 0x67, 0x65, 0x72, 0x70, 0x72, 0x69, 0x6e, 0x74)
+	o = msgp.AppendString(o, z.Fingerprint)
+	// string "not_before"
+	o = append(o, 0xaa, 0x6e, 0x6f, 0x74, 0x5f, 0x62, 0x65, 0x66, 0x6f, 0x72, 0x65)
+	o = msgp.AppendInt64(o, z.NotBefore)
+	// string "not_after"
+	o = append(o, 0xa9, 0x6e, 0x6f, 0x74, 0x5f, 0x61, 0x66, 0x74, 0x65, 0x72)
+	o = msgp.AppendInt64(o, z.NotAfter)
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *certificateStatus) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z2c18a699limitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "listener":
+			z.Listener, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Listener")
+				return
+			}
+		case "names":
+			var zb0002 uint32
+			zb0002, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Names")
+				return
+			}
+			if zb0002 > z2c18a699limitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Names) >= int(zb0002) {
+				z.Names = (z.Names)[:zb0002]
+			} else {
+				z.Names = make([]string, zb0002)
+			}
+			for za0001 := range z.Names {
+				z.Names[za0001], bts, err = msgp.ReadStringBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Names", za0001)
+					return
+				}
+			}
+		case "issuer":
+			z.Issuer, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Issuer")
+				return
+			}
+		case "fingerprint":
+			z.Fingerprint, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Fingerprint")
+				return
+			}
+		case "not_before":
+			z.NotBefore, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "NotBefore")
+				return
+			}
+		case "not_after":
+			z.NotAfter, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "NotAfter")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *certificateStatus) Msgsize() (s int) {
+	s = 1 + 9 + msgp.StringPrefixSize + len(z.Listener) + 6 + msgp.ArrayHeaderSize
+	for za0001 := range z.Names {
+		s += msgp.StringPrefixSize + len(z.Names[za0001])
+	}
+	s += 7 + msgp.StringPrefixSize + len(z.Issuer) + 12 + msgp.StringPrefixSize + len(z.Fingerprint) + 11 + msgp.Int64Size + 10 + msgp.Int64Size
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
 func (z *driveStatus) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// map header, size 6
@@ -475,9 +600,9 @@ func (z resourcesRequest) Msgsize() (s int) {
 // MarshalMsg implements msgp.Marshaler
 func (z *statusReply) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 4
+	// map header, size 5
 	// string "version"
-	o = append(o, 0x84, 0xa7, 0x76, 0x65, 0x72, 0x73, 0x69, 0x6f, 0x6e)
+	o = append(o, 0x85, 0xa7, 0x76, 0x65, 0x72, 0x73, 0x69, 0x6f, 0x6e)
 	o = msgp.AppendString(o, z.Version)
 	// string "drives"
 	o = append(o, 0xa6, 0x64, 0x72, 0x69, 0x76, 0x65, 0x73)
@@ -502,6 +627,16 @@ func (z *statusReply) MarshalMsg(b []byte) (o []byte, err error) {
 	// string "not_ready"
 	o = append(o, 0xa9, 0x6e, 0x6f, 0x74, 0x5f, 0x72, 0x65, 0x61, 0x64, 0x79)
 	o = msgp.AppendString(o, z.NotReady)
+	// string "certificates"
+	o = append(o, 0xac, 0x63, 0x65, 0x72, 0x74, 0x69, 0x66, 0x69, 0x63, 0x61, 0x74, 0x65, 0x73)
+	o = msgp.AppendArrayHeader(o, uint32(len(z.Certificates)))
+	for za0003 := range z.Certificates {
+		o, err = z.Certificates[za0003].MarshalMsg(o)
+		if err != nil {
+			err = msgp.WrapError(err, "Certificates", za0003)
+			return
+		}
+	}
 	return
 }
 
@@ -585,6 +720,29 @@ func (z *statusReply) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "NotReady")
 				return
 			}
+		case "certificates":
+			var zb0004 uint32
+			zb0004, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Certificates")
+				return
+			}
+			if zb0004 > z2c18a699limitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Certificates) >= int(zb0004) {
+				z.Certificates = (z.Certificates)[:zb0004]
+			} else {
+				z.Certificates = make([]certificateStatus, zb0004)
+			}
+			for za0003 := range z.Certificates {
+				bts, err = z.Certificates[za0003].UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Certificates", za0003)
+					return
+				}
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -607,7 +765,10 @@ func (z *statusReply) Msgsize() (s int) {
 	for za0002 := range z.Groups {
 		s += z.Groups[za0002].Msgsize()
 	}
-	s += 10 + msgp.StringPrefixSize + len(z.NotReady)
+	s += 10 + msgp.StringPrefixSize + len(z.NotReady) + 13 + msgp.ArrayHeaderSize
+	for za0003 := range z.Certificates {
+		s += z.Certificates[za0003].Msgsize()
+	}
 	return
 }
 

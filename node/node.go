@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,22 +18,19 @@ import (
 	"github.com/gridloom/gridloom/dataio"
 	"github.com/gridloom/gridloom/grid"
 	"github.com/gridloom/gridloom/node/api"
+	"github.com/gridloom/gridloom/node/audit"
+	"github.com/gridloom/gridloom/node/certs"
 	"github.com/gridloom/gridloom/node/control"
 	"github.com/gridloom/gridloom/node/door"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/node/object"
 	"github.com/gridloom/gridloom/observability"
 )
 
-// Times that bound a connection and a stop. Bodies have no time limit of their
-// own: the doors renew a deadline with every piece that moves.
-const (
-	headerTimeout  = 10 * time.Second
-	idleTimeout    = 2 * time.Minute
-	maxHeaderBytes = 64 << 10
-	drainTimeout   = 10 * time.Second
-)
+// drainTimeout bounds a stop. What bounds a connection is in limits.go.
+const drainTimeout = 10 * time.Second
 
 // Addrs are the addresses that a node's listeners have, "host:port".
 type Addrs struct{ GRPC, HTTP, Peer string }
@@ -47,25 +43,35 @@ type Node struct {
 
 	grpcListener, httpListener, peerListener *listener
 
+	certs     *certs.Mesh          // the certificate that the node makes; nil: it makes none
+	published []byte               // authorities, as clients on this machine find them
+	roots     []iam.Credential     // those that are accepted
+	warned    map[string]time.Time // of certificates, by listener and fingerprint: when last
+
 	dir         *dataio.Dir
 	telemetry   *observability.Telemetry
 	instruments *instruments
+	limits      *limited
 	collector   *observability.Collector
 	grid        *grid.Manager
 	control     *control.Control
 	objects     *object.Service
 	mesh        *mesh
+	gate        *iam.Gate
+	audit       *audit.Log
+	identities  *identities
 	api         *api.API
 
 	grpcServer             *grpc.Server
 	httpServer, peerServer *http.Server
 
-	known   atomic.Pointer[map[string]string] // base URLs of the mesh's nodes; nil until they are known
-	bulk    atomic.Pointer[object.Service]    // objects, for the index, which runs before they are open
-	agreed  atomic.Pointer[control.Control]   // control, for the grid, which asks for the realm before the index is open
-	drives  atomic.Pointer[[]*dataio.Drive]   // set by form
-	ready   chan struct{}                     // closed when formed
-	waiting atomic.Pointer[error]             // why it is not ready; nil once it is
+	known             atomic.Pointer[map[string]string] // base URLs of the mesh's nodes; nil until they are known
+	bulk              atomic.Pointer[object.Service]    // objects, for the index, which runs before they are open
+	agreed            atomic.Pointer[control.Control]   // control, for the grid, which asks for the realm before the index is open
+	drives            atomic.Pointer[[]*dataio.Drive]   // set by form
+	ready             chan struct{}                     // closed when formed
+	identitiesChanged chan struct{}                     // has room for one: keepGate should look
+	waiting           atomic.Pointer[error]             // why it is not ready; nil once it is
 
 	closeOnce sync.Once
 	closers   []func() error // in the order of opening
@@ -95,7 +101,7 @@ func Open(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err error
 	for _, open := range []func(context.Context) error{
 		// The data directory comes after what can be refused without it: then
 		// nothing is left behind.
-		n.openListeners, n.openTelemetry, n.openDir, n.openGrid, n.openControl, n.openServices,
+		n.openCertificates, n.openListeners, n.openTelemetry, n.openDir, n.openAudit, n.openGate, n.openGrid, n.openControl, n.openServices,
 	} {
 		if err := open(ctx); err != nil {
 			return nil, err
@@ -121,7 +127,7 @@ func (n *Node) openDir(context.Context) error {
 	}
 	n.dir = dir
 	n.onClose(dir.Close)
-	return nil
+	return n.publishAuthorities()
 }
 
 func (n *Node) openListeners(context.Context) error {
@@ -134,7 +140,7 @@ func (n *Node) openListeners(context.Context) error {
 		{"HTTP", n.cfg.HTTP, &n.httpListener},
 		{"Peer", n.cfg.Peer, &n.peerListener},
 	} {
-		opened, err := listen(l.field, l.cfg)
+		opened, err := listen(l.field, l.cfg, n.certs, n.log)
 		if err != nil {
 			return err
 		}
@@ -177,26 +183,26 @@ func (n *Node) openTelemetry(ctx context.Context) error {
 	if n.instruments, err = newInstruments(t.Meter()); err != nil {
 		return err
 	}
+	n.limits = newLimited(n.cfg.Limits, n.instruments.limited)
+	if err := observeCertificates(t.Meter(), n.certificates); err != nil {
+		return err
+	}
 	return n.collector.Register(t.Meter())
 }
 
-func (n *Node) openGrid(ctx context.Context) error {
-	tlsConf, err := dialTLS(n.cfg.Peer)
-	if err != nil {
-		return err
-	}
+func (n *Node) openGrid(ctx context.Context) (err error) {
 	hosts := make([]string, 0, len(n.peers))
 	for _, name := range sortedKeys(n.peers) {
 		hosts = append(hosts, n.peers[name])
 	}
-	secrets := n.cfg.MeshSecrets
 	n.grid, err = grid.NewManager(context.WithoutCancel(ctx), grid.ManagerOptions{
-		Local:   n.peers[n.cfg.Name],
-		Hosts:   hosts,
-		Secrets: func() [][]byte { return secrets },
-		TLS:     tlsConf,
-		Realm:   n.realm,
-		Hooks:   grid.Hooks{Logger: n.log},
+		Local:           n.peers[n.cfg.Name],
+		Hosts:           hosts,
+		Secrets:         n.cfg.MeshSecrets,
+		TLS:             n.dialTLS(),
+		CertificateName: n.certificateName,
+		Realm:           n.realm,
+		Hooks:           grid.Hooks{Logger: n.log},
 	})
 	if err != nil {
 		return &ConfigError{Field: "Peers", Err: err}
@@ -207,16 +213,6 @@ func (n *Node) openGrid(ctx context.Context) error {
 		return n.grid.Close(ctx)
 	})
 	return observeGrid(n.telemetry.Meter(), n.grid.Stats, n.nodeName)
-}
-
-// nodeName gives the name of the node at a base URL.
-func (n *Node) nodeName(host string) string {
-	for name, url := range n.urls() {
-		if strings.EqualFold(strings.TrimSuffix(url, "/"), host) {
-			return name
-		}
-	}
-	return host
 }
 
 // realm is the mesh's id for the grid, "" until the index has confirmed it: a
@@ -257,8 +253,9 @@ func (n *Node) learnNodes(t *control.Topology) {
 func (n *Node) openControl(ctx context.Context) (err error) {
 	n.control, err = control.Open(ctx, control.Options{
 		Dir: n.cfg.DataDir, Self: n.cfg.Name, Peers: n.peers, Grid: n.grid, Logger: n.log,
-		Fetch: n.fetchSnapshot,
-		Hooks: control.Hooks{Topology: n.learnNodes},
+		Fetch:       n.fetchSnapshot,
+		MeshSecrets: n.cfg.MeshSecrets,
+		Hooks:       control.Hooks{Topology: n.learnNodes, IAM: n.changedIdentities},
 	})
 	if err != nil {
 		return err
@@ -312,12 +309,16 @@ func (n *Node) Ready() <-chan struct{} { return n.ready }
 // once; Close comes after it.
 func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return serveHTTP(ctx, n.peerServer, n.peerListener) })
-	g.Go(func() error { return serveHTTP(ctx, n.httpServer, n.httpListener) })
+	g.Go(func() error { return serveHTTP(ctx, n.peerServer, n.peerListener.limited(n.limits.peer.Listen)) })
+	g.Go(func() error { return serveHTTP(ctx, n.httpServer, n.httpListener.limited(n.limits.http.Listen)) })
 	g.Go(func() error { return n.serveGRPC(ctx) })
 	g.Go(func() error { return ended(ctx, n.collector.Run(ctx)) })
 	g.Go(func() error { return n.form(ctx) })
 	g.Go(func() error { return n.reportHealth(ctx) })
+	g.Go(func() error { return n.keepGate(ctx) })
+	g.Go(func() error { return n.identities.run(ctx) })
+	g.Go(func() error { n.audit.Run(ctx); return nil })
+	g.Go(func() error { return n.keepRenewing(ctx) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():
@@ -353,14 +354,10 @@ func (n *Node) Close() error {
 // openServices makes what the listeners serve. Nothing is served before Run.
 func (n *Node) openServices(context.Context) error {
 	n.onClose(n.closeDrives)
-	secrets := n.cfg.MeshSecrets
-	tlsConf, err := dialTLS(n.cfg.Peer)
-	if err != nil {
-		return err
-	}
 	objects, err := object.New(object.Options{
 		Self: n.cfg.Name, Deployment: n.control.Deployment, Index: n.control, Topology: n.control.Topology,
-		Grid: n.grid, Conn: n.conn, Secrets: func() [][]byte { return secrets }, TLS: tlsConf,
+		Grid: n.grid, Conn: n.conn, Secrets: n.cfg.MeshSecrets,
+		TLS: n.dialTLS(), HostCertificates: n.hostCertificates(),
 		SnapshotFile: n.control.SnapshotFile,
 		Log:          n.log, Hooks: n.instruments.objectHooks(),
 	})
@@ -372,43 +369,48 @@ func (n *Node) openServices(context.Context) error {
 	n.onClose(objects.Close)
 	n.mesh = &mesh{
 		self: n.cfg.Name, version: n.cfg.Version, urls: n.urls,
-		grid: n.grid, control: n.control, collector: n.collector, drives: n.openDrives, log: n.log,
+		grid: n.grid, control: n.control, collector: n.collector, drives: n.openDrives, certificates: n.certificates, log: n.log,
 	}
 	if err := n.mesh.register(); err != nil {
 		return err
 	}
-	auth := iam.NewAuthenticator(n.cfg.RootKey)
+	if err := checkHandlers(n.grid); err != nil {
+		return err
+	}
+	n.identities = newIdentities(n.control, n.control.Deployment, n.gate, n.log)
 	n.api, err = api.New(api.Options{
-		Objects: objects, Cluster: n.mesh, Resources: n.mesh, Auth: auth,
-		Requests: n.telemetry.Requests(), Ready: n.waitReady, TLS: n.grpcListener.tls,
-		Logger: n.log,
+		Objects: objects, Cluster: n.mesh, Resources: n.mesh, Auth: n.gate, Audit: n.audit,
+		Identities: n.identities,
+		Requests:   n.telemetry.Requests(), Ready: n.waitReady, TLS: n.grpcListener.tls,
+		Logger:  n.log,
+		Callers: n.limits.callers, Uploads: n.limits.uploads, Conns: n.limits.grpc, Refused: n.limits.refused("grpc"),
+		MaxStreams: uint32(n.limits.Streams), MaxFrames: n.limits.Frames,
+		MaxHeaderBytes: uint32(n.limits.MetadataBytes), MaxMessageBytes: n.limits.MessageBytes,
+		HandshakeTimeout: n.limits.HeaderTimeout, MaxConnectionIdle: n.limits.IdleTimeout,
 	})
 	if err != nil {
 		return err
 	}
 	n.grpcServer = n.api.GRPCServer()
 	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(&front{
-		auth: auth, ready: n.waitReady, state: n.state,
-		door:      door.New(door.Options{Objects: objects}),
+		auth: n.gate, callers: n.limits.callers, audit: n.audit, ready: n.waitReady, state: n.state,
+		door:      door.New(door.Options{Objects: objects, Follow: n.follow, Uploads: n.limits.uploads, Logger: n.log}),
 		gateway:   n.api.Gateway(),
 		openAPI:   api.OpenAPI(),
 		metrics:   n.telemetry.MetricsHandler(),
 		resources: http.HandlerFunc(n.mesh.serveResources),
-	}))
+	}), n.limits.http)
 	peer := http.NewServeMux()
-	peer.Handle(grid.RoutePath, n.grid.Handler())
+	peer.Handle(grid.RoutePath, bounded(n.grid.Handler()))
+	peer.Handle("/", bounded(http.NotFoundHandler()))
 	peer.Handle(object.BulkPath, objects.BulkHandler())
-	n.peerServer = n.newHTTPServer(peer)
+	n.peerServer = n.newHTTPServer(peer, n.limits.peer)
 	return nil
 }
 
-// newHTTPServer bounds what a connection may cost before a handler sees it.
-func (n *Node) newHTTPServer(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: headerTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
-	}
+// newHTTPServer makes the server of an HTTP listener, with its limits.
+func (n *Node) newHTTPServer(h http.Handler, conns *limit.Conns) *http.Server {
+	s := n.limits.server(h, conns)
+	s.ErrorLog = slog.NewLogLogger(n.log.Handler(), slog.LevelDebug)
+	return s
 }

@@ -50,7 +50,9 @@ func (r *running) stop(t testing.TB) {
 	})
 }
 
-func (r *running) url(path string) string { return "http://" + r.Addrs().HTTP + path }
+func (r *running) url(path string) string {
+	return r.httpListener.scheme() + "://" + r.Addrs().HTTP + path
+}
 
 // runNode starts a node that is expected to open.
 func runNode(t testing.TB, cfg Config) *running {
@@ -104,8 +106,8 @@ func meshConfigs(t testing.TB, dir string, n int) []Config {
 			GRPC:        ListenerConfig{Listener: openListener(t)},
 			HTTP:        ListenerConfig{Listener: openListener(t)},
 			Peer:        ListenerConfig{Listener: peer},
-			RootKey:     testKey,
-			MeshSecrets: [][]byte{secret},
+			RootKeys:    rootKeys(testKey),
+			MeshSecrets: func() [][]byte { return [][]byte{secret} },
 			Version:     "test",
 		}
 	}
@@ -113,6 +115,10 @@ func meshConfigs(t testing.TB, dir string, n int) []Config {
 		configs[i].Peers = peers
 	}
 	return configs
+}
+
+func rootKeys(keys ...iam.Credential) func() []iam.Credential {
+	return func() []iam.Credential { return keys }
 }
 
 func openListener(t testing.TB) net.Listener {

@@ -40,7 +40,7 @@ func serveHTTP(ctx context.Context, s *http.Server, l *listener) error {
 // serveGRPC serves until ctx ends, then lets calls in flight finish.
 func (n *Node) serveGRPC(ctx context.Context) error {
 	served := make(chan error, 1)
-	go func() { served <- n.grpcServer.Serve(n.grpcListener) }()
+	go func() { served <- n.grpcServer.Serve(n.limits.grpc.Wrap(n.grpcListener)) }()
 	select {
 	case err := <-served:
 		return err

@@ -116,6 +116,16 @@ func SetAPI(ctx context.Context, name string) {
 	}
 }
 
+// API is the name that SetAPI gave the request in ctx, "" where none did.
+func API(ctx context.Context) string {
+	if q := requestFrom(ctx); q != nil {
+		if name := q.api.Load().name; name != otherAPI {
+			return name
+		}
+	}
+	return ""
+}
+
 // api returns the label sets for name, or those of otherAPI where name is
 // empty or one too many.
 func (r *Requests) api(proto, name string) *api {

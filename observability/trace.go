@@ -36,6 +36,14 @@ func (m incomingMetadata) Get(key string) string {
 func (incomingMetadata) Set(string, string) {}             // nothing is injected
 func (incomingMetadata) Keys() []string     { return nil } // TraceContext doesn't ask
 
+// TraceID is the id of the trace that ctx is in, "" where it is in none.
+func TraceID(ctx context.Context) string {
+	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
+		return span.TraceID().String()
+	}
+	return ""
+}
+
 func (r *Requests) startSpan(ctx context.Context, q *request, attributes ...attribute.KeyValue) context.Context {
 	if r.tracer == nil {
 		return ctx

@@ -23,16 +23,7 @@ keeps the object's own name below it.`,
 	cmd.Flags().StringSlice("if-match", nil, "copy only over an object with this `ETAG`; repeatable")
 	cmd.Flags().StringSlice("if-none-match", nil, "don't copy over an object with this `ETAG`, or with '*' over any; repeatable")
 	return a.clientCommand(cmd, func(ctx context.Context, c *client, cmd *cobra.Command, args []string) error {
-		src, err := parseObject(args[0])
-		if err != nil {
-			return err
-		}
-		dest, err := parseAddress(args[1])
-		if err != nil {
-			return err
-		}
-		dest = dest.into(src.base())
-		cond, err := conditions(cmd)
+		src, dest, cond, err := fromTo(cmd, args)
 		if err != nil {
 			return err
 		}
@@ -44,9 +35,26 @@ keeps the object's own name below it.`,
 		if err != nil {
 			return err
 		}
-		j := toJSON(reply.GetObject())
-		return a.out.print(j, func() string {
-			return fmt.Sprintf("%s → %s  %s\n", shown(src.String()), shown(dest.String()), byteSize(j.Size))
-		})
+		return a.printArrival(src, dest, reply.GetObject())
+	})
+}
+
+// fromTo reads an object, where it is to go, and the conditions there.
+func fromTo(cmd *cobra.Command, args []string) (src, dest address, cond *gridloomv1.Conditions, err error) {
+	if src, err = parseObject(args[0]); err != nil {
+		return src, dest, nil, err
+	}
+	if dest, err = parseAddress(args[1]); err != nil {
+		return src, dest, nil, err
+	}
+	cond, err = conditions(cmd)
+	return src, dest.into(src.base()), cond, err
+}
+
+// printArrival tells of an object that has come from another place.
+func (a *app) printArrival(src, dest address, o *gridloomv1.Object) error {
+	j := toJSON(o)
+	return a.out.print(j, func() string {
+		return fmt.Sprintf("%s → %s  %s\n", shown(src.String()), shown(dest.String()), byteSize(j.Size))
 	})
 }

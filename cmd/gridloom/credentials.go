@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,52 +17,99 @@ const (
 	credentialsDoc = "# Made by gridloom. Whoever can read this file owns the data beside it.\n"
 )
 
+// reader reads a file of secrets: certs.ReadPrivate for the servers, who refuse
+// one that others can read, readBounded for the clients.
+type reader func(name string, limit int64) ([]byte, error)
+
 // readKey reads the credential that the settings name: the key itself or a
-// file, whichever comes from the stronger source. Its errors name the setting;
-// none repeats a key. ok is false where neither is given.
+// file, whichever comes from the stronger source, and the first of several. Its
+// errors name the setting; none repeats a key. ok is false where neither is
+// given.
 func (s *settings) readKey() (cred iam.Credential, ok bool, err error) {
-	path, err := s.oneOf("key", "key-file")
-	if path == "" || err != nil {
+	keys, err := s.readKeys(readBounded, iam.ParseCredential)
+	if err != nil || keys == nil {
 		return cred, false, err
 	}
-	text := s.Key
+	return keys.get()[0], true, nil
+}
+
+// readKeys reads all the credentials that the settings name; nil where they name
+// none.
+func (s *settings) readKeys(read reader, parse func(string) (iam.Credential, error)) (*secretList[iam.Credential], error) {
+	path, err := s.oneOf("key", "key-file")
+	if path == "" || err != nil {
+		return nil, err
+	}
+	l := &secretList[iam.Credential]{what: "key", parse: parse}
 	if path == "key-file" {
-		if text, err = readSecret(s.KeyFile, keyVariable); err != nil {
-			return cred, false, s.blame(path, err)
+		l.file, l.variable, l.read = s.KeyFile, keyVariable, read
+	}
+	if err := l.begin([]string{s.Key}); err != nil {
+		return nil, s.blame(path, err)
+	}
+	return l, nil
+}
+
+// readKeyText gives what the settings name before it is known what it is. path is that of the
+// setting, "" for none.
+func (s *settings) readKeyText() (text, path string, err error) {
+	path, err = s.oneOf("key", "key-file")
+	if path == "" || err != nil {
+		return "", "", err
+	}
+	text = s.Key
+	if path == "key-file" {
+		if text, err = readSecret(s.KeyFile, keyVariable, readBounded); err != nil {
+			return "", path, s.blame(path, err)
 		}
 	}
-	if cred, err = iam.ParseCredential(strings.TrimSpace(text)); err != nil {
-		return cred, false, s.blame(path, err)
+	text, _, _ = strings.Cut(strings.TrimSpace(text), "\n") // of several the first
+	return strings.TrimSpace(text), path, nil
+}
+
+// login is what a client shows a node: a key, or the token that stands for one.
+type login struct {
+	key   iam.Credential
+	token string // where there is no key
+}
+
+// bearer is what goes after "Bearer ".
+func (l login) bearer() string {
+	if l.key.IsZero() {
+		return l.token
 	}
-	return cred, true, nil
+	return l.key.String()
+}
+
+// readLogin reads what a client has: a key, the first of several, or a token.
+func (s *settings) readLogin() (l login, ok bool, err error) {
+	text, path, err := s.readKeyText()
+	if path == "" || err != nil {
+		return l, false, err
+	}
+	if strings.Count(text, ".") == 2 && !strings.ContainsAny(text, " \t\r\n") { // a JWT; no key has dots
+		return login{token: text}, true, nil
+	}
+	if l.key, err = iam.ParseCredential(text); err != nil {
+		return l, false, s.blame(path, err)
+	}
+	return l, true, nil
 }
 
 // readMeshSecrets reads the mesh secrets likewise; none given is none.
-func (s *settings) readMeshSecrets() ([][]byte, error) {
+func (s *settings) readMeshSecrets(read reader) (*secretList[[]byte], error) {
 	path, err := s.oneOf("mesh-secret", "mesh-secret-file")
 	if path == "" || err != nil {
 		return nil, err
 	}
-	texts := s.MeshSecret
+	l := &secretList[[]byte]{what: "secret", parse: iam.ParseMeshSecret}
 	if path == "mesh-secret-file" {
-		text, err := readSecret(s.MeshSecretFile, secretVariable)
-		if err != nil {
-			return nil, s.blame(path, err)
-		}
-		texts = strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(", \r\n", r) })
+		l.file, l.variable, l.read = s.MeshSecretFile, secretVariable, read
 	}
-	if len(texts) == 0 {
-		return nil, s.blame(path, errors.New("holds no secret"))
+	if err := l.begin(s.MeshSecret); err != nil {
+		return nil, s.blame(path, err)
 	}
-	var secrets [][]byte
-	for _, t := range texts {
-		secret, err := iam.ParseMeshSecret(strings.TrimSpace(t))
-		if err != nil {
-			return nil, s.blame(path, err)
-		}
-		secrets = append(secrets, secret)
-	}
-	return secrets, nil
+	return l, nil
 }
 
 // oneOf tells which of two settings for the same thing counts, "" for neither.
@@ -83,8 +129,8 @@ func (s *settings) oneOf(value, file string) (string, error) {
 
 // readSecret reads a file that holds a secret alone, or as the variable's line
 // of an environment file, as ours and systemd's are.
-func readSecret(name, variable string) (string, error) {
-	data, err := readBounded(name, maxSecretBytes)
+func readSecret(name, variable string, read reader) (string, error) {
+	data, err := read(name, maxSecretBytes)
 	if err != nil {
 		return "", err
 	}
@@ -119,16 +165,16 @@ func credentialsFile(dir string) string { return filepath.Join(dir, "credentials
 
 // readCredentials reads those kept in a data directory; fs.ErrNotExist if
 // there are none.
-func readCredentials(dir string) (c credentials, err error) {
+func readCredentials(dir string, read reader) (c credentials, err error) {
 	name := credentialsFile(dir)
-	key, err := readSecret(name, keyVariable)
+	key, err := readSecret(name, keyVariable, read)
 	if err != nil {
 		return c, err
 	}
 	if c.key, err = iam.ParseCredential(key); err != nil {
 		return c, fmt.Errorf("%s: %w", name, err)
 	}
-	if c.secret, err = readSecret(name, secretVariable); err != nil {
+	if c.secret, err = readSecret(name, secretVariable, read); err != nil {
 		return c, err
 	}
 	if _, err = iam.ParseMeshSecret(c.secret); err != nil {

@@ -16,6 +16,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gridloom/gridloom/node"
+	"github.com/gridloom/gridloom/node/audit"
+	"github.com/gridloom/gridloom/node/certs"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/observability"
 )
@@ -120,7 +122,7 @@ func (s *settings) devCredentials(data string) (cred credentials, fresh *credent
 	if err != nil {
 		return cred, nil, err
 	}
-	cred, err = readCredentials(data)
+	cred, err = readCredentials(data, certs.ReadPrivate)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		made := generateCredentials()
@@ -158,9 +160,10 @@ func (s *settings) devConfigs(data string, cred credentials) (cfgs []node.Config
 	for i := range s.Nodes {
 		cfg := node.Config{
 			Name: devName(i), DataDir: filepath.Join(data, devName(i)),
-			RootKey: cred.key, MeshSecrets: [][]byte{secret},
+			RootKeys: given(cred.key).get, MeshSecrets: given(secret).get,
 			OTLPEndpoint: s.OTLP.Endpoint, OTLPInsecure: s.OTLP.Insecure,
-			ReserveBytes: int64(s.Reserve), Version: programVersion(), Host: host,
+			ReserveBytes: int64(s.Reserve), Version: programVersion(), Host: host, Limits: s.limits(),
+			Audit: node.AuditConfig{Level: audit.Level(s.Audit.Level)},
 		}
 		for d := range s.Drives {
 			cfg.Drives = append(cfg.Drives, devDrive(cfg.DataDir, d))
@@ -292,7 +295,7 @@ func awaitReady(ctx context.Context, cfgs []node.Config, nodes []*node.Node) err
 // makeDemoBucket makes the bucket of the banner's commands, unless a kept mesh
 // has it.
 func makeDemoBucket(ctx context.Context, endpoint string, key iam.Credential) error {
-	c, err := connect(endpoint, key, nil, readyTimeout)
+	c, err := connect(endpoint, login{key: key}, nil, readyTimeout)
 	if err != nil {
 		return err
 	}

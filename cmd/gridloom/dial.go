@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"sync"
 	"time"
@@ -18,7 +19,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	gridloomv1 "github.com/gridloom/gridloom/gen/gridloom/v1"
-	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node"
 )
 
 // The connection's numbers. A stream's window bounds what a node may send
@@ -42,6 +43,8 @@ type client struct {
 	buckets  gridloomv1.BucketServiceClient
 	objects  gridloomv1.ObjectServiceClient
 	cluster  gridloomv1.ClusterServiceClient
+	iam      gridloomv1.IAMServiceClient
+	who      login
 	endpoint string
 	tls      bool
 	timeout  time.Duration
@@ -83,18 +86,26 @@ func dial(s *settings) (*client, error) {
 	if s.Timeout < 0 {
 		return nil, s.blame("timeout", fmt.Errorf("%s is negative", s.Timeout))
 	}
-	key, ok, err := s.readKey()
+	who, ok, err := s.readLogin()
 	if err != nil {
 		return nil, err
 	}
+	if !ok && s.Data != "" {
+		switch kept, err := readCredentials(s.Data, readBounded); {
+		case err == nil:
+			who, ok = login{key: kept.key}, true
+		case !errors.Is(err, fs.ErrNotExist): // of a mesh there is none
+			return nil, s.blame("data", err)
+		}
+	}
 	if !ok {
-		return nil, usageErrorf("no key: give --key-file, or set GRIDLOOM_KEY (gridloom dev prints it; gridloom serve keeps it in its data directory, in the file credentials)")
+		return nil, usageErrorf("no key: give --key-file, or set GRIDLOOM_KEY (gridloom dev prints it; gridloom serve keeps it in its data directory, in the file credentials: --data)")
 	}
 	conf, err := s.clientTLS(host)
 	if err != nil {
 		return nil, err
 	}
-	c, err := connect(s.Endpoint, key, conf, s.Timeout)
+	c, err := connect(s.Endpoint, who, conf, s.Timeout)
 	if err != nil {
 		return nil, s.blame("endpoint", err)
 	}
@@ -102,15 +113,15 @@ func dial(s *settings) (*client, error) {
 }
 
 // connect makes a client of the node at endpoint; conf nil is plaintext.
-func connect(endpoint string, key iam.Credential, conf *tls.Config, timeout time.Duration) (*client, error) {
+func connect(endpoint string, who login, conf *tls.Config, timeout time.Duration) (*client, error) {
 	transport := insecure.NewCredentials()
 	if conf != nil {
 		transport = grpccredentials.NewTLS(conf)
 	}
-	c := &client{endpoint: endpoint, tls: conf != nil, timeout: timeout}
+	c := &client{who: who, endpoint: endpoint, tls: conf != nil, timeout: timeout}
 	conn, err := grpc.NewClient("passthrough:///"+endpoint,
 		grpc.WithTransportCredentials(transport),
-		grpc.WithPerRPCCredentials(bearer{key, conf != nil}),
+		grpc.WithPerRPCCredentials(bearer{who, conf != nil}),
 		grpc.WithContextDialer(c.dialNode),
 		grpc.WithInitialWindowSize(streamWindow),
 		grpc.WithInitialConnWindowSize(connectionWindow),
@@ -127,7 +138,18 @@ func connect(endpoint string, key iam.Credential, conf *tls.Config, timeout time
 	c.buckets = gridloomv1.NewBucketServiceClient(c.conn)
 	c.objects = gridloomv1.NewObjectServiceClient(c.conn)
 	c.cluster = gridloomv1.NewClusterServiceClient(c.conn)
+	c.iam = gridloomv1.NewIAMServiceClient(c.conn)
 	return c, nil
+}
+
+// authorities is the file of those that are to be trusted, "" for the system's,
+// and the setting that says so: --ca, or the data directory of a node here which
+// has an authority of its mesh's.
+func (s *settings) authorities() (file, setting string) {
+	if s.CA == "" && s.Data != "" && there(node.CAFile(s.Data)) {
+		return node.CAFile(s.Data), "data"
+	}
+	return s.CA, "ca"
 }
 
 // clientTLS is nil for plaintext, which is for loopback, and for those who ask
@@ -141,18 +163,19 @@ func (s *settings) clientTLS(host string) (*tls.Config, error) {
 	}
 	ip := net.ParseIP(host)
 	loopback := host == "localhost" || ip != nil && ip.IsLoopback()
-	if loopback && s.CA == "" && s.Cert == "" {
+	ca, setting := s.authorities()
+	if loopback && ca == "" && s.Cert == "" {
 		return nil, nil
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12}
-	if s.CA != "" {
-		pem, err := readBounded(s.CA, maxConfigBytes)
+	if ca != "" {
+		pem, err := readBounded(ca, maxConfigBytes)
 		if err != nil {
-			return nil, s.blame("ca", err)
+			return nil, s.blame(setting, err)
 		}
 		conf.RootCAs = x509.NewCertPool()
 		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, s.blame("ca", fmt.Errorf("%s holds no certificate in PEM form", s.CA))
+			return nil, s.blame(setting, fmt.Errorf("%s holds no certificate in PEM form", ca))
 		}
 	}
 	switch {
@@ -168,14 +191,14 @@ func (s *settings) clientTLS(host string) (*tls.Config, error) {
 	return conf, nil
 }
 
-// bearer sends the key with every call.
+// bearer sends the key or token with every call.
 type bearer struct {
-	key iam.Credential
+	who login
 	tls bool
 }
 
 func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
-	return map[string]string{"authorization": "Bearer " + b.key.String()}, nil
+	return map[string]string{"authorization": "Bearer " + b.who.bearer()}, nil
 }
 
 // RequireTransportSecurity has gRPC refuse to send the key in the clear where
@@ -212,9 +235,9 @@ func (c *client) explain(err error) error {
 	if dialErr != nil {
 		return &noConnectionError{fmt.Errorf("no connection to the node at %s: %w", c.endpoint, dialErr)}
 	}
-	hint := "the node may want TLS: --ca"
+	hint := "the node may want TLS: --ca, or --data for one on this machine"
 	if c.tls {
-		hint = "TLS is used, as --ca says so or the endpoint is off loopback; --plaintext goes without"
+		hint = "TLS is used, as --ca or --data says so or the endpoint is off loopback; --plaintext goes without"
 	}
 	return &noConnectionError{fmt.Errorf("the connection to the node at %s failed (%s): %s", c.endpoint, hint, st.Message())}
 }

@@ -64,7 +64,9 @@ another overrides.
 The key and the mesh secret have no flag in ` + "`gridloom serve`" + `: the arguments of a
 process are there for every user of the machine to read. A file that
 ` + "`--key-file`" + ` or ` + "`--mesh-secret-file`" + ` names holds the secret alone, or a line
-` + "`GRIDLOOM_KEY=…`" + ` or ` + "`GRIDLOOM_MESH_SECRET=…`" + ` as in an environment file.
+` + "`GRIDLOOM_KEY=…`" + ` or ` + "`GRIDLOOM_MESH_SECRET=…`" + ` as in an environment file. It is read
+again when it changes, and must not be readable by others;
+[operations.md](operations.md) has both rules, and the steps of a rotation.
 `
 
 const documentExample = `
@@ -77,18 +79,16 @@ drive: [/mnt/disk1, /mnt/disk2]
 peers:
   a: https://10.0.0.1:7402
   b: https://10.0.0.2:7402
+tls: auto
+tls-name: [storage.example.com]
 grpc:
   addr: 10.0.0.1:7400
+http: # with a certificate that browsers know
+  addr: 10.0.0.1:7401
   cert: /etc/gridloom/cert.pem
   cert-key: /etc/gridloom/key.pem
-http:
-  addr: 10.0.0.1:7401
-insecure: [http]
 peer:
   addr: 10.0.0.1:7402
-  cert: /etc/gridloom/cert.pem
-  cert-key: /etc/gridloom/key.pem
-  ca: /etc/gridloom/ca.pem
 key-file: /etc/gridloom/root.key
 mesh-secret-file: /etc/gridloom/mesh.secret
 ` + "```" + `
@@ -144,7 +144,7 @@ func TestDocumentExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := s.nodeConfig()
-	cfg.RootKey, cfg.MeshSecrets = iam.Generate(iam.RootID), [][]byte{make([]byte, 32)}
+	cfg.RootKeys, cfg.MeshSecrets = given(iam.Generate(iam.RootID)).get, given(make([]byte, 32)).get
 	if err := s.aboutNode(cfg.Validate()); err != nil {
 		t.Error(err)
 	}
@@ -173,14 +173,16 @@ checksums hexadecimal. What is unknown or empty is left out.
 
 | what | shape |
 | --- | --- |
-| an object (put, get, stat, ls, cp) | ` + "`{\"type\":\"object\", \"bucket\", \"key\", \"size\", \"etag\", \"modified_at\", \"content_type\", \"cache_control\", \"content_disposition\", \"content_encoding\", \"content_language\", \"metadata\":{}, \"sha256\", \"crc32c\", \"crc64nvme\"}`" + `; put and get add ` + "`file`" + `, and for a part ` + "`offset`" + ` and ` + "`length`" + ` |
+| an object (put, get, stat, ls, cp, mv) | ` + "`{\"type\":\"object\", \"bucket\", \"key\", \"size\", \"etag\", \"modified_at\", \"content_type\", \"cache_control\", \"content_disposition\", \"content_encoding\", \"content_language\", \"metadata\":{}, \"sha256\", \"crc32c\", \"crc64nvme\"}`" + `; put and get add ` + "`file`" + `, and for a part ` + "`offset`" + ` and ` + "`length`" + ` |
 | a folder (ls) | ` + "`{\"type\":\"prefix\", \"bucket\", \"prefix\"}`" + ` |
 | a bucket (mb, rb, ls, stat) | ` + "`{\"type\":\"bucket\", \"bucket\", \"created_at\"}`" + `, and from rb ` + "`removed:true`" + ` |
 | a removed object (rm) | ` + "`{\"type\":\"removed\", \"bucket\", \"key\"}`" + ` |
 | the mesh (cluster, cluster status) | ` + "`{\"deployment_id\", \"node\", \"nodes\":[{\"name\", \"peer_url\", \"state\", \"version\", \"draining\", \"leaving\", \"clock_offset_seconds\", \"not_ready\", \"index\", \"drives\":[{\"id\", \"path\", \"state\", \"total_bytes\", \"used_bytes\", \"free_bytes\"}]}], \"groups\":[{\"name\", \"leader\", \"term\", \"commit_index\", \"applied_index\", \"members\":[{\"node\", \"role\", \"match_index\", \"lag\"}]}], \"warnings\":[]}`" + `; a lag that is left out is not known |
 | a node (node ls) | ` + "`{\"type\":\"node\", and as in the mesh}`" + ` |
 | a change of the nodes (node join, leave, replace, drain) | ` + "`{\"type\":\"node\", \"name\", \"peer_url\", \"change\"}`" + `, the change being join, leave, replace, drain or undrain |
-| a node's start (serve) | ` + "`{\"name\", \"grpc\", \"http\", \"peer\", \"data\"}`" + ` |
+| a certificate (certs) | ` + "`{\"type\":\"certificate\", \"node\", \"listener\", \"names\":[], \"issuer\", \"not_before\", \"not_after\", \"days_left\", \"sha256\"}`" + `; of a node that is down ` + "`{\"type\":\"node\", \"name\", \"state\":\"down\"}`" + ` |
+| authorities (certs ca) | ` + "`{\"ca\"}`" + `, PEM |
+| a node's start (serve) | ` + "`{\"name\", \"grpc\", \"http\", \"peer\", \"data\", \"ca\"}`" + ` |
 | a mesh's start (dev) | ` + "`{\"nodes\":[as serve], \"metrics\", \"key\", \"data\", \"temporary\", \"bucket\", \"commands\":[]}`" + ` |
 | secrets (keygen) | ` + "`{\"key\"}` or `{\"mesh_secret\"}`" + ` |
 | version | ` + "`{\"version\", \"go\", \"os\", \"arch\"}`" + ` |

@@ -24,8 +24,8 @@ keep their own, so this is for a mesh of several machines.`,
 		Example: `  umask 077
   gridloom keygen > root.key
   gridloom keygen --mesh-secret > mesh.secret
-  gridloom serve --name a --peers a=http://10.0.0.1:7402,b=http://10.0.0.2:7402 \
-      --key-file root.key --mesh-secret-file mesh.secret ...`,
+  gridloom serve --name a --peers a=https://10.0.0.1:7402,b=https://10.0.0.2:7402 \
+      --tls auto --key-file root.key --mesh-secret-file mesh.secret ...`,
 		Args: arguments(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			if meshSecret {

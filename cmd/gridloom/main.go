@@ -14,6 +14,7 @@
 //
 //	serve.go, dev.go      settings → node.Config → node.Open, Run, Close
 //	credentials.go        the key and mesh secret: given, or made and kept
+//	rotate.go             those in files, read again when they change
 //	dial.go               settings → one gRPC connection → client
 //	put.go, get.go, …     one client command each, over client
 //	batch.go              many of a thing at once, each failure told
@@ -126,8 +127,8 @@ Exit codes: 0 done, 1 failed, 2 the command can't be run as it was given,
 	root.AddCommand(
 		a.devCommand(), a.serveCommand(), a.keygenCommand(), a.versionCommand(),
 		a.makeBucketCommand(), a.removeBucketCommand(), a.putCommand(), a.getCommand(),
-		a.listCommand(), a.statCommand(), a.copyCommand(), a.removeCommand(),
-		a.clusterCommand(), a.nodeCommand(),
+		a.listCommand(), a.statCommand(), a.copyCommand(), a.moveCommand(), a.removeCommand(),
+		a.clusterCommand(), a.nodeCommand(), a.certsCommand(), a.iamCommand(), a.shareCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	if cmd, _, err := root.Find([]string{"completion"}); err == nil {

@@ -86,6 +86,8 @@ func TestScripts(t *testing.T) {
 			e.Setenv("GRIDLOOM_ENDPOINT", mesh.Nodes[0].GRPC)
 			e.Setenv("NODE2", mesh.Nodes[1].GRPC)
 			e.Setenv("NODE3", mesh.Nodes[2].GRPC)
+			e.Setenv("HTTP1", mesh.Nodes[0].HTTP)
+			e.Setenv("HTTP2", mesh.Nodes[1].HTTP)
 			e.Setenv("GRIDLOOM_KEY", mesh.Key)
 			e.Setenv("WRONG_KEY", iam.Generate(iam.RootID).String())
 			return nil
@@ -94,6 +96,10 @@ func TestScripts(t *testing.T) {
 			"exits":    scriptExits,
 			"etag":     scriptETag,
 			"badnames": scriptBadNames,
+			"private":  scriptPrivate,
+			"keyid":    scriptKeyID,
+			"follow":   scriptFollow,
+			"alter":    scriptAlter,
 		},
 	})
 }

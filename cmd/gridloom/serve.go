@@ -10,10 +10,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
 	"github.com/gridloom/gridloom/node"
+	"github.com/gridloom/gridloom/node/audit"
+	"github.com/gridloom/gridloom/node/certs"
 	"github.com/gridloom/gridloom/node/iam"
 )
 
@@ -33,16 +36,22 @@ all of them need the same --peers, root key and mesh secret. The first of the
 sorted names keeps the index.
 
 A listener is on loopback unless its --…-addr says otherwise, and then it needs
-a certificate, or --insecure with its name.
+a certificate, or --insecure with its name. --tls auto makes certificates, and
+keeps what clients have to trust in the file tls/ca.pem in the data directory;
+gridloom certs ca prints it.
+
+Certificates, the key file and the mesh secret file are read again when they
+change: none of them needs a restart. Files with secrets must not be readable by
+others.
 
 Every flag is also a variable (--http-cert: GRIDLOOM_HTTP_CERT) and a path in
 the YAML file that --config names (http.cert). A flag overrides a variable, and
 a variable the file.`,
 		Example: `  gridloom serve --data /var/lib/gridloom
   gridloom serve --config /etc/gridloom.yaml
-  gridloom serve --name a --peers a=http://10.0.0.1:7402,b=http://10.0.0.2:7402 \
+  gridloom serve --name a --peers a=https://10.0.0.1:7402,b=https://10.0.0.2:7402 \
       --grpc-addr 10.0.0.1:7400 --http-addr 10.0.0.1:7401 --peer-addr 10.0.0.1:7402 \
-      --insecure grpc,http,peer --key-file root.key --mesh-secret-file mesh.secret`,
+      --tls auto --key-file root.key --mesh-secret-file mesh.secret`,
 		Args: arguments(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.load(a.env); err != nil {
@@ -57,29 +66,51 @@ a variable the file.`,
 
 // serve runs one node.
 func (a *app) serve(ctx context.Context, s *settings) (err error) {
+	if err := s.checkTLS(); err != nil {
+		return err
+	}
 	cfg := s.nodeConfig()
-	keep, err := s.serveCredentials(&cfg)
+	secrets, err := s.serveCredentials(&cfg)
 	if err != nil {
 		return err
 	}
 	if err := cfg.Validate(); err != nil {
 		return &usageError{s.aboutNode(s.hintInsecure(err))}
 	}
-	n, err := node.Open(ctx, cfg, a.logger(s))
+	log := a.logger(s)
+	n, err := node.Open(ctx, cfg, log)
 	if err != nil {
 		return s.aboutNode(err)
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
 	// Only now is the data directory ours to write to.
-	if keep != nil {
-		if err := keep.keep(cfg.DataDir); err != nil {
+	if secrets.keep != nil {
+		if err := secrets.keep.keep(cfg.DataDir); err != nil {
 			return s.about("data", err)
 		}
 	}
 	if err := a.printServing(s, cfg, n.Addrs()); err != nil {
 		return err
 	}
+	rereading, stop := context.WithCancel(ctx)
+	var rereader sync.WaitGroup
+	rereader.Go(func() { reread(rereading, log, secrets.files, secrets.lists) })
+	defer rereader.Wait()
+	defer stop()
 	return s.aboutNode(n.Run(ctx))
+}
+
+// checkTLS says which settings contradict --tls.
+func (s *settings) checkTLS() error {
+	for _, name := range []string{"grpc", "http", "peer"} {
+		if path := name + ".cert"; s.TLS == "off" && s.given(path) != fromDefault {
+			return s.blame("tls", fmt.Errorf("off contradicts --%s", s.row(path).flag()))
+		}
+	}
+	if len(s.TLSName) > 0 && s.TLS != "auto" {
+		return s.blame("tls-name", errors.New("is for certificates of --tls auto"))
+	}
+	return nil
 }
 
 // nodeConfig is what package node is told, all but the secrets.
@@ -88,7 +119,8 @@ func (s *settings) nodeConfig() node.Config {
 		Name: s.Name, DataDir: s.Data, Drives: s.Drive, Peers: s.Peers,
 		GRPC: s.listener("grpc", s.GRPC), HTTP: s.listener("http", s.HTTP), Peer: s.listener("peer", s.Peer),
 		OTLPEndpoint: s.OTLP.Endpoint, OTLPInsecure: s.OTLP.Insecure,
-		ReserveBytes: int64(s.Reserve), Version: programVersion(),
+		ReserveBytes: int64(s.Reserve), Version: programVersion(), Limits: s.limits(), CertificateNames: s.TLSName,
+		Audit: node.AuditConfig{File: s.Audit.File, Level: audit.Level(s.Audit.Level), MaxBytes: int64(s.Audit.Size), Keep: s.Audit.Keep},
 	}
 	if cfg.Name == "" && len(cfg.Peers) == 0 {
 		cfg.Name = "node1"
@@ -99,53 +131,96 @@ func (s *settings) nodeConfig() node.Config {
 	return cfg
 }
 
+func (s *settings) limits() node.Limits {
+	l := &s.Limit
+	return node.Limits{
+		Connections: l.Connections, ConnectionsPerAddress: l.ConnectionsPerAddress,
+		HeaderTimeout: l.HeaderTimeout, IdleTimeout: l.IdleTimeout, Streams: l.Streams, Frames: l.Frames,
+		HeaderBytes: int(l.HeaderBytes), MetadataBytes: int(l.MetadataBytes), MessageBytes: int(l.MessageBytes),
+		Uploads: l.Uploads, UploadsPerKey: l.UploadsPerKey,
+		UploadBytes: int64(l.UploadBytes), UploadBytesPerKey: int64(l.UploadBytesPerKey),
+		Requests: l.Requests, Failures: l.Failures,
+	}
+}
+
 func (s *settings) listener(name string, l listenerConfig) node.ListenerConfig {
 	return node.ListenerConfig{
 		Addr: l.Addr, Insecure: slices.Contains(s.Insecure, name),
 		CertFile: l.Cert, KeyFile: l.CertKey, CAFile: l.CA,
+		Auto: s.TLS == "auto" && l.Cert == "" && l.CertKey == "",
 	}
 }
 
+// serveSecrets is what serve knows of its secrets beside their values.
+type serveSecrets struct {
+	keep  *credentials // to be kept; nil: nothing
+	files []string     // to be read again when they change
+	lists []rereadable // of those files
+}
+
 // serveCredentials puts the key and the mesh secret into cfg: those given, and
-// for a node alone else those it keeps. What it returns is to be kept.
-func (s *settings) serveCredentials(cfg *node.Config) (keep *credentials, err error) {
-	key, haveKey, err := s.readKey()
+// for a node alone else those it keeps.
+func (s *settings) serveCredentials(cfg *node.Config) (*serveSecrets, error) {
+	keys, err := s.readKeys(certs.ReadPrivate, parseRootKey)
 	if err != nil {
 		return nil, err
 	}
-	if cfg.MeshSecrets, err = s.readMeshSecrets(); err != nil {
+	meshSecrets, err := s.readMeshSecrets(certs.ReadPrivate)
+	if err != nil {
 		return nil, err
 	}
-	cfg.RootKey = key
+	out := &serveSecrets{}
+	if keys != nil && keys.file != "" {
+		out.files, out.lists = append(out.files, keys.file), append(out.lists, keys)
+	}
+	if meshSecrets != nil && meshSecrets.file != "" {
+		out.files, out.lists = append(out.files, meshSecrets.file), append(out.lists, meshSecrets)
+	}
 	if len(cfg.Peers) > 0 {
 		switch {
-		case !haveKey:
+		case keys == nil:
 			return nil, usageErrorf("a mesh needs one root key for all its nodes: give --key-file or GRIDLOOM_KEY (gridloom keygen makes one)")
-		case cfg.MeshSecrets == nil:
+		case meshSecrets == nil:
 			return nil, usageErrorf("a mesh needs one secret that its nodes share: give --mesh-secret-file or GRIDLOOM_MESH_SECRET (gridloom keygen --mesh-secret makes one)")
 		}
-		return nil, nil
+	} else if keys, meshSecrets, err = s.aloneCredentials(cfg.DataDir, keys, meshSecrets, out); err != nil {
+		return nil, err
 	}
+	cfg.RootKeys, cfg.MeshSecrets = keys.get, meshSecrets.get
+	return out, nil
+}
+
+// aloneCredentials adds to those given what a node alone keeps, or makes.
+func (s *settings) aloneCredentials(dir string, keys *secretList[iam.Credential], meshSecrets *secretList[[]byte], out *serveSecrets) (*secretList[iam.Credential], *secretList[[]byte], error) {
 	secret := iam.NewMeshSecret() // of a node alone with a key of its own: nobody else needs it
-	if !haveKey {
-		kept, err := readCredentials(cfg.DataDir)
+	if keys == nil {
+		kept, err := readCredentials(dir, certs.ReadPrivate)
 		if errors.Is(err, fs.ErrNotExist) {
 			kept, err = generateCredentials(), nil
-			keep = &kept
+			out.keep = &kept
 		}
 		if err != nil {
-			return nil, s.about("data", err)
+			return nil, nil, s.about("data", err)
 		}
-		cfg.RootKey, secret = kept.key, kept.secret
+		keys, secret = given(kept.key), kept.secret
 	}
-	if cfg.MeshSecrets == nil {
+	if meshSecrets == nil {
 		parsed, err := iam.ParseMeshSecret(secret)
 		if err != nil {
-			return nil, s.about("data", err)
+			return nil, nil, s.about("data", err)
 		}
-		cfg.MeshSecrets = [][]byte{parsed}
+		meshSecrets = given(parsed)
 	}
-	return keep, nil
+	return keys, meshSecrets, nil
+}
+
+// parseRootKey is iam.ParseCredential for a root key.
+func parseRootKey(text string) (iam.Credential, error) {
+	c, err := iam.ParseCredential(text)
+	if err == nil && c.ID != iam.RootID {
+		err = errors.New("it is not a root key: gridloom keygen makes one")
+	}
+	return c, err
 }
 
 // hintInsecure adds to the refusal of an open listener how to have it after
@@ -165,7 +240,7 @@ func (s *settings) hintInsecure(err error) error {
 	if _, portErr := net.LookupPort("tcp", port); splitErr != nil || portErr != nil {
 		return err // it is no address at all
 	}
-	return &node.ConfigError{Field: bad.Field, Err: fmt.Errorf("%w (--%s-cert and --%s-cert-key, or --insecure=%s)", bad.Err, name, name, name)}
+	return &node.ConfigError{Field: bad.Field, Err: fmt.Errorf("%w (--tls auto, --%s-cert and --%s-cert-key, or --insecure=%s)", bad.Err, name, name, name)}
 }
 
 // logger logs to standard error. The table has checked level and format.
@@ -186,6 +261,7 @@ type jsonServing struct {
 	HTTP string `json:"http"` // base URL
 	Peer string `json:"peer"` // base URL
 	Data string `json:"data"`
+	CA   string `json:"ca,omitempty"` // file with what clients have to trust, with --tls auto
 }
 
 func serving(cfg node.Config, addrs node.Addrs) jsonServing {
@@ -195,9 +271,13 @@ func serving(cfg node.Config, addrs node.Addrs) jsonServing {
 		}
 		return "http://" + addr
 	}
-	return jsonServing{
+	j := jsonServing{
 		Name: cfg.Name, GRPC: addrs.GRPC, HTTP: url(cfg.HTTP, addrs.HTTP), Peer: url(cfg.Peer, addrs.Peer), Data: cfg.DataDir,
 	}
+	if cfg.GRPC.Auto || cfg.HTTP.Auto || cfg.Peer.Auto {
+		j.CA = node.CAFile(cfg.DataDir)
+	}
+	return j
 }
 
 func (a *app) printServing(s *settings, cfg node.Config, addrs node.Addrs) error {
@@ -207,7 +287,11 @@ func (a *app) printServing(s *settings, cfg node.Config, addrs node.Addrs) error
 		if s.given("key") == fromDefault && s.given("key-file") == fromDefault {
 			key = "in " + credentialsFile(cfg.DataDir)
 		}
-		return fmt.Sprintf("Gridloom %s, node %s\n  gRPC  %s\n  HTTP  %s\n  peer  %s\n  data  %s\n  key   %s\n",
+		text := fmt.Sprintf("Gridloom %s, node %s\n  gRPC  %s\n  HTTP  %s\n  peer  %s\n  data  %s\n  key   %s\n",
 			programVersion(), j.Name, j.GRPC, j.HTTP, j.Peer, j.Data, key)
+		if j.CA != "" {
+			text += fmt.Sprintf("  CA    %s\n", j.CA)
+		}
+		return text
 	})
 }

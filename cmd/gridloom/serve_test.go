@@ -200,8 +200,12 @@ func TestServeTLS(t *testing.T) {
 		node, _ := startServe(t, []string{"GRIDLOOM_KEY=" + testKey}, "--data", pem("data2"),
 			"--grpc-cert", pem("server.pem"), "--grpc-cert-key", pem("server.key"), "--grpc-ca", pem("ca.pem"))
 		env := []string{"GRIDLOOM_ENDPOINT=" + node.GRPC, "GRIDLOOM_KEY=" + testKey, "GRIDLOOM_CA=" + pem("ca.pem")}
-		if r := try(t, env, "", "ls"); r.code != exitFailed {
-			t.Errorf("without one: %+v", r)
+		if r := try(t, env, "", "ls"); r.code != exitDone {
+			t.Errorf("without one, which is one way in: %+v", r)
+		}
+		certificates(t, other, "client")
+		if r := try(t, env, "", "ls", "--cert", filepath.Join(other, "client.pem"), "--cert-key", filepath.Join(other, "client.key")); r.code != exitFailed {
+			t.Errorf("with one of another authority: %+v", r)
 		}
 		if r := try(t, env, "", "ls", "--cert", pem("client.pem"), "--cert-key", pem("client.key")); r.code != exitDone {
 			t.Errorf("with one: %+v", r)

@@ -15,11 +15,13 @@ import (
 	"github.com/gridloom/gridloom/node"
 )
 
-// The commands that read settings. Every client command is "client".
+// The commands that read settings. Every client command is "client"; "ca" is
+// certs ca, which asks no node.
 const (
 	forServe  = "serve"
 	forDev    = "dev"
 	forClient = "client"
+	forCA     = "ca"
 )
 
 // The sources of a setting, the later before the earlier.
@@ -396,7 +398,7 @@ func (s *settings) readEnv(env []string) (*layer, error) {
 			if err := l.flags.Set(row.flag(), value); err != nil {
 				return nil, s.badValue(row, origin{source: fromEnv}, value, err)
 			}
-		case s.command != forClient && !row.of(forClient):
+		case s.command != forClient && s.command != forCA && !row.of(forClient):
 			return nil, usageErrorf("%s: gridloom %s has no such setting", name, s.command)
 		}
 	}

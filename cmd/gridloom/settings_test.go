@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/gridloom/gridloom/node"
+	"github.com/gridloom/gridloom/node/certs"
 	"github.com/gridloom/gridloom/node/iam"
 )
 
@@ -79,7 +82,7 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s: a secret with a flag in serve", row.path)
 		}
 	}
-	for field := range map[string]bool{"Name": true, "GRPC.Addr": true, "HTTP.CertFile": true, "Peer.CAFile": true, "OTLPEndpoint": true} {
+	for field := range map[string]bool{"Name": true, "GRPC.Addr": true, "HTTP.CertFile": true, "Peer.CAFile": true, "Limits.Uploads": true, "OTLPEndpoint": true} {
 		found := false
 		for _, row := range table() {
 			found = found || row.node == field
@@ -95,9 +98,11 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := config{Data: "gridloom-data"}
+	want := config{Data: "gridloom-data", TLS: "files"}
 	want.GRPC.Addr, want.HTTP.Addr, want.Peer.Addr = "127.0.0.1:7400", "127.0.0.1:7401", "127.0.0.1:7402"
 	want.Log.Level, want.Log.Format = "info", "text"
+	want.Audit.Level, want.Audit.Size, want.Audit.Keep = "changes", 64<<20, 10
+	want.Limit = s.Limit // TestLimits looks at them
 	if diff := cmp.Diff(want, s.config); diff != "" {
 		t.Errorf("serve (-want +got):\n%s", diff)
 	}
@@ -105,7 +110,8 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want = config{Nodes: 3, Drives: 2, Port: 7400}
-	want.Log.Level, want.Log.Format = "warn", "text"
+	want.Log.Level, want.Log.Format, want.Audit.Level = "warn", "text", "changes"
+	want.Limit = s.Limit
 	if diff := cmp.Diff(want, s.config); diff != "" {
 		t.Errorf("dev (-want +got):\n%s", diff)
 	}
@@ -114,6 +120,35 @@ func TestDefaults(t *testing.T) {
 	}
 	if diff := cmp.Diff(config{Endpoint: "127.0.0.1:7400", Timeout: 30 * time.Second}, s.config); diff != "" {
 		t.Errorf("client (-want +got):\n%s", diff)
+	}
+}
+
+// TestLimits: the defaults are those of package node, and every field arrives in
+// the one of its name.
+func TestLimits(t *testing.T) {
+	for _, command := range []string{forServe, forDev} {
+		s, err := loadSettings(t, command, "", nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(node.DefaultLimits(), s.limits()); diff != "" {
+			t.Errorf("%s: the defaults (-node's +the table's):\n%s", command, diff)
+		}
+	}
+	var s settings
+	from := reflect.ValueOf(&s.Limit).Elem()
+	for i := range from.NumField() {
+		from.Field(i).SetInt(int64(i + 1))
+	}
+	l := s.limits()
+	into := reflect.ValueOf(l)
+	if into.NumField() != from.NumField() {
+		t.Errorf("%d settings for %d limits", from.NumField(), into.NumField())
+	}
+	for i := range from.NumField() {
+		if name := from.Type().Field(i).Name; into.FieldByName(name).Int() != int64(i+1) {
+			t.Errorf("%s is %d, want %d", name, into.FieldByName(name).Int(), i+1)
+		}
 	}
 }
 
@@ -144,11 +179,13 @@ func TestPrecedence(t *testing.T) {
 	want := config{
 		ConfigFile: "gridloom.yaml", Name: "from-file", Data: "gridloom-data", Drive: []string{"/a", "/b,c"},
 		Peers:   peerList{{Name: "a", URL: "http://10.0.0.1:7402"}, {Name: "b", URL: "http://10.0.0.2:7402"}},
-		Reserve: 3 << 29, Insecure: []string{"http", "peer", "grpc"},
+		Reserve: 3 << 29, Insecure: []string{"http", "peer", "grpc"}, TLS: "files",
 	}
 	want.HTTP.Addr, want.HTTP.Cert, want.GRPC.Addr, want.Peer.Addr = "env:1", "file.pem", "flag:2", "127.0.0.1:7402"
 	want.OTLP.Insecure = true
 	want.Log.Level, want.Log.Format = "info", "text"
+	want.Audit.Level, want.Audit.Size, want.Audit.Keep = "changes", 64<<20, 10
+	want.Limit = s.Limit
 	if diff := cmp.Diff(want, s.config); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -240,7 +277,7 @@ func TestNodeErrorsNameTheSource(t *testing.T) {
 				t.Fatal(err)
 			}
 			cfg := s.nodeConfig()
-			cfg.RootKey, cfg.MeshSecrets = iam.Generate(iam.RootID), [][]byte{make([]byte, 32)}
+			cfg.RootKeys, cfg.MeshSecrets = given(iam.Generate(iam.RootID)).get, given(make([]byte, 32)).get
 			if err = s.aboutNode(s.hintInsecure(cfg.Validate())); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("\n got %v\nwant %s", err, c.want)
 			}
@@ -261,9 +298,15 @@ func TestMeshNeedsSharedSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := s.nodeConfig()
-	keep, err := s.serveCredentials(&cfg)
-	if err != nil || keep != nil || len(cfg.MeshSecrets) != 2 || cfg.RootKey.String() != testKey {
-		t.Errorf("keep %v, %d secrets, key %v, %v; want nothing kept, both secrets and the key", keep, len(cfg.MeshSecrets), cfg.RootKey.ID, err)
+	found, err := s.serveCredentials(&cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys := cfg.RootKeys(); found.keep != nil || len(cfg.MeshSecrets()) != 2 || len(keys) != 1 || keys[0].String() != testKey {
+		t.Errorf("keep %v, %d secrets, %d keys; want nothing kept, both secrets and the key", found.keep, len(cfg.MeshSecrets()), len(keys))
+	}
+	if len(found.lists) != 1 || len(found.files) != 1 || found.files[0] != secret {
+		t.Errorf("%v are read again; want %s", found.files, secret)
 	}
 }
 
@@ -273,7 +316,7 @@ func TestCredentialsAreKept(t *testing.T) {
 	if err := made.keep(dir); err != nil {
 		t.Fatal(err)
 	}
-	again, err := readCredentials(dir)
+	again, err := readCredentials(dir, certs.ReadPrivate)
 	if err != nil || !again.key.Equal(made.key) || again.secret != made.secret {
 		t.Errorf("read back others, %v", err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/gridloom/gridloom/node"
 )
@@ -107,6 +108,67 @@ func staleFlag(cmd *cobra.Command) *age {
 	var g age
 	cmd.Flags().Var(&g, "stale", "take an answer up to `AGE` old (5s, at most 1h), which the node may have by itself")
 	return &g
+}
+
+// lifetime is how long something is good for; 0 is for ever.
+type lifetime time.Duration
+
+// maxLifetimeDays is a hundred years: longer than that is a mistake.
+const maxLifetimeDays = 36500
+
+// Set parses "30d", what time.ParseDuration takes, or "never".
+func (l *lifetime) Set(text string) error {
+	if text == "never" {
+		*l = 0
+		return nil
+	}
+	var d time.Duration
+	if number, ok := strings.CutSuffix(text, "d"); ok {
+		days, err := strconv.Atoi(number)
+		if err != nil {
+			return errors.New("is not a duration like 30d or 12h")
+		}
+		if days > maxLifetimeDays || days < -maxLifetimeDays {
+			return fmt.Errorf("is not between 1s and %dd", maxLifetimeDays)
+		}
+		d = time.Duration(days) * 24 * time.Hour
+	} else {
+		var err error
+		if d, err = time.ParseDuration(text); err != nil {
+			return errors.New("is not a duration like 30d or 12h")
+		}
+	}
+	if d < time.Second || d > maxLifetimeDays*24*time.Hour {
+		return fmt.Errorf("is not between 1s and %dd", maxLifetimeDays)
+	}
+	*l = lifetime(d)
+	return nil
+}
+
+// String is empty for 0, so that help shows no default.
+func (l *lifetime) String() string {
+	if *l == 0 {
+		return ""
+	}
+	return time.Duration(*l).String()
+}
+
+// Type implements pflag.Value.
+func (*lifetime) Type() string { return "lifetime" }
+
+// at is when what is good for so long from now on expires; nil for never.
+func (l *lifetime) at(now time.Time) *timestamppb.Timestamp {
+	if *l == 0 {
+		return nil
+	}
+	return timestamppb.New(now.Add(time.Duration(*l)))
+}
+
+// expiresFlag adds --expires to a command.
+func expiresFlag(cmd *cobra.Command, usage string) *lifetime {
+	var l lifetime
+	cmd.Flags().Var(&l, "expires", usage)
+	return &l
 }
 
 // peerList is NAME=URL,NAME=URL,…

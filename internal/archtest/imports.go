@@ -9,19 +9,22 @@ import (
 // test may import its own package and what that may import, and the packages
 // in forTests beside.
 var layers = map[string][]string{
-	"cmd/gridloom": {"node", "node/fault", "node/iam", "gen/gridloom/v1", "observability"},
+	"cmd/gridloom": {"node", "node/audit", "node/certs", "node/fault", "node/iam", "gen/gridloom/v1", "observability"},
 
-	"node": {"node/api", "node/door", "node/object", "node/control", "node/iam", "node/fault",
+	"node": {"node/api", "node/door", "node/object", "node/control", "node/certs", "node/iam", "node/audit", "node/limit", "node/fault",
 		"grid", "dataio", "observability"},
-	"node/api":     {"node/object", "node/iam", "node/fault", "observability", "dataio", "gen", "gen/gridloom/v1"},
-	"node/door":    {"node/object", "node/iam", "node/fault", "observability", "dataio"},
+	"node/api":     {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio", "gen", "gen/gridloom/v1"},
+	"node/door":    {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio"},
 	"node/object":  {"node/control", "node/iam", "node/fault", "grid", "dataio"},
 	"node/control": {"node/control/replica", "node/control/disk", "node/iam", "node/fault", "grid"},
 
 	"node/control/replica": nil,
 	"node/control/disk":    {"node/fault"},
 
+	"node/limit":    {"node/fault"},
+	"node/certs":    nil,
 	"node/iam":      nil,
+	"node/audit":    nil,
 	"node/fault":    nil,
 	"grid":          nil,
 	"dataio":        nil,
@@ -91,6 +94,7 @@ var outside = []struct {
 }{
 	{"go.etcd.io/raft", []string{"node/control", "node/control/replica"}, nil, "consensus is behind control.Index"},
 	{"github.com/cockroachdb/pebble", []string{"node/control", "node/control/replica", "node/control/disk"}, nil, "the store is behind control.Index"},
+	{"github.com/fsnotify", []string{"node/certs"}, nil, "files that change are read again in one place"},
 	{"github.com/gobwas", []string{"grid"}, nil, "the socket belongs to the grid"},
 	{"github.com/shirou/gopsutil", []string{"observability"}, nil, "the host is sampled in one place"},
 	{"github.com/prometheus", []string{"observability"}, nil, "only observability speaks to collectors"},

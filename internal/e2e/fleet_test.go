@@ -23,6 +23,7 @@ type fleet struct {
 	program string // the build that runs
 	network *network
 	urls    []string // by which the nodes know each other
+	more    []string // arguments of every node
 	running []*process
 }
 
@@ -102,10 +103,10 @@ func (f *fleet) peers() string {
 
 // args is the command line of a node.
 func (f *fleet) args(node int, peers string) []string {
-	return []string{"serve", "--name", f.name(node), "--peers", peers,
+	return append([]string{"serve", "--name", f.name(node), "--peers", peers,
 		"--key-file", filepath.Join(f.dir, "root.key"), "--mesh-secret-file", filepath.Join(f.dir, "mesh.secret"),
 		"--data", f.data(node),
-		"--grpc-addr", f.grpc(node), "--http-addr", f.http(node), "--peer-addr", f.peerAddr(node)}
+		"--grpc-addr", f.grpc(node), "--http-addr", f.http(node), "--peer-addr", f.peerAddr(node)}, f.more...)
 }
 
 // start starts a node that isn't running.

@@ -36,6 +36,7 @@ type kind uint8
 const (
 	opPut kind = iota
 	opDelete
+	opMove
 	opRead
 	opList
 )
@@ -44,10 +45,11 @@ const (
 type call struct {
 	kind    kind
 	group   int
-	key     int     // in the group
+	key     int     // in the group; of a move, where it comes from
+	to      int     // of a move
 	content content // of a put
-	ifMatch content // the object must be this one
-	ifNone  bool    // there must be no object
+	ifMatch content // the object must be this one; of a move, that which is moved
+	ifNone  bool    // there must be no object; of a move, at its target
 	through int     // the node, for whoever reads the history
 	how     string  // the same: "PUT", "copy from 2"
 }
@@ -55,9 +57,9 @@ type call struct {
 // answer is what came of it.
 type answer struct {
 	is      verdict
-	content content // of a read
+	content content // of a read, and what a move has moved
 	state   state   // of a listing
-	// replaced is whether a put found an object there; a copy doesn't say.
+	// replaced is whether a put found an object there; copies and moves don't say.
 	replaced, says bool
 }
 
@@ -76,6 +78,9 @@ const (
 // the state afterwards.
 func (s state) step(c call, a answer) (bool, state) {
 	had := s[c.key]
+	if c.kind == opMove {
+		return s.move(c, a)
+	}
 	holds := !(c.ifNone && had != 0) && (c.ifMatch == 0 || had == c.ifMatch)
 	next := s
 	switch c.kind {
@@ -124,6 +129,27 @@ func (s state) step(c call, a answer) (bool, state) {
 	return false, s
 }
 
+// move is step for a move: both keys change at the same moment.
+func (s state) move(c call, a answer) (bool, state) {
+	had := s[c.key]
+	holds := (c.ifMatch == 0 || had == c.ifMatch) && !(c.ifNone && s[c.to] != 0)
+	next := s
+	if had != 0 && holds {
+		next[c.key], next[c.to] = 0, had
+	}
+	switch a.is {
+	case unknown:
+		return true, next
+	case done:
+		return had != 0 && had == a.content && holds, next
+	case missing:
+		return had == 0, s
+	case differs:
+		return had != 0 && !holds, s
+	}
+	return false, s
+}
+
 // model is the form that porcupine takes.
 var model = porcupine.Model{
 	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
@@ -161,6 +187,9 @@ func (c call) String() string {
 		what = fmt.Sprintf(" := %d", c.content)
 	}
 	key := fmt.Sprintf(" g%d/%d", c.group, c.key)
+	if c.kind == opMove {
+		key += fmt.Sprintf(" to %d", c.to)
+	}
 	if c.kind == opList {
 		key = fmt.Sprintf(" g%d", c.group)
 	}
@@ -289,6 +318,10 @@ func TestModel(t *testing.T) {
 	}
 	fresh, over := answer{is: done, says: true}, answer{is: done, says: true, replaced: true}
 	saw := func(v content) answer { return answer{is: done, content: v} }
+	move := call{kind: opMove, key: 0, to: 1, how: "move"}
+	moveNone, moveFirst := move, move
+	moveNone.ifNone, moveFirst.ifMatch = true, 1
+	sees := func(s state) answer { return answer{is: done, state: s} }
 	const never = math.MaxInt64
 	ifNone, ifFirst := put(0, 2), put(0, 2)
 	ifNone.ifNone, ifFirst.ifMatch = true, 1
@@ -312,6 +345,20 @@ func TestModel(t *testing.T) {
 		"listings of one moment each": {[]porcupine.Operation{
 			op(1, 2, put(0, 1), fresh), op(3, 10, put(0, 2), over), op(3, 10, put(1, 3), fresh),
 			op(4, 5, list, answer{is: done, state: state{1, 3}}), op(6, 7, list, answer{is: done, state: state{2, 3}})}, true},
+		"a move": {[]porcupine.Operation{
+			op(1, 2, put(0, 1), fresh), op(3, 4, put(1, 2), fresh), op(5, 6, move, saw(1)), op(7, 8, list, sees(state{0, 1})), op(9, 10, move, answer{is: missing})}, true},
+		"a move that is seen at both places":   {[]porcupine.Operation{op(1, 2, put(0, 1), fresh), op(3, 9, move, saw(1)), op(4, 5, list, sees(state{1, 1}))}, false},
+		"a move that is seen at neither place": {[]porcupine.Operation{op(1, 2, put(0, 1), fresh), op(3, 9, move, saw(1)), op(4, 5, list, sees(state{}))}, false},
+		"a move that is undone":                {[]porcupine.Operation{op(1, 2, put(0, 1), fresh), op(3, 9, move, saw(1)), op(4, 5, list, sees(state{0, 1})), op(6, 7, get(0), saw(1))}, false},
+		"two that move the same":               {[]porcupine.Operation{op(1, 2, put(0, 1), fresh), op(3, 9, move, saw(1)), op(3, 9, call{kind: opMove, to: 2, how: "move"}, saw(1))}, false},
+		"a move of what was replaced":          {[]porcupine.Operation{op(1, 2, put(0, 1), fresh), op(3, 4, put(0, 2), over), op(5, 6, move, saw(1))}, false},
+		"a move that found nothing":            {[]porcupine.Operation{op(1, 2, put(0, 1), fresh), op(3, 4, move, answer{is: missing})}, false},
+		"a move over what it mustn't":          {[]porcupine.Operation{op(1, 2, put(0, 1), fresh), op(3, 4, put(1, 2), fresh), op(5, 6, moveNone, saw(1))}, false},
+		"a move refused for its target":        {[]porcupine.Operation{op(1, 2, put(0, 1), fresh), op(3, 4, put(1, 2), fresh), op(5, 6, moveNone, answer{is: differs}), op(7, 8, get(0), saw(1))}, true},
+		"a move refused for no reason":         {[]porcupine.Operation{op(1, 2, put(0, 1), fresh), op(5, 6, moveFirst, answer{is: differs})}, false},
+		"a move that may yet happen":           {[]porcupine.Operation{op(1, 2, put(0, 1), fresh), op(3, never, move, answer{}), op(5, 6, get(0), saw(1)), op(7, 8, get(1), saw(1))}, true},
+		"half of a move that may yet happen":   {[]porcupine.Operation{op(1, 2, put(0, 1), fresh), op(3, never, move, answer{}), op(5, 6, get(0), answer{is: missing}), op(7, 8, get(1), answer{is: missing})}, false},
+		"a move that may not happen any more":  {[]porcupine.Operation{op(1, 2, put(0, 1), fresh), op(3, never, moveFirst, answer{}), op(5, 6, put(0, 2), over), op(7, 8, get(1), saw(1))}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := porcupine.CheckOperations(model, tc.ops); got != tc.want {

@@ -39,7 +39,7 @@ func TestReadme(t *testing.T) {
 		return got
 	}
 	first, install, alone := take("Gridloom", 2), take("Install", 1), take("One node", 1)
-	two, using := take("Two machines", 5), take("Using it", 2)
+	two, using, users := take("Two machines", 5), take("Using it", 2), take("Users and keys", 1)
 	for heading := range blocks {
 		t.Errorf("README: nothing runs the commands below %q", heading)
 	}
@@ -59,8 +59,10 @@ func TestReadme(t *testing.T) {
 		strings.ReplaceAll(first[1], "gl_root_…", "$key"),
 		`[ "$(./gridloom --endpoint 127.0.0.1:7410 get photos/readme.md - | sha256sum)" = "$(sha256sum < README.md)" ]`,
 		using[0],
-		"cmp README.md out/copy.md && diff -r docs docs.before",
+		"cmp README.md out/moved.md && test ! -e out/copy.md && diff -r docs docs.before",
 		using[1],
+		users[0],
+		"! ./gridloom --key-file ann.key ls photos",
 		"stop dev",
 		"export GOBIN=" + out + " PATH=" + out + ":$PATH",
 		install[0],

@@ -67,3 +67,10 @@ func TestSoakFailover(t *testing.T) {
 		t.Errorf("at a planned stop: max %v; want 200 ms at most", longest)
 	}
 }
+
+// TestSoakHostile is everything hostile with many clients: 2,000 with slow
+// headers, and 200,000 frames of every kind from eight at once.
+func TestSoakHostile(t *testing.T) {
+	t.Run("slow", func(t *testing.T) { slowloris(t, 2000) })
+	t.Run("HTTP/2", func(t *testing.T) { hostileHTTP2(t, 8, 200_000) })
+}

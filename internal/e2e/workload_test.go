@@ -33,7 +33,7 @@ const (
 	inlineMax = 8 << 10
 )
 
-// workload is a number of clients that put, get, copy, delete and list a few
+// workload is a number of clients that put, get, copy, move, delete and list a few
 // keys through all nodes, and write down what happens.
 type workload struct {
 	mesh    *fleet
@@ -127,14 +127,16 @@ func (o *op) any() {
 	switch n := o.random.IntN(100); {
 	case n < 35:
 		o.put()
-	case n < 60:
+	case n < 54:
 		o.get()
-	case n < 70:
+	case n < 62:
 		o.head()
-	case n < 80:
+	case n < 70:
 		o.delete()
-	case n < 88:
+	case n < 77:
 		o.copy()
+	case n < 88:
+		o.move()
 	default:
 		o.list()
 	}
@@ -449,9 +451,13 @@ func (w *workload) finish(t *testing.T) {
 	total, open := w.history.counts()
 	begun := time.Now()
 	w.history.check(t)
-	t.Logf("seed %d: %d operations in %d groups, %d of them open, %d writes acknowledged, checked in %v",
-		w.seed, total, groups, open, w.acked.Load(), time.Since(begun).Round(time.Millisecond))
+	moved := w.history.moves()
+	t.Logf("seed %d: %d operations in %d groups, %d of them open, %d writes acknowledged, %d of them moves, checked in %v",
+		w.seed, total, groups, open, w.acked.Load(), moved, time.Since(begun).Round(time.Millisecond))
 	if int(w.acked.Load()) < w.least/10 {
 		t.Errorf("only %d of %d operations were acknowledged writes: this shows nothing", w.acked.Load(), total)
+	}
+	if moved == 0 {
+		t.Errorf("nothing was moved")
 	}
 }

@@ -9,28 +9,31 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
+	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/node/object"
 	"github.com/gridloom/gridloom/observability"
 )
 
-// Options configures an API. Objects, Cluster, Resources and Auth are
-// required; the zero value of everything below TLS is the default given in
+// Options configures an API. Objects, Cluster, Resources, Identities and Auth
+// are required; the zero value of everything below TLS is the default given in
 // parentheses.
 type Options struct {
-	Objects   *object.Service
-	Cluster   Cluster
-	Resources Resources
-	Auth      *iam.Authenticator
-	Requests  *observability.Requests // measures gRPC calls; nil measures none
+	Objects    *object.Service
+	Cluster    Cluster
+	Resources  Resources
+	Identities Identities
+	Auth       *iam.Gate
+	Audit      *audit.Log              // nil keeps none
+	Requests   *observability.Requests // measures gRPC calls; nil measures none
 	// Ready waits until the node can do its work, or says what is missing. It
 	// is asked before every gRPC call but health and reflection, after
 	// authentication. The gateway doesn't ask: the HTTP listener did. Nil is
@@ -39,9 +42,17 @@ type Options struct {
 	Logger *slog.Logger // nil discards
 	TLS    *tls.Config  // nil: plaintext
 
+	Callers limit.Callers      // limits of who calls over gRPC; the gateway's door has asked
+	Uploads *limit.Uploads     // nil: no limit
+	Conns   *limit.Conns       // of the gRPC listener; nil: not told what they do
+	Refused func(limit string) // what a connection was closed for; nil is nobody
+
 	// What a gRPC connection may cost. grpc's own defaults bound little of it.
 	MaxStreams        uint32        // calls at once on a connection (256)
 	MaxHeaderBytes    uint32        // metadata of a call (16 KiB)
+	MaxMessageBytes   int           // one received message; bodies come in chunks (4 MiB)
+	MaxFrames         int           // frames a second that ask for nothing (500)
+	Untaken           time.Duration // how long an answer lies ready of which nothing leaves (8 s)
 	HandshakeTimeout  time.Duration // from connect to ready (10 s)
 	MaxConnectionIdle time.Duration // without a call (15 min)
 	MaxConnectionAge  time.Duration // then no new calls; those under way end in their time (1 h)
@@ -58,8 +69,8 @@ type Options struct {
 	BodyTimeout time.Duration
 }
 
-// maxMessageBytes bounds one received message. Bodies come in chunks, so that
-// no call needs more.
+// maxMessageBytes is the largest received message unless Options says otherwise.
+// Bodies come in chunks, so that no call needs more.
 const maxMessageBytes = 4 << 20
 
 // streamWorkers is how many calls of all connections find a goroutine that has
@@ -89,15 +100,18 @@ type API struct {
 
 // New makes the services. It starts nothing.
 func New(o Options) (*API, error) {
-	if o.Objects == nil || o.Cluster == nil || o.Resources == nil || o.Auth == nil {
-		return nil, errors.New("api: Objects, Cluster, Resources and Auth are required")
+	if o.Objects == nil || o.Cluster == nil || o.Resources == nil || o.Identities == nil || o.Auth == nil {
+		return nil, errors.New("api: Objects, Cluster, Resources, Identities and Auth are required")
 	}
 	o.setDefaults()
 	stopping, stop := context.WithCancelCause(context.Background())
-	g := &guard{auth: o.Auth, ready: o.Ready, permissions: permissions(), stall: o.Stall, stopping: stopping, log: o.Logger}
+	g := &guard{
+		auth: o.Auth, audit: o.Audit, callers: o.Callers, ready: o.Ready, permissions: permissions(),
+		stall: o.Stall, strangers: o.HandshakeTimeout, stopping: stopping, log: o.Logger,
+	}
 	a := &API{server: grpc.NewServer(serverOptions(&o, g)...), health: health.NewServer(), stop: stop}
-	register(a.server, &o)
-	healthpb.RegisterHealthServer(a.server, a.health)
+	register(streams{a.server}, &o)
+	healthpb.RegisterHealthServer(streams{a.server}, a.health)
 	reflection.Register(a.server)
 	a.SetServing(false)
 
@@ -135,6 +149,7 @@ func (o *Options) setDefaults() {
 		{&o.PingInterval, time.Minute},
 		{&o.PingTimeout, 20 * time.Second},
 		{&o.Stall, 30 * time.Second},
+		{&o.Untaken, 8 * time.Second},
 		{&o.BodyTimeout, 30 * time.Second},
 	} {
 		if *d.field <= 0 {
@@ -147,13 +162,21 @@ func (o *Options) setDefaults() {
 	if o.MaxHeaderBytes == 0 {
 		o.MaxHeaderBytes = 16 << 10
 	}
+	if o.MaxMessageBytes <= 0 {
+		o.MaxMessageBytes = maxMessageBytes
+	}
+	if o.MaxFrames <= 0 {
+		o.MaxFrames = 500
+	}
 }
 
 func serverOptions(o *Options, g *guard) []grpc.ServerOption {
 	options := []grpc.ServerOption{
+		grpc.Creds(transport(o)),
+		grpc.StatsHandler(&connStats{o.Conns}),
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
-		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.MaxRecvMsgSize(o.MaxMessageBytes),
 		grpc.MaxConcurrentStreams(o.MaxStreams),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.MaxHeaderListSize(o.MaxHeaderBytes),
@@ -170,9 +193,6 @@ func serverOptions(o *Options, g *guard) []grpc.ServerOption {
 	if o.Requests != nil {
 		options = append(options, grpc.StatsHandler(o.Requests.StatsHandler()))
 	}
-	if o.TLS != nil {
-		options = append(options, grpc.Creds(credentials.NewTLS(o.TLS)))
-	}
 	return options
 }
 
@@ -183,14 +203,16 @@ func services() []*grpc.ServiceDesc {
 		&pb.ObjectService_ServiceDesc,
 		&pb.ClusterService_ServiceDesc,
 		&pb.MetricsService_ServiceDesc,
+		&pb.IAMService_ServiceDesc,
 	}
 }
 
 func register(r grpc.ServiceRegistrar, o *Options) {
 	pb.RegisterBucketServiceServer(r, &bucketService{objects: o.Objects})
-	pb.RegisterObjectServiceServer(r, &objectService{objects: o.Objects})
+	pb.RegisterObjectServiceServer(r, &objectService{objects: o.Objects, uploads: o.Uploads})
 	pb.RegisterClusterServiceServer(r, &clusterService{cluster: o.Cluster})
 	pb.RegisterMetricsServiceServer(r, &metricsService{resources: o.Resources})
+	pb.RegisterIAMServiceServer(r, &iamService{identities: o.Identities, now: time.Now})
 }
 
 // GRPCServer is the gRPC server with every service, health and reflection. The

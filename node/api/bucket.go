@@ -2,10 +2,12 @@ package api
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
+	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/object"
 )
 
@@ -40,6 +42,9 @@ func (s *bucketService) ListBuckets(ctx context.Context, r *pb.ListBucketsReques
 	if err != nil {
 		return nil, err
 	}
+	if names, all := visibleBuckets(caller(ctx)); !all {
+		return s.listAmong(ctx, names, r, maxAge)
+	}
 	buckets, next, err := s.objects.ListBuckets(ctx, r.GetPageToken(), int(r.GetPageSize()), maxAge)
 	if err != nil {
 		return nil, err
@@ -47,6 +52,34 @@ func (s *bucketService) ListBuckets(ctx context.Context, r *pb.ListBucketsReques
 	resp := &pb.ListBucketsResponse{Buckets: make([]*pb.Bucket, len(buckets)), NextPageToken: next}
 	for i := range buckets {
 		resp.Buckets[i] = protoBucket(&buckets[i])
+	}
+	return resp, nil
+}
+
+// listAmong lists those of the named buckets that there are: all that the caller
+// may see. The others are not looked at, so that neither a page nor its token
+// can tell of them.
+func (s *bucketService) listAmong(ctx context.Context, names []string, r *pb.ListBucketsRequest, maxAge time.Duration) (*pb.ListBucketsResponse, error) {
+	limit, after, err := pageOf(r, bucketsListing)
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.ListBucketsResponse{}
+	for _, name := range names {
+		if name <= after {
+			continue
+		}
+		b, err := s.objects.GetBucket(ctx, name, maxAge)
+		switch {
+		case fault.KindOf(err) == fault.BucketNotFound:
+			continue
+		case err != nil:
+			return nil, err
+		case len(resp.Buckets) == limit:
+			resp.NextPageToken = tokenOf(resp.Buckets[limit-1].GetName(), bucketsListing)
+			return resp, nil
+		}
+		resp.Buckets = append(resp.Buckets, protoBucket(b))
 	}
 	return resp, nil
 }

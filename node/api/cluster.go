@@ -50,6 +50,8 @@ type NodeInfo struct {
 	NotReady string // why it can't do its work; "" where it can, or where that is not known
 	Drives   []DriveInfo
 
+	Certificates []CertificateInfo // that its listeners show, while it is up
+
 	// ClockOffset is by how much its clock is ahead of its peers' median,
 	// where ClockKnown says that it is known.
 	ClockOffset time.Duration
@@ -61,6 +63,16 @@ type DriveInfo struct {
 	ID, Path                         string
 	State                            string // online, read_only, suspect, offline
 	TotalBytes, UsedBytes, FreeBytes int64
+}
+
+// CertificateInfo describes a certificate that a listener shows.
+type CertificateInfo struct {
+	Listener            string   // "grpc", "http", "peer"
+	Names               []string // DNS names and IP addresses
+	Issuer              string
+	Fingerprint         string // SHA-256, in hex
+	NotBefore, NotAfter time.Time
+	Left                time.Duration // till NotAfter, when it was asked
 }
 
 // GroupInfo is one group of the index. Of the numbers, 0 is one that the node
@@ -111,6 +123,26 @@ func (s *clusterService) GetCluster(ctx context.Context, _ *pb.GetClusterRequest
 	}
 	for i := range c.Groups {
 		resp.Groups[i] = protoGroup(&c.Groups[i])
+	}
+	return resp, nil
+}
+
+func (s *clusterService) GetCertificates(ctx context.Context, _ *pb.GetCertificatesRequest) (*pb.GetCertificatesResponse, error) {
+	c, err := s.cluster.Describe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp := &pb.GetCertificatesResponse{Nodes: make([]*pb.NodeCertificates, len(c.Nodes))}
+	for i := range c.Nodes {
+		n := &c.Nodes[i]
+		of := &pb.NodeCertificates{Node: n.Name, State: nodeState(n.Up)}
+		for _, cert := range n.Certificates {
+			of.Certificates = append(of.Certificates, &pb.Certificate{
+				Listener: cert.Listener, Names: cert.Names, Issuer: cert.Issuer, Sha256: cert.Fingerprint,
+				NotBefore: timestamppb.New(cert.NotBefore), NotAfter: timestamppb.New(cert.NotAfter),
+			})
+		}
+		resp.Nodes[i] = of
 	}
 	return resp, nil
 }

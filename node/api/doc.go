@@ -4,7 +4,8 @@
 //	gRPC ── guard.unary, guard.stream ─────────────┬─ bucketService ─┐
 //	        authenticate, wait, authorise, status  ├─ objectService ─┴─ object.Service
 //	HTTP ── gateway ── grpc-gateway ── inProcess ──┼─ clusterService ── Cluster
-//	        route, refuse    JSON      guard.local └─ metricsService ── Resources
+//	        route, refuse    JSON      guard.local ├─ metricsService ── Resources
+//	                                               └─ iamService ───── Identities
 //
 // # The life of a call
 //
@@ -15,6 +16,11 @@
 // context: it goes through grpc-gateway and an in-process connection to the
 // same services and the same table, without metadata in either direction, and
 // is counted once, as the HTTP request it is.
+//
+// Two things a message alone doesn't decide. Whose an access key is, only its
+// row says: iamService reads that first, and refuses in the same words whether
+// there is such a key or not. And a list of buckets, which everybody may ask for
+// who has a role over one, looks at those alone that its caller's grants name.
 //
 // # Errors
 //

@@ -64,6 +64,7 @@ func newGateway(conn *inProcess, routes []route, bodyTimeout time.Duration) (*ga
 		pb.RegisterObjectServiceHandlerClient(ctx, mux, pb.NewObjectServiceClient(conn)),
 		pb.RegisterClusterServiceHandlerClient(ctx, mux, pb.NewClusterServiceClient(conn)),
 		pb.RegisterMetricsServiceHandlerClient(ctx, mux, pb.NewMetricsServiceClient(conn)),
+		pb.RegisterIAMServiceHandlerClient(ctx, mux, pb.NewIAMServiceClient(conn)),
 	)
 }
 

@@ -7,11 +7,15 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
+	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
+	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
 )
 
 // credentialKeys are where the credential is looked for, in this order: the
@@ -23,55 +27,92 @@ var credentialKeys = [...]string{"gridloom-authorization", "authorization"}
 // node, authorises, and turns errors into statuses; for calls from the gateway,
 // which were authenticated at the HTTP listener, it authorises.
 type guard struct {
-	auth        *iam.Authenticator
+	auth        *iam.Gate
+	audit       *audit.Log // nil keeps none
+	callers     limit.Callers
 	ready       func(context.Context) error
 	permissions map[string]permission
 	stall       time.Duration   // see pacedStream
+	strangers   time.Duration   // the same for whom nobody knows
 	stopping    context.Context // ends when endless streams must
 	log         *slog.Logger
 }
 
-// unary is the interceptor of the gRPC server.
+// unary is the interceptor of the gRPC server. All methods come as streams
+// (limit.go); it is there should one not.
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
-	defer func() { err = statusOf(g.settle(info.FullMethod, recover(), err)) }()
+	ctx, end := g.record(ctx, info.FullMethod)
+	defer func() { err = statusOf(end(g.settle(info.FullMethod, recover(), err))) }()
 	ctx, check, err := g.enter(ctx, info.FullMethod)
 	if err != nil {
 		return nil, err
 	}
-	if err := check(req); err != nil {
+	note(ctx, req)
+	if err := check(ctx, req); err != nil {
 		return nil, err
 	}
 	return next(ctx, req)
 }
 
 // stream is the interceptor of the gRPC server. The permission is decided on
-// the first message, when it is received.
+// the first message, when it is received, and again while the stream is open
+// whenever users and keys change.
 func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
-	defer func() { err = statusOf(g.settle(info.FullMethod, recover(), err)) }()
-	ctx, check, err := g.enter(ss.Context(), info.FullMethod)
+	ctx, end := g.record(ss.Context(), info.FullMethod)
+	defer func() { err = statusOf(end(g.settle(info.FullMethod, recover(), err))) }()
+	ctx, check, err := g.enter(ctx, info.FullMethod)
 	if err != nil {
 		return err
 	}
-	ending := context.Background()
+	// A handler that waits for something else than its client has the context.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ending, endNow := context.WithCancelCause(context.Background())
+	defer endNow(nil)
+	cut := func(why error) {
+		endNow(why)
+		cancel(why)
+	}
 	if g.permissions[info.FullMethod].endless {
-		ending = g.stopping
-		if err := context.Cause(ending); err != nil {
+		defer context.AfterFunc(g.stopping, func() { cut(context.Cause(g.stopping)) })()
+		if err := context.Cause(g.stopping); err != nil {
 			return err
 		}
-		// A handler that waits for something else than its client has the context.
-		var cancel context.CancelCauseFunc
-		ctx, cancel = context.WithCancelCause(ctx)
-		defer cancel(nil)
-		defer context.AfterFunc(ending, func() { cancel(context.Cause(ending)) })()
-		defer func() {
-			if why := context.Cause(ending); err != nil && why != nil {
-				err = why
-			}
-		}()
+		if p, ok := iam.FromContext(ctx); ok && !p.ExpiresAt.IsZero() {
+			expiry := time.AfterFunc(time.Until(p.ExpiresAt), func() {
+				cut(fault.New(fault.Unauthenticated, "", "the credential's time is up"))
+			})
+			defer expiry.Stop()
+		}
 	}
-	paced := pace(ss, g.stall, ending)
+	defer func() {
+		if why := context.Cause(ending); err != nil && why != nil {
+			err = why
+		}
+	}()
+	stall := g.stall
+	if g.permissions[info.FullMethod].open {
+		stall = min(stall, g.strangers)
+	}
+	paced := pace(ss, stall, ending)
 	defer paced.release()
-	return next(srv, &guardedStream{ServerStream: paced, ctx: ctx, check: check})
+	guarded := &guardedStream{ServerStream: paced, ctx: ctx, check: check, passed: func(m any) (stop func()) {
+		return g.follow(ctx, check, m, cut)
+	}}
+	defer guarded.leave()
+	return next(srv, guarded)
+}
+
+// follow has an open stream end when its principal may no longer do what the
+// first message asks for.
+func (g *guard) follow(ctx context.Context, check func(context.Context, any) error, first any, cut func(error)) (stop func()) {
+	p, ok := iam.FromContext(ctx)
+	if !ok { // open to all
+		return func() {}
+	}
+	return g.auth.Follow(p,
+		func(now iam.Principal) error { return check(iam.WithPrincipal(ctx, now), first) },
+		func(why error) { cut(IdentityFault(why)) })
 }
 
 // local is the interceptor of calls from the gateway: ctx has the principal.
@@ -81,7 +122,8 @@ func (g *guard) local(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	if err != nil {
 		return nil, err
 	}
-	if err := check(req); err != nil {
+	note(ctx, req)
+	if err := check(ctx, req); err != nil {
 		return nil, err
 	}
 	return next(ctx, req)
@@ -89,13 +131,14 @@ func (g *guard) local(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 
 // enter lets a gRPC call in. The context has its principal, check decides on
 // its first message.
-func (g *guard) enter(ctx context.Context, method string) (_ context.Context, check func(m any) error, err error) {
+func (g *guard) enter(ctx context.Context, method string) (_ context.Context, check func(ctx context.Context, m any) error, err error) {
 	permission := g.permissions[method]
 	if !permission.open {
 		p, err := g.authenticate(ctx)
 		if err != nil {
-			return nil, nil, fault.Wrap(fault.Unauthenticated, "", err)
+			return nil, nil, err
 		}
+		audit.From(ctx).Identity(p.User, p.ID, p.Via)
 		ctx = iam.WithPrincipal(ctx, p)
 	}
 	if !permission.early {
@@ -116,28 +159,37 @@ func (g *guard) authenticate(ctx context.Context) (iam.Principal, error) {
 			break
 		}
 	}
-	addr := ""
+	r := iam.Request{Authorization: credential, Door: doorGRPC, Now: time.Now()}
 	if p, ok := peer.FromContext(ctx); ok {
-		addr = p.Addr.String()
+		r.Addr = p.Addr.String()
+		if over, ok := p.AuthInfo.(credentials.TLSInfo); ok {
+			r.Certificate = CertificateNames(&over.State)
+		}
 	}
-	return g.auth.Authenticate(credential, addr, "grpc")
+	var p iam.Principal
+	err := g.callers.Admit(r.Addr, credential, func() (_ string, err error) {
+		p, err = Identify(ctx, g.auth, r)
+		return p.Name(), err
+	})
+	return p, err
 }
 
-// permit gives the check of a method's first message for the principal in ctx.
-// Without a permission or without a principal, there is nothing to check.
-func (g *guard) permit(ctx context.Context, method string) (check func(m any) error, err error) {
+// permit gives the check of a method's first message for the principal in a
+// context. Without a permission or without a principal, there is nothing to
+// check.
+func (g *guard) permit(ctx context.Context, method string) (check func(ctx context.Context, m any) error, err error) {
 	permission := g.permissions[method]
 	if permission.open {
-		return func(any) error { return nil }, nil
+		return func(context.Context, any) error { return nil }, nil
 	}
 	if permission.check == nil {
 		return nil, fault.New(fault.PermissionDenied, method, "nobody may call this")
 	}
-	p, ok := iam.FromContext(ctx)
-	if !ok {
+	if _, ok := iam.FromContext(ctx); !ok {
 		return nil, fault.New(fault.Unauthenticated, "", "no credential was given")
 	}
-	return func(m any) error {
+	return func(ctx context.Context, m any) error {
+		p, _ := iam.FromContext(ctx)
 		return fault.Wrap(fault.PermissionDenied, "", permission.check(p, m))
 	}, nil
 }
@@ -162,7 +214,9 @@ func (g *guard) settle(method string, panicked any, err error) error {
 type guardedStream struct {
 	grpc.ServerStream
 	ctx     context.Context
-	check   func(m any) error // nil once it has passed
+	check   func(ctx context.Context, m any) error // nil once it has passed
+	passed  func(m any) (stop func())              // what follows the check
+	stop    func()                                 // of that; nil before
 	refused error
 }
 
@@ -176,12 +230,30 @@ func (s *guardedStream) RecvMsg(m any) error {
 		return err
 	}
 	if s.check != nil {
-		if s.refused = s.check(m); s.refused != nil {
+		note(s.ctx, m)
+		if s.refused = s.check(s.ctx, m); s.refused != nil {
 			return s.refused
 		}
 		s.check = nil
+		s.stop = s.passed(first(m))
 	}
 	return nil
+}
+
+// leave ends what the check has begun.
+func (s *guardedStream) leave() {
+	if s.stop != nil {
+		s.stop()
+	}
+}
+
+// first is what is kept of a stream's first message: messages of an upload are
+// received into one and the same.
+func first(m any) any {
+	if put, ok := m.(*pb.PutObjectRequest); ok {
+		return &pb.PutObjectRequest{Part: &pb.PutObjectRequest_Header{Header: put.GetHeader()}}
+	}
+	return m
 }
 
 // SendMsg refuses to answer what has not been checked.

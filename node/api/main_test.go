@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
@@ -110,14 +111,20 @@ func (m *stubMesh) Resources(_ context.Context, node string) ([]*observability.R
 	return m.resources, nil
 }
 
+// asHeader says who a request to served.http is of, which is nothing that the
+// API knows of.
+const asHeader = "Test-As"
+
 // served is an API behind real listeners.
 type served struct {
-	api  *API
-	mesh *stubMesh
-	conn *grpc.ClientConn // with the key
-	bare *grpc.ClientConn // without
-	http *httptest.Server // the gateway, for everybody, as root
-	open *httptest.Server // the gateway, without a principal
+	api    *API
+	mesh   *stubMesh
+	keeper *keeper
+	addr   net.Addr         // of gRPC
+	conn   *grpc.ClientConn // with the root key
+	bare   *grpc.ClientConn // without
+	http   *httptest.Server // the gateway, for everybody, as root, or as who asHeader has
+	open   *httptest.Server // the gateway, without a principal
 }
 
 // serve starts an API. change may be nil.
@@ -125,7 +132,8 @@ func serve(t testing.TB, change func(*Options)) *served {
 	t.Helper()
 	root := iam.Generate("root")
 	s := &served{mesh: &stubMesh{cluster: &ClusterInfo{}}}
-	o := Options{Cluster: s.mesh, Resources: s.mesh, Auth: iam.NewAuthenticator(root)}
+	s.keeper = newKeeper(t, root)
+	o := Options{Cluster: s.mesh, Resources: s.mesh, Identities: s.keeper, Auth: s.keeper.gate}
 	if change != nil {
 		change(&o)
 	}
@@ -148,11 +156,19 @@ func serve(t testing.TB, change func(*Options)) *served {
 			t.Errorf("Serve: %v", err)
 		}
 	})
+	s.addr = l.Addr()
 	s.conn = dial(t, l.Addr(), "Bearer "+root.String())
 	s.bare = dial(t, l.Addr(), "")
 
-	as := iam.Principal{ID: "root", Root: true, Door: "http"}
 	s.http = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		as := iam.Principal{ID: iam.RootID, User: iam.RootID, Root: true, Via: iam.ViaRoot, Door: "http"}
+		if given := r.Header.Get(asHeader); given != "" {
+			var err error
+			if as, err = s.keeper.gate.Verify(iam.Request{Authorization: given, Door: "http", Now: time.Now()}); err != nil {
+				fault.WriteProblem(w, fault.Wrap(fault.Unauthenticated, "", err))
+				return
+			}
+		}
 		s.api.Gateway().ServeHTTP(w, r.WithContext(iam.WithPrincipal(r.Context(), as)))
 	}))
 	t.Cleanup(s.http.Close)

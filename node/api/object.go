@@ -8,6 +8,7 @@ import (
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
 	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/node/object"
 )
 
@@ -16,6 +17,7 @@ import (
 type objectService struct {
 	pb.UnimplementedObjectServiceServer
 	objects *object.Service
+	uploads *limit.Uploads
 }
 
 func (s *objectService) StatObject(ctx context.Context, r *pb.StatObjectRequest) (*pb.StatObjectResponse, error) {
@@ -77,34 +79,58 @@ func (s *objectService) DeleteObjects(ctx context.Context, r *pb.DeleteObjectsRe
 }
 
 func (s *objectService) CopyObject(ctx context.Context, r *pb.CopyObjectRequest) (*pb.CopyObjectResponse, error) {
-	if r.GetSourceBucket() != "" {
-		if err := object.ValidateBucket(r.GetSourceBucket()); err != nil {
-			return nil, about("source_bucket", err)
-		}
-	}
-	if err := object.ValidateKey(r.GetSourceKey()); err != nil {
-		return nil, about("source_key", err)
-	}
-	conditions, err := conditionsOf("conditions", r.GetConditions())
+	req, err := copyRequestOf(r)
 	if err != nil {
 		return nil, err
 	}
-	sourceConditions, err := conditionsOf("source_conditions", r.GetSourceConditions())
-	if err != nil {
-		return nil, err
-	}
-	info, err := s.objects.Copy(ctx, object.CopyRequest{
-		SrcBucket: sourceBucket(r), SrcKey: r.GetSourceKey(), SrcConditions: sourceConditions,
-		Bucket: r.GetBucket(), Key: r.GetKey(), Conditions: conditions,
-	})
+	info, err := s.objects.Copy(ctx, req)
 	if err != nil {
 		return nil, err
 	}
 	return &pb.CopyObjectResponse{Object: protoObject(info)}, nil
 }
 
-// sourceBucket is the bucket that a copy reads from.
-func sourceBucket(r *pb.CopyObjectRequest) string {
+func (s *objectService) MoveObject(ctx context.Context, r *pb.MoveObjectRequest) (*pb.MoveObjectResponse, error) {
+	req, err := copyRequestOf(r)
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.objects.Move(ctx, object.MoveRequest(req))
+	if err != nil {
+		return nil, err
+	}
+	return &pb.MoveObjectResponse{Object: protoObject(info)}, nil
+}
+
+// sourced is what the requests for a copy and a move have.
+type sourced interface {
+	GetBucket() string
+	GetKey() string
+	GetSourceBucket() string
+	GetSourceKey() string
+	GetConditions() *pb.Conditions
+	GetSourceConditions() *pb.Conditions
+}
+
+func copyRequestOf(r sourced) (req object.CopyRequest, err error) {
+	if r.GetSourceBucket() != "" {
+		if err := object.ValidateBucket(r.GetSourceBucket()); err != nil {
+			return req, about("source_bucket", err)
+		}
+	}
+	if err := object.ValidateKey(r.GetSourceKey()); err != nil {
+		return req, about("source_key", err)
+	}
+	req = object.CopyRequest{SrcBucket: sourceBucket(r), SrcKey: r.GetSourceKey(), Bucket: r.GetBucket(), Key: r.GetKey()}
+	if req.Conditions, err = conditionsOf("conditions", r.GetConditions()); err != nil {
+		return req, err
+	}
+	req.SrcConditions, err = conditionsOf("source_conditions", r.GetSourceConditions())
+	return req, err
+}
+
+// sourceBucket is the bucket that an object comes from.
+func sourceBucket(r sourced) string {
 	if r.GetSourceBucket() == "" {
 		return r.GetBucket()
 	}

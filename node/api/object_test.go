@@ -282,6 +282,56 @@ func TestCopyAndDelete(t *testing.T) {
 	}
 }
 
+func TestMove(t *testing.T) {
+	s := serveStore(t)
+	data := pattern(100_000)
+	first, err := s.put(t, &pb.PutObjectHeader{Bucket: "photos", Key: "a", ContentType: "image/x", Metadata: map[string]string{"m": "1"}}, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.buckets.CreateBucket(t.Context(), &pb.CreateBucketRequest{Bucket: "other"}); err != nil {
+		t.Fatal(err)
+	}
+	from := &pb.Object{Bucket: "photos", Key: "a"}
+	for _, r := range []*pb.MoveObjectRequest{
+		{Bucket: "photos", Key: "b", SourceKey: "a", SourceConditions: &pb.Conditions{IfMatch: []string{first.GetEtag()}}},
+		{Bucket: "other", Key: "b", SourceBucket: "photos", SourceKey: "b", Conditions: &pb.Conditions{IfNoneMatch: []string{"*"}}},
+	} {
+		resp, err := s.objects.MoveObject(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := resp.GetObject()
+		if o.GetBucket() != r.GetBucket() || o.GetKey() != "b" || o.GetEtag() != first.GetEtag() || o.GetContentType() != "image/x" || o.GetMetadata()["m"] != "1" || o.GetSize() != int64(len(data)) {
+			t.Errorf("move of %v is %v", first, o)
+		}
+		if _, body, err := s.get(t, &pb.GetObjectRequest{Bucket: r.GetBucket(), Key: "b"}); err != nil || !bytes.Equal(body, data) {
+			t.Errorf("what was moved has %d bytes, %v", len(body), err)
+		}
+		_, err = s.objects.StatObject(t.Context(), &pb.StatObjectRequest{Bucket: from.GetBucket(), Key: from.GetKey()})
+		checkStatus(t, "the source", err, fault.ObjectNotFound, fault.From(errorOf(err)).Subject)
+		from = o
+	}
+	for what, c := range map[string]struct {
+		r       *pb.MoveObjectRequest
+		kind    fault.Kind
+		subject string
+	}{
+		"of nothing":         {&pb.MoveObjectRequest{Bucket: "other", Key: "c", SourceKey: "nothing"}, fault.ObjectNotFound, `object "other/nothing"`},
+		"of a bad name":      {&pb.MoveObjectRequest{Bucket: "other", Key: "c", SourceKey: "/"}, fault.InvalidArgument, "source_key"},
+		"from a bad bucket":  {&pb.MoveObjectRequest{Bucket: "other", Key: "c", SourceBucket: "X", SourceKey: "b"}, fault.InvalidArgument, "source_bucket"},
+		"to a bad name":      {&pb.MoveObjectRequest{Bucket: "other", Key: "c/", SourceKey: "b"}, fault.InvalidArgument, "key"},
+		"onto itself":        {&pb.MoveObjectRequest{Bucket: "other", Key: "b", SourceKey: "b"}, fault.InvalidArgument, `object "other/b"`},
+		"of another version": {&pb.MoveObjectRequest{Bucket: "other", Key: "c", SourceKey: "b", SourceConditions: &pb.Conditions{IfMatch: []string{"x"}}}, fault.PreconditionFailed, `object "other/b"`},
+		"over nothing":       {&pb.MoveObjectRequest{Bucket: "other", Key: "c", SourceKey: "b", Conditions: &pb.Conditions{IfMatch: []string{"*"}}}, fault.PreconditionFailed, `object "other/c"`},
+		"with no time": {&pb.MoveObjectRequest{Bucket: "other", Key: "c", SourceKey: "b",
+			SourceConditions: &pb.Conditions{IfUnmodifiedSince: &timestamppb.Timestamp{Nanos: -1}}}, fault.InvalidArgument, "source_conditions.if_unmodified_since"},
+	} {
+		_, err := s.objects.MoveObject(t.Context(), c.r)
+		checkStatus(t, "move "+what, err, c.kind, c.subject)
+	}
+}
+
 func TestListPages(t *testing.T) {
 	s := serveStore(t)
 	var want []string

@@ -1,8 +1,6 @@
 package api
 
 import (
-	"fmt"
-
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	reflectionalphapb "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
@@ -41,13 +39,29 @@ func permissions() map[string]permission {
 		pb.ObjectService_DeleteObject_FullMethodName:  onObject(iam.ObjectDelete),
 		pb.ObjectService_DeleteObjects_FullMethodName: {check: checkDeleteMany},
 		pb.ObjectService_CopyObject_FullMethodName:    {check: checkCopy},
+		pb.ObjectService_MoveObject_FullMethodName:    {check: checkMove},
 
 		pb.ClusterService_GetCluster_FullMethodName:         always(iam.ClusterRead),
-		pb.ClusterService_JoinNode_FullMethodName:           onMembership(),
-		pb.ClusterService_LeaveNode_FullMethodName:          onMembership(),
-		pb.ClusterService_ReplaceNode_FullMethodName:        onMembership(),
-		pb.ClusterService_DrainNode_FullMethodName:          onMembership(),
+		pb.ClusterService_GetCertificates_FullMethodName:    always(iam.ClusterRead),
+		pb.ClusterService_JoinNode_FullMethodName:           always(iam.ClusterWrite),
+		pb.ClusterService_LeaveNode_FullMethodName:          always(iam.ClusterWrite),
+		pb.ClusterService_ReplaceNode_FullMethodName:        always(iam.ClusterWrite),
+		pb.ClusterService_DrainNode_FullMethodName:          always(iam.ClusterWrite),
 		pb.MetricsService_GetResourceMetrics_FullMethodName: always(iam.MetricsRead),
+
+		pb.IAMService_WhoAmI_FullMethodName:     always(iam.IAMSelf),
+		pb.IAMService_IssueToken_FullMethodName: always(iam.IAMSelfToken),
+		pb.IAMService_CreateUser_FullMethodName: always(iam.IAMWrite),
+		pb.IAMService_GetUser_FullMethodName:    always(iam.IAMRead),
+		pb.IAMService_ListUsers_FullMethodName:  always(iam.IAMRead),
+		pb.IAMService_UpdateUser_FullMethodName: always(iam.IAMWrite),
+		pb.IAMService_DeleteUser_FullMethodName: always(iam.IAMWrite),
+		pb.IAMService_CreateKey_FullMethodName:  {check: checkCreateKey},
+		pb.IAMService_ListKeys_FullMethodName:   {check: checkListKeys},
+		// Whose the key is decides the service, which finds it: iamService.findKey.
+		pb.IAMService_GetKey_FullMethodName:    always(iam.IAMSelf),
+		pb.IAMService_UpdateKey_FullMethodName: either(iam.IAMWrite, iam.IAMSelfKeys),
+		pb.IAMService_DeleteKey_FullMethodName: either(iam.IAMWrite, iam.IAMSelfKeys),
 
 		healthpb.Health_Check_FullMethodName: {open: true, early: true},
 		healthpb.Health_List_FullMethodName:  {open: true, early: true},
@@ -63,16 +77,17 @@ func always(a iam.Action) permission {
 	return permission{check: func(p iam.Principal, _ any) error { return iam.Authorize(p, a, "", "") }}
 }
 
-// onMembership is for root alone: who decides which nodes there are has all that
-// they keep.
-func onMembership() permission {
-	return permission{check: func(p iam.Principal, _ any) error {
-		err := iam.Authorize(p, iam.ClusterRead, "", "")
-		if err == nil && !p.Root {
-			err = fmt.Errorf("%w: %s may not change which nodes the mesh has", iam.ErrPermissionDenied, p.ID)
-		}
-		return err
-	}}
+// either is for actions on nothing in particular of which one is enough.
+func either(a, b iam.Action) permission {
+	return permission{check: func(p iam.Principal, _ any) error { return authorizeEither(p, a, b) }}
+}
+
+// authorizeEither says of a that it isn't allowed where neither is.
+func authorizeEither(p iam.Principal, a, b iam.Action) error {
+	if iam.Allowed(p, b, "", "") {
+		return nil
+	}
+	return iam.Authorize(p, a, "", "")
 }
 
 func onBucket(a iam.Action) permission {
@@ -127,4 +142,33 @@ func checkCopy(p iam.Principal, m any) error {
 		return err
 	}
 	return iam.Authorize(p, iam.ObjectWrite, r.GetBucket(), r.GetKey())
+}
+
+// checkMove wants to read, write and delete the one, and write the other: who
+// may not read an object may not take it to where it can be read.
+func checkMove(p iam.Principal, m any) error {
+	r := m.(*pb.MoveObjectRequest)
+	for _, action := range []iam.Action{iam.ObjectRead, iam.ObjectWrite, iam.ObjectDelete} {
+		if err := iam.Authorize(p, action, sourceBucket(r), r.GetSourceKey()); err != nil {
+			return err
+		}
+	}
+	return iam.Authorize(p, iam.ObjectWrite, r.GetBucket(), r.GetKey())
+}
+
+// checkCreateKey wants an admin, but for service keys of the caller itself.
+func checkCreateKey(p iam.Principal, m any) error {
+	r := m.(*pb.CreateKeyRequest)
+	if r.GetService() && (r.GetUser() == "" || r.GetUser() == p.User) {
+		return authorizeEither(p, iam.IAMWrite, iam.IAMSelfKeys)
+	}
+	return iam.Authorize(p, iam.IAMWrite, "", "")
+}
+
+// checkListKeys wants an admin, but for the caller's own keys.
+func checkListKeys(p iam.Principal, m any) error {
+	if user := m.(*pb.ListKeysRequest).GetUser(); user != "" && user == p.User {
+		return authorizeEither(p, iam.IAMRead, iam.IAMSelf)
+	}
+	return iam.Authorize(p, iam.IAMRead, "", "")
 }

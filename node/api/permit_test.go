@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
@@ -17,11 +19,14 @@ import (
 	"github.com/gridloom/gridloom/node/iam"
 )
 
-// methodsOf lists the registered methods by their full names.
+// methodsOf lists the registered methods by their full names. Whether one is a
+// stream, its descriptor says: to the server all of them are.
 func methodsOf(s *grpc.Server) map[string]grpc.MethodInfo {
 	all := make(map[string]grpc.MethodInfo)
 	for service, info := range s.GetServiceInfo() {
 		for _, m := range info.Methods {
+			d := must(protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service + "." + m.Name))).(protoreflect.MethodDescriptor)
+			m.IsClientStream, m.IsServerStream = d.IsStreamingClient(), d.IsStreamingServer()
 			all["/"+service+"/"+m.Name] = m
 		}
 	}
@@ -95,7 +100,7 @@ func TestNothingIsOpen(t *testing.T) {
 		checkStatus(t, name, err, fault.Unauthenticated, "")
 	}
 	for _, r := range s.api.gateway.routes {
-		url := s.open.URL + strings.NewReplacer("{bucket}", "photos", "{name}", "b").Replace(r.template)
+		url := s.open.URL + strings.NewReplacer("{bucket}", "photos", "{name}", "b", "{id}", "c").Replace(r.template)
 		resp, err := http.DefaultClient.Do(must(http.NewRequestWithContext(t.Context(), r.method, url, nil)))
 		if err != nil {
 			t.Fatal(err)
@@ -164,6 +169,11 @@ func TestNobodysPermission(t *testing.T) {
 			&pb.DeleteObjectsRequest{}, &pb.DeleteObjectsRequest{Bucket: "photos", Keys: []string{"a", "b"}},
 		},
 		pb.ObjectService_CopyObject_FullMethodName: {&pb.CopyObjectRequest{Bucket: "photos", Key: "a", SourceKey: "b"}},
+		pb.ObjectService_MoveObject_FullMethodName: {&pb.MoveObjectRequest{Bucket: "photos", Key: "a", SourceKey: "b"}},
+		pb.IAMService_CreateKey_FullMethodName: {
+			&pb.CreateKeyRequest{}, &pb.CreateKeyRequest{Service: true}, &pb.CreateKeyRequest{User: "nobody", Service: true},
+		},
+		pb.IAMService_ListKeys_FullMethodName: {&pb.ListKeysRequest{}, &pb.ListKeysRequest{User: "nobody"}},
 	}
 	for _, method := range membershipMethods {
 		if err := permissions()[method].check(iam.Principal{ID: "root", Root: true}, nil); err != nil {

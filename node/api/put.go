@@ -7,6 +7,8 @@ import (
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
 	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/node/object"
 )
 
@@ -24,7 +26,13 @@ func (s *objectService) PutObject(stream grpc.ClientStreamingServer[pb.PutObject
 	if err != nil {
 		return err
 	}
-	up := &upload{stream: stream}
+	p, _ := iam.FromContext(stream.Context())
+	held, err := s.uploads.Begin(p.ID)
+	if err != nil {
+		return err
+	}
+	defer held.End()
+	up := &upload{stream: stream, held: held}
 	info, err := s.objects.Put(stream.Context(), req, up, up.checksums)
 	if err != nil {
 		return up.reason(err)
@@ -57,6 +65,7 @@ func putRequestOf(h *pb.PutObjectHeader) (object.PutRequest, error) {
 // upload reads the chunks of a PutObject stream.
 type upload struct {
 	stream  grpc.ClientStreamingServer[pb.PutObjectRequest, pb.PutObjectResponse]
+	held    *limit.Upload
 	chunk   []byte // what is left of the last one
 	trailer *pb.PutObjectTrailer
 	err     error // why it ended; io.EOF after a trailer
@@ -67,7 +76,7 @@ func (u *upload) Read(p []byte) (int, error) {
 	for len(u.chunk) == 0 && u.err == nil {
 		u.chunk, u.err = u.next()
 	}
-	if len(u.chunk) == 0 {
+	if u.err != nil && u.err != io.EOF || len(u.chunk) == 0 {
 		return 0, u.err
 	}
 	n := copy(p, u.chunk)
@@ -92,7 +101,7 @@ func (u *upload) next() (chunk []byte, err error) {
 	}
 	switch part := m.GetPart().(type) {
 	case *pb.PutObjectRequest_Chunk:
-		return part.Chunk, nil
+		return part.Chunk, u.held.Add(int64(len(part.Chunk)))
 	case *pb.PutObjectRequest_Trailer:
 		if u.trailer = part.Trailer; u.trailer == nil {
 			u.trailer = &pb.PutObjectTrailer{}

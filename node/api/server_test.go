@@ -36,7 +36,7 @@ func TestHealth(t *testing.T) {
 	health := healthpb.NewHealthClient(s.bare)
 	check := func(want healthpb.HealthCheckResponse_ServingStatus) {
 		t.Helper()
-		for _, service := range []string{"", "gridloom.v1.BucketService", "gridloom.v1.ObjectService", "gridloom.v1.ClusterService", "gridloom.v1.MetricsService"} {
+		for _, service := range []string{"", "gridloom.v1.BucketService", "gridloom.v1.ObjectService", "gridloom.v1.ClusterService", "gridloom.v1.MetricsService", "gridloom.v1.IAMService"} {
 			resp, err := health.Check(t.Context(), &healthpb.HealthCheckRequest{Service: service})
 			if err != nil || resp.GetStatus() != want {
 				t.Errorf("%q is %v, %v, want %v", service, resp.GetStatus(), err, want)
@@ -168,7 +168,7 @@ func TestUnknownMethod(t *testing.T) {
 // one.
 func TestCredentials(t *testing.T) {
 	root, other := iam.Generate("root"), iam.Generate("root")
-	s := serve(t, func(o *Options) { o.Auth = iam.NewAuthenticator(root) })
+	s := serve(t, func(o *Options) { o.Auth = newKeeper(t, root).gate })
 	s.mesh.describe = func() error { return nil }
 	cluster := pb.NewClusterServiceClient(s.bare)
 	good, bad := "Bearer "+root.String(), "Bearer "+other.String()

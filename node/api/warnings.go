@@ -12,6 +12,10 @@ import (
 // to lead.
 const maxClockOffset = 10 * time.Second
 
+// minCertificateLeft is how much of a certificate's life there should be left:
+// those that renew themselves never have less.
+const minCertificateLeft = 7 * 24 * time.Hour
+
 // Warnings says, a sentence each, what an operator should know about a mesh:
 // what is lost, and what would be with the next node. It knows nothing but c.
 func Warnings(c *ClusterInfo) []string {
@@ -30,6 +34,9 @@ func Warnings(c *ClusterInfo) []string {
 	}
 	for i := range c.Nodes {
 		add(clockWarning(c, &c.Nodes[i]))
+		for _, text := range certificateWarnings(&c.Nodes[i]) {
+			add(text)
+		}
 	}
 	return all
 }
@@ -79,4 +86,35 @@ func clockWarning(c *ClusterInfo, n *NodeInfo) string {
 		return text + ", and it leads"
 	}
 	return text + " and does not lead"
+}
+
+// certificateWarnings says which certificates of a node are about to expire, each
+// once, with the listeners that show it.
+func certificateWarnings(n *NodeInfo) []string {
+	var all []string
+	for i, c := range n.Certificates {
+		same := func(other CertificateInfo) bool { return other.Fingerprint == c.Fingerprint }
+		if c.Left >= minCertificateLeft || slices.IndexFunc(n.Certificates, same) < i {
+			continue
+		}
+		var listeners []string
+		for _, other := range n.Certificates {
+			if same(other) {
+				listeners = append(listeners, other.Listener)
+			}
+		}
+		text := fmt.Sprintf("node %s's certificate for %s (issued by %s) ", n.Name, strings.Join(listeners, ", "), c.Issuer)
+		switch days := int(c.Left.Hours() / 24); {
+		case c.Left <= 0:
+			text += "has expired"
+		case days == 0:
+			text += "expires within a day"
+		case days == 1:
+			text += "expires in 1 day"
+		default:
+			text += fmt.Sprintf("expires in %d days", days)
+		}
+		all = append(all, text)
+	}
+	return all
 }

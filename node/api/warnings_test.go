@@ -76,3 +76,22 @@ func TestClockWarnings(t *testing.T) {
 		}
 	}
 }
+
+func TestCertificateWarnings(t *testing.T) {
+	const day = 24 * time.Hour
+	cert := func(listener, fingerprint string, left time.Duration) CertificateInfo {
+		return CertificateInfo{Listener: listener, Fingerprint: fingerprint, Issuer: "x", Left: left}
+	}
+	c := meshOf("ab", 0, "a")
+	c.Nodes[0].Certificates = []CertificateInfo{cert("grpc", "1", 7*day), cert("http", "2", 7*day-1), cert("peer", "3", -1)}
+	c.Nodes[1].Certificates = []CertificateInfo{cert("grpc", "4", day+1), cert("http", "5", day-1), cert("peer", "4", day+1)}
+	want := []string{
+		"node a's certificate for http (issued by x) expires in 6 days",
+		"node a's certificate for peer (issued by x) has expired",
+		"node b's certificate for grpc, peer (issued by x) expires in 1 day",
+		"node b's certificate for http (issued by x) expires within a day",
+	}
+	if got := Warnings(c); !slices.Equal(got, want) {
+		t.Errorf("\n got %q\nwant %q", got, want)
+	}
+}

@@ -48,6 +48,9 @@ func (m *machine) execute(b *pebble.Batch, e *entry) (*outcome, error) {
 	case c.ForgetNode != nil:
 		return m.forgetNode(b, c.ForgetNode)
 	}
+	if out, err := m.executeIAM(b, e); out != nil || err != nil {
+		return out, err
+	}
 	if c.Slots != m.slots.Epoch {
 		return nil, errSlotsMoved(c.Slots, m.slots.Epoch)
 	}
@@ -62,6 +65,8 @@ func (m *machine) execute(b *pebble.Batch, e *entry) (*outcome, error) {
 			return nil, err
 		}
 		return m.deleteRecords(b, c.DeleteRecords)
+	case c.MoveRecord != nil:
+		return m.moveRecord(b, e.Index, c.MoveRecord)
 	case c.CloseBucket != nil:
 		return m.closeBucket(b, c.CloseBucket)
 	case c.Reclaim != nil:

@@ -4,9 +4,14 @@ package control
 
 //msgp:limit arrays:1024 maps:1024
 
-// CommandVersion is the version of commands that this program writes and
-// applies. A command of another version is refused before it enters the log.
-const CommandVersion = 1
+// CommandVersion is the newest version of commands that this program writes and
+// applies, and oldestCommand the oldest. A command of another version is refused
+// before it enters the log. Each command is written in the version that first
+// had it: 2 for MoveRecord, 1 for all others.
+const (
+	CommandVersion = 2
+	oldestCommand  = 1
+)
 
 // Limits of one command. Propose refuses what is over them, so that nothing
 // in the log is ever too large to apply.
@@ -25,7 +30,8 @@ const (
 // Propose doesn't change it, and nor may its caller any more: where the caller
 // has left, the command may still be on its way.
 type Command struct {
-	// Version is CommandVersion; 0 means that and is filled in by Propose.
+	// Version is the one that first had the command, or a later one up to
+	// CommandVersion; 0 means the first, and is filled in by Propose.
 	Version uint8 `msg:"v"`
 	// RequestID makes retries safe: a command whose id was applied within the
 	// last ten minutes of log time is answered as it was then, and not applied
@@ -45,11 +51,22 @@ type Command struct {
 	MarkNode     *MarkNode     `msg:"mn,omitempty"`
 	ForgetNode   *ForgetNode   `msg:"fn,omitempty"`
 
+	// Of the system group, for users and keys: iam.go.
+	PutUser    *PutUser    `msg:"pu,omitempty"`
+	UpdateUser *UpdateUser `msg:"uu,omitempty"`
+	DeleteUser *DeleteUser `msg:"du,omitempty"`
+	PutKey     *PutKey     `msg:"pk,omitempty"`
+	UpdateKey  *UpdateKey  `msg:"uk,omitempty"`
+	DeleteKey  *DeleteKey  `msg:"dk,omitempty"`
+	TouchKeys  *TouchKeys  `msg:"tk,omitempty"`
+	SealMaster *SealMaster `msg:"sm,omitempty"`
+
 	// Of a data group.
 	PutRecord     *PutRecord     `msg:"pr,omitempty"`
 	DeleteRecords *DeleteRecords `msg:"dr,omitempty"`
 	CloseBucket   *CloseBucket   `msg:"clb,omitempty"`
 	Reclaim       *Reclaim       `msg:"rc,omitempty"`
+	MoveRecord    *MoveRecord    `msg:"mr,omitempty"` // since version 2
 
 	// DeleteBucket is of both: Propose makes a CloseBucket and a RemoveBucket
 	// of it, and it is never in a log.
@@ -131,6 +148,31 @@ type DeleteRecords struct {
 	IfUnmodifiedSince int64    `msg:"us,omitempty"`
 }
 
+// MoveRecord takes a record from one place to another, in one step:
+// Result.Record and Replaced. What it refers to stays as it is: no payload
+// moves, and nothing becomes garbage but what the target overwrites.
+// BucketNotFound and ObjectNotFound of the source; PreconditionFailed of either;
+// InvalidArgument where both are the same place; Unimplemented where another
+// group than the source's has the target.
+type MoveRecord struct {
+	From Place `msg:"f"`
+	To   Place `msg:"t"`
+	// VersionID is the record's at its target, random: it is a new version
+	// there, as if it had been put.
+	VersionID [16]byte `msg:"i"`
+}
+
+// Place is one end of a move, and the state that it must be in.
+type Place struct {
+	Bucket   string   `msg:"b"`
+	BucketID [16]byte `msg:"i"` // may be left to Propose, at both ends
+	Key      string   `msg:"k"`
+	// The conditions are PutRecord's.
+	IfMatch           []string `msg:"im,omitempty"`
+	IfNoneMatch       []string `msg:"nm,omitempty"`
+	IfUnmodifiedSince int64    `msg:"us,omitempty"`
+}
+
 // JoinNode makes a node's address and drives known: Result.Epoch. Joining again
 // with the same facts changes nothing, the epoch included. NotFound where it is
 // no node of the mesh.
@@ -195,10 +237,11 @@ type Result struct {
 	LogTime  int64    // unix ns, of the command
 	Epoch    uint64   // of the topology, after the command
 	Bucket   *Bucket  // CreateBucket
-	Record   *Record  // PutRecord: the record as stored, Inline and Segments shared with the command's
+	Record   *Record  // PutRecord: the record as stored, Inline and Segments shared with the command's; MoveRecord: without them
 	Deleted  []string // DeleteRecords
 	Missing  []string // DeleteRecords
-	Replaced bool     // PutRecord: there was a record of that key before
+	Replaced bool     // PutRecord, MoveRecord: there was a record of that key before
+	Revision uint64   // PutUser, UpdateUser, PutKey, UpdateKey
 }
 
 // Bucket is a bucket's row.

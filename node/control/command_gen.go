@@ -294,8 +294,8 @@ func (z *CloseBucket) Msgsize() (s int) {
 func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(15)
-	var zb0001Mask uint16 /* 15 bits */
+	zb0001Len := uint32(24)
+	var zb0001Mask uint32 /* 24 bits */
 	_ = zb0001Mask
 	if z.Slots == 0 {
 		zb0001Len--
@@ -333,24 +333,60 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 		zb0001Len--
 		zb0001Mask |= 0x400
 	}
-	if z.PutRecord == nil {
+	if z.PutUser == nil {
 		zb0001Len--
 		zb0001Mask |= 0x800
 	}
-	if z.DeleteRecords == nil {
+	if z.UpdateUser == nil {
 		zb0001Len--
 		zb0001Mask |= 0x1000
 	}
-	if z.CloseBucket == nil {
+	if z.DeleteUser == nil {
 		zb0001Len--
 		zb0001Mask |= 0x2000
 	}
-	if z.Reclaim == nil {
+	if z.PutKey == nil {
 		zb0001Len--
 		zb0001Mask |= 0x4000
 	}
+	if z.UpdateKey == nil {
+		zb0001Len--
+		zb0001Mask |= 0x8000
+	}
+	if z.DeleteKey == nil {
+		zb0001Len--
+		zb0001Mask |= 0x10000
+	}
+	if z.TouchKeys == nil {
+		zb0001Len--
+		zb0001Mask |= 0x20000
+	}
+	if z.SealMaster == nil {
+		zb0001Len--
+		zb0001Mask |= 0x40000
+	}
+	if z.PutRecord == nil {
+		zb0001Len--
+		zb0001Mask |= 0x80000
+	}
+	if z.DeleteRecords == nil {
+		zb0001Len--
+		zb0001Mask |= 0x100000
+	}
+	if z.CloseBucket == nil {
+		zb0001Len--
+		zb0001Mask |= 0x200000
+	}
+	if z.Reclaim == nil {
+		zb0001Len--
+		zb0001Mask |= 0x400000
+	}
+	if z.MoveRecord == nil {
+		zb0001Len--
+		zb0001Mask |= 0x800000
+	}
 	// variable map header, size zb0001Len
-	o = append(o, 0x80|uint8(zb0001Len))
+	o = msgp.AppendMapHeader(o, zb0001Len)
 
 	// skip if no fields are to be emitted
 	if zb0001Len != 0 {
@@ -479,6 +515,110 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 			}
 		}
 		if (zb0001Mask & 0x800) == 0 { // if not omitted
+			// string "pu"
+			o = append(o, 0xa2, 0x70, 0x75)
+			if z.PutUser == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.PutUser.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "PutUser")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x1000) == 0 { // if not omitted
+			// string "uu"
+			o = append(o, 0xa2, 0x75, 0x75)
+			if z.UpdateUser == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.UpdateUser.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "UpdateUser")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x2000) == 0 { // if not omitted
+			// string "du"
+			o = append(o, 0xa2, 0x64, 0x75)
+			if z.DeleteUser == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.DeleteUser.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "DeleteUser")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x4000) == 0 { // if not omitted
+			// string "pk"
+			o = append(o, 0xa2, 0x70, 0x6b)
+			if z.PutKey == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.PutKey.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "PutKey")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x8000) == 0 { // if not omitted
+			// string "uk"
+			o = append(o, 0xa2, 0x75, 0x6b)
+			if z.UpdateKey == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.UpdateKey.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "UpdateKey")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x10000) == 0 { // if not omitted
+			// string "dk"
+			o = append(o, 0xa2, 0x64, 0x6b)
+			if z.DeleteKey == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.DeleteKey.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "DeleteKey")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x20000) == 0 { // if not omitted
+			// string "tk"
+			o = append(o, 0xa2, 0x74, 0x6b)
+			if z.TouchKeys == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.TouchKeys.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "TouchKeys")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x40000) == 0 { // if not omitted
+			// string "sm"
+			o = append(o, 0xa2, 0x73, 0x6d)
+			if z.SealMaster == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.SealMaster.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "SealMaster")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x80000) == 0 { // if not omitted
 			// string "pr"
 			o = append(o, 0xa2, 0x70, 0x72)
 			if z.PutRecord == nil {
@@ -491,7 +631,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x1000) == 0 { // if not omitted
+		if (zb0001Mask & 0x100000) == 0 { // if not omitted
 			// string "dr"
 			o = append(o, 0xa2, 0x64, 0x72)
 			if z.DeleteRecords == nil {
@@ -504,7 +644,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x2000) == 0 { // if not omitted
+		if (zb0001Mask & 0x200000) == 0 { // if not omitted
 			// string "clb"
 			o = append(o, 0xa3, 0x63, 0x6c, 0x62)
 			if z.CloseBucket == nil {
@@ -519,7 +659,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				o = msgp.AppendBytes(o, (z.CloseBucket.ID)[:])
 			}
 		}
-		if (zb0001Mask & 0x4000) == 0 { // if not omitted
+		if (zb0001Mask & 0x400000) == 0 { // if not omitted
 			// string "rc"
 			o = append(o, 0xa2, 0x72, 0x63)
 			if z.Reclaim == nil {
@@ -535,6 +675,19 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 						err = msgp.WrapError(err, "Reclaim", "Entries", za0005)
 						return
 					}
+				}
+			}
+		}
+		if (zb0001Mask & 0x800000) == 0 { // if not omitted
+			// string "mr"
+			o = append(o, 0xa2, 0x6d, 0x72)
+			if z.MoveRecord == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.MoveRecord.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "MoveRecord")
+					return
 				}
 			}
 		}
@@ -910,6 +1063,142 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
+		case "pu":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.PutUser = nil
+			} else {
+				if z.PutUser == nil {
+					z.PutUser = new(PutUser)
+				}
+				bts, err = z.PutUser.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "PutUser")
+					return
+				}
+			}
+		case "uu":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.UpdateUser = nil
+			} else {
+				if z.UpdateUser == nil {
+					z.UpdateUser = new(UpdateUser)
+				}
+				bts, err = z.UpdateUser.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "UpdateUser")
+					return
+				}
+			}
+		case "du":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.DeleteUser = nil
+			} else {
+				if z.DeleteUser == nil {
+					z.DeleteUser = new(DeleteUser)
+				}
+				bts, err = z.DeleteUser.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "DeleteUser")
+					return
+				}
+			}
+		case "pk":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.PutKey = nil
+			} else {
+				if z.PutKey == nil {
+					z.PutKey = new(PutKey)
+				}
+				bts, err = z.PutKey.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "PutKey")
+					return
+				}
+			}
+		case "uk":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.UpdateKey = nil
+			} else {
+				if z.UpdateKey == nil {
+					z.UpdateKey = new(UpdateKey)
+				}
+				bts, err = z.UpdateKey.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "UpdateKey")
+					return
+				}
+			}
+		case "dk":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.DeleteKey = nil
+			} else {
+				if z.DeleteKey == nil {
+					z.DeleteKey = new(DeleteKey)
+				}
+				bts, err = z.DeleteKey.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "DeleteKey")
+					return
+				}
+			}
+		case "tk":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.TouchKeys = nil
+			} else {
+				if z.TouchKeys == nil {
+					z.TouchKeys = new(TouchKeys)
+				}
+				bts, err = z.TouchKeys.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "TouchKeys")
+					return
+				}
+			}
+		case "sm":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.SealMaster = nil
+			} else {
+				if z.SealMaster == nil {
+					z.SealMaster = new(SealMaster)
+				}
+				bts, err = z.SealMaster.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "SealMaster")
+					return
+				}
+			}
 		case "pr":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -1055,6 +1344,23 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
+		case "mr":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.MoveRecord = nil
+			} else {
+				if z.MoveRecord == nil {
+					z.MoveRecord = new(MoveRecord)
+				}
+				bts, err = z.MoveRecord.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "MoveRecord")
+					return
+				}
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -1069,7 +1375,7 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *Command) Msgsize() (s int) {
-	s = 1 + 2 + msgp.Uint8Size + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 3 + msgp.Uint64Size + 5
+	s = 3 + 2 + msgp.Uint8Size + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 3 + msgp.Uint64Size + 5
 	if z.Init == nil {
 		s += msgp.NilSize
 	} else {
@@ -1118,6 +1424,54 @@ func (z *Command) Msgsize() (s int) {
 		s += 1 + 2 + msgp.StringPrefixSize + len(z.ForgetNode.Node)
 	}
 	s += 3
+	if z.PutUser == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.PutUser.Msgsize()
+	}
+	s += 3
+	if z.UpdateUser == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.UpdateUser.Msgsize()
+	}
+	s += 3
+	if z.DeleteUser == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.DeleteUser.Msgsize()
+	}
+	s += 3
+	if z.PutKey == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.PutKey.Msgsize()
+	}
+	s += 3
+	if z.UpdateKey == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.UpdateKey.Msgsize()
+	}
+	s += 3
+	if z.DeleteKey == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.DeleteKey.Msgsize()
+	}
+	s += 3
+	if z.TouchKeys == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.TouchKeys.Msgsize()
+	}
+	s += 3
+	if z.SealMaster == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.SealMaster.Msgsize()
+	}
+	s += 3
 	if z.PutRecord == nil {
 		s += msgp.NilSize
 	} else {
@@ -1143,6 +1497,12 @@ func (z *Command) Msgsize() (s int) {
 		for za0005 := range z.Reclaim.Entries {
 			s += z.Reclaim.Entries[za0005].Msgsize()
 		}
+	}
+	s += 3
+	if z.MoveRecord == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.MoveRecord.Msgsize()
 	}
 	return
 }
@@ -1847,6 +2207,264 @@ func (z *MarkNode) Msgsize() (s int) {
 }
 
 // MarshalMsg implements msgp.Marshaler
+func (z *MoveRecord) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 3
+	// string "f"
+	o = append(o, 0x83, 0xa1, 0x66)
+	o, err = z.From.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "From")
+		return
+	}
+	// string "t"
+	o = append(o, 0xa1, 0x74)
+	o, err = z.To.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "To")
+		return
+	}
+	// string "i"
+	o = append(o, 0xa1, 0x69)
+	o = msgp.AppendBytes(o, (z.VersionID)[:])
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *MoveRecord) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z5439c54climitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "f":
+			bts, err = z.From.UnmarshalMsg(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "From")
+				return
+			}
+		case "t":
+			bts, err = z.To.UnmarshalMsg(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "To")
+				return
+			}
+		case "i":
+			bts, err = msgp.ReadExactBytes(bts, (z.VersionID)[:])
+			if err != nil {
+				err = msgp.WrapError(err, "VersionID")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *MoveRecord) Msgsize() (s int) {
+	s = 1 + 2 + z.From.Msgsize() + 2 + z.To.Msgsize() + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize))
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *Place) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// check for omitted fields
+	zb0001Len := uint32(6)
+	var zb0001Mask uint8 /* 6 bits */
+	_ = zb0001Mask
+	if z.IfMatch == nil {
+		zb0001Len--
+		zb0001Mask |= 0x8
+	}
+	if z.IfNoneMatch == nil {
+		zb0001Len--
+		zb0001Mask |= 0x10
+	}
+	if z.IfUnmodifiedSince == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x20
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "b"
+		o = append(o, 0xa1, 0x62)
+		o = msgp.AppendString(o, z.Bucket)
+		// string "i"
+		o = append(o, 0xa1, 0x69)
+		o = msgp.AppendBytes(o, (z.BucketID)[:])
+		// string "k"
+		o = append(o, 0xa1, 0x6b)
+		o = msgp.AppendString(o, z.Key)
+		if (zb0001Mask & 0x8) == 0 { // if not omitted
+			// string "im"
+			o = append(o, 0xa2, 0x69, 0x6d)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.IfMatch)))
+			for za0002 := range z.IfMatch {
+				o = msgp.AppendString(o, z.IfMatch[za0002])
+			}
+		}
+		if (zb0001Mask & 0x10) == 0 { // if not omitted
+			// string "nm"
+			o = append(o, 0xa2, 0x6e, 0x6d)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.IfNoneMatch)))
+			for za0003 := range z.IfNoneMatch {
+				o = msgp.AppendString(o, z.IfNoneMatch[za0003])
+			}
+		}
+		if (zb0001Mask & 0x20) == 0 { // if not omitted
+			// string "us"
+			o = append(o, 0xa2, 0x75, 0x73)
+			o = msgp.AppendInt64(o, z.IfUnmodifiedSince)
+		}
+	}
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *Place) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z5439c54climitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "b":
+			z.Bucket, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Bucket")
+				return
+			}
+		case "i":
+			bts, err = msgp.ReadExactBytes(bts, (z.BucketID)[:])
+			if err != nil {
+				err = msgp.WrapError(err, "BucketID")
+				return
+			}
+		case "k":
+			z.Key, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Key")
+				return
+			}
+		case "im":
+			var zb0002 uint32
+			zb0002, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "IfMatch")
+				return
+			}
+			if zb0002 > z5439c54climitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.IfMatch) >= int(zb0002) {
+				z.IfMatch = (z.IfMatch)[:zb0002]
+			} else {
+				z.IfMatch = make([]string, zb0002)
+			}
+			for za0002 := range z.IfMatch {
+				z.IfMatch[za0002], bts, err = msgp.ReadStringBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "IfMatch", za0002)
+					return
+				}
+			}
+		case "nm":
+			var zb0003 uint32
+			zb0003, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "IfNoneMatch")
+				return
+			}
+			if zb0003 > z5439c54climitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.IfNoneMatch) >= int(zb0003) {
+				z.IfNoneMatch = (z.IfNoneMatch)[:zb0003]
+			} else {
+				z.IfNoneMatch = make([]string, zb0003)
+			}
+			for za0003 := range z.IfNoneMatch {
+				z.IfNoneMatch[za0003], bts, err = msgp.ReadStringBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "IfNoneMatch", za0003)
+					return
+				}
+			}
+		case "us":
+			z.IfUnmodifiedSince, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "IfUnmodifiedSince")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *Place) Msgsize() (s int) {
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Bucket) + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 2 + msgp.StringPrefixSize + len(z.Key) + 3 + msgp.ArrayHeaderSize
+	for za0002 := range z.IfMatch {
+		s += msgp.StringPrefixSize + len(z.IfMatch[za0002])
+	}
+	s += 3 + msgp.ArrayHeaderSize
+	for za0003 := range z.IfNoneMatch {
+		s += msgp.StringPrefixSize + len(z.IfNoneMatch[za0003])
+	}
+	s += 3 + msgp.Int64Size
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
 func (z *PutRecord) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
@@ -2186,9 +2804,9 @@ func (z *RemoveBucket) Msgsize() (s int) {
 // MarshalMsg implements msgp.Marshaler
 func (z *Result) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 7
+	// map header, size 8
 	// string "LogTime"
-	o = append(o, 0x87, 0xa7, 0x4c, 0x6f, 0x67, 0x54, 0x69, 0x6d, 0x65)
+	o = append(o, 0x88, 0xa7, 0x4c, 0x6f, 0x67, 0x54, 0x69, 0x6d, 0x65)
 	o = msgp.AppendInt64(o, z.LogTime)
 	// string "Epoch"
 	o = append(o, 0xa5, 0x45, 0x70, 0x6f, 0x63, 0x68)
@@ -2230,6 +2848,9 @@ func (z *Result) MarshalMsg(b []byte) (o []byte, err error) {
 	// string "Replaced"
 	o = append(o, 0xa8, 0x52, 0x65, 0x70, 0x6c, 0x61, 0x63, 0x65, 0x64)
 	o = msgp.AppendBool(o, z.Replaced)
+	// string "Revision"
+	o = append(o, 0xa8, 0x52, 0x65, 0x76, 0x69, 0x73, 0x69, 0x6f, 0x6e)
+	o = msgp.AppendUint64(o, z.Revision)
 	return
 }
 
@@ -2353,6 +2974,12 @@ func (z *Result) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Replaced")
 				return
 			}
+		case "Revision":
+			z.Revision, bts, err = msgp.ReadUint64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Revision")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -2387,6 +3014,6 @@ func (z *Result) Msgsize() (s int) {
 	for za0002 := range z.Missing {
 		s += msgp.StringPrefixSize + len(z.Missing[za0002])
 	}
-	s += 9 + msgp.BoolSize
+	s += 9 + msgp.BoolSize + 9 + msgp.Uint64Size
 	return
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/gridloom/gridloom/node/control/disk"
 	"github.com/gridloom/gridloom/node/control/replica"
 	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/node/iam"
 )
 
 // Index is the replicated state behind two calls. All methods may be called
@@ -44,10 +45,16 @@ type Options struct {
 
 	Logger *slog.Logger     // nil is silent
 	Clock  func() time.Time // stamps commands; nil is time.Now
-	Hooks  Hooks
+	// MeshSecrets gives the mesh secrets that this node accepts at the moment;
+	// the first is the one it proves itself with. It must be quick, and may be
+	// called from many goroutines. nil: there are none, and no access keys can be
+	// made.
+	MeshSecrets func() [][]byte
+	Hooks       Hooks
 
-	fs       vfs.FS // nil is the real one
-	logBytes int64  // of a group's log before it is cut; 0 is the engine's own
+	fs       vfs.FS        // nil is the real one
+	logBytes int64         // of a group's log before it is cut; 0 is the engine's own
+	boxKept  time.Duration // how long a box of the master is kept that nobody needs; 0 is keepBoxes
 }
 
 // Hooks is how the index reports. Every function may be nil, must be quick
@@ -55,6 +62,10 @@ type Options struct {
 type Hooks struct {
 	// Topology is told every change of the nodes.
 	Topology func(*Topology)
+	// IAM is told what IAM gives, at first and after it has changed. It is
+	// called from a goroutine of its own and may take its time: what changes
+	// meanwhile comes as one change.
+	IAM func(*iam.Rows)
 	// Committed reports a batch that was applied to a group: how many entries
 	// it had and how long it took.
 	Committed func(group string, entries int, took time.Duration)
@@ -72,6 +83,8 @@ type Control struct {
 	hooks    Hooks
 	fetch    func(ctx context.Context, node, path string, offset, size int64, to io.Writer) error
 	logBytes int64
+	secrets  func() [][]byte
+	boxKept  time.Duration
 
 	raftID uint64
 	logs   *disk.Store
@@ -83,6 +96,8 @@ type Control struct {
 	deployment atomic.Pointer[string]
 	confirmed  atomic.Bool // the system group has the same id in this run
 	topology   atomic.Pointer[Topology]
+	iam        iamFeed
+	boxes      boxKeeping // the steward's
 	links      links
 	meetings   meetings
 	freshness  [2]freshness // by group
@@ -118,8 +133,8 @@ func (c *Control) Propose(ctx context.Context, cmd *Command) (*Result, error) {
 	}
 	defer c.leave()
 	switch {
-	case full.Init != nil:
-		return nil, fault.New(fault.InvalidArgument, "command", "is an Init, which is the leader's own")
+	case full.Init != nil || full.SealMaster != nil:
+		return nil, errLeadersOwn()
 	case full.CreateBucket != nil:
 		return c.createBucket(ctx, full)
 	case full.DeleteBucket != nil:
@@ -136,6 +151,8 @@ func (c *Control) Propose(ctx context.Context, cmd *Command) (*Result, error) {
 			del.BucketID = id
 			return &Command{Version: full.Version, RequestID: full.RequestID, DeleteRecords: &del}
 		})
+	case full.MoveRecord != nil && full.MoveRecord.From.BucketID == [16]byte{}:
+		return c.move(ctx, full)
 	}
 	return c.commit(ctx, full)
 }
@@ -164,14 +181,27 @@ func (c *Control) commit(ctx context.Context, full *Command) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if res.Revision > 0 {
+		c.catchUp(ctx, res.Revision)
+	}
 	return res, nil
+}
+
+// catchUp waits until this node's copy of the system group has an entry: who
+// makes a key here can use it here.
+func (c *Control) catchUp(ctx context.Context, index uint64) {
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	if v, err := c.system.at(ctx, index); err == nil {
+		c.system.release(v)
+	} // else it comes later: the command is carried out
 }
 
 // complete gives a command what its caller may leave out.
 func complete(cmd *Command) *Command {
 	full := *cmd
 	if full.Version == 0 {
-		full.Version = CommandVersion
+		full.Version = full.since()
 	}
 	if full.RequestID == ([16]byte{}) {
 		full.RequestID = randomID()
@@ -217,6 +247,33 @@ func (c *Control) Realm() string {
 // Topology is the newest view of the nodes that this node has. It is never
 // nil, has epoch 0 until one is known, and is immutable.
 func (c *Control) Topology() *Topology { return c.topology.Load() }
+
+// IAM is all users and keys, as this node's copy of the system group has them:
+// never nil, and immutable. What Propose has returned for here is in it. Users
+// and Keys are in the order of their names and ids, Epoch is the index of the
+// last entry that changed any of it, and LastUsed is always 0: queries have it.
+func (c *Control) IAM() *iam.Rows { return c.iam.now() }
+
+// SystemAge is how old this node's copy of the system group may be: it shows
+// everything that was acknowledged up to so long ago. It is at most some two
+// seconds while the node and a majority can reach each other, and the longest
+// duration there is until they have for the first time.
+func (c *Control) SystemAge() time.Duration { return c.freshness[systemGroup].age() }
+
+// tellIAM tells the hook of changes.
+func (c *Control) tellIAM() {
+	for last := (*iam.Rows)(nil); ; {
+		if rows := c.IAM(); rows != last {
+			c.hooks.IAM(rows)
+			last = rows
+		}
+		select {
+		case <-c.iam.wake:
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
 
 // Ready tells whether the mesh's id is agreed and the system group can be
 // read from here: nil, or the reason why not.

@@ -68,6 +68,7 @@ func TestCrashOfAll(t *testing.T) {
 			l := startLoad(t, m.running()...)
 			for range 2 {
 				pause(time.Duration(rng.Int64N(int64(2 * time.Second))))
+				m.eventually("a put is acknowledged", l.begun)
 				l.mu.Lock()
 				for i := range disks {
 					m.disks[i] = disks[i].CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})

@@ -14,8 +14,11 @@
 //	propose.go   a command's way to its leader, and when it is tried again
 //	reads.go     ReadIndex, waiting, stale reads
 //	buckets.go   names to ids, and a bucket's deletion over two groups
+//	iam.go       commands and queries of users and keys; iamapply.go, iamread.go
+//	iammaster.go the master that keys are sealed under, and its boxes
 //	state.go     a group's store, machine and views (view.go): replica.Machine
 //	machine.go   an entry is applied: deduplication, log time; apply.go, nodes.go
+//	move.go      a record's way from one key to another, in one command
 //	row.go       the layout of the rows; slot.go the slots
 //	form.go      what a blank node makes of what it hears; meet.go hears it
 //	steward.go   what a leader does for its group: members, id, handing over
@@ -34,15 +37,17 @@
 // answer repeats the command as it was, at another leader perhaps, and gets
 // that answer. A try whose outcome isn't known (the leader was lost with the
 // command in its log) is repeated so for at most two minutes. What a try lacks,
-// a leader or a connection, is waited for, ten seconds at most.
+// a leader or a connection, is waited for, ten seconds at most. Where there is a
+// leader and no way to it, another voter brings the command there.
 //
 // # The life of a query
 //
 // It needs a view that shows what was acknowledged before: ReadIndex says which
 // entry that is, and the copy here soon has it applied. A node without a copy
-// asks one that has. Work is bounded by the page: a listing costs one seek an
-// entry, whatever lies under a common prefix. With MaxAge a view is good enough
-// that was complete so long ago.
+// asks one that has, and so does one that the leader can't be reached from. Work
+// is bounded by the page: a listing costs one seek an entry, whatever lies under
+// a common prefix. With MaxAge a view is good enough that was complete so long
+// ago.
 //
 // # Rows
 //
@@ -59,13 +64,31 @@
 // can't be used again. A file that no row speaks of is an abandoned put's: it
 // may go two hours after its birth, since commits are refused after one.
 //
+// # Users and keys
+//
+// They are rows of the system group, of which every node has a copy; IAM gives
+// all of them as one immutable value, and Hooks.IAM hears of changes. A change is
+// in what a node gives before the call that made it there returns. Elsewhere it
+// comes with the entry, at once as a rule, and SystemAge bounds how late it can
+// be: the copy shows everything that was acknowledged up to so long ago, two
+// seconds while the node and a majority reach each other. A node that is cut off
+// goes on with what it has, and how long that is good enough for is its caller's
+// to say. When a key was used last has a row of its own, so that noting it makes
+// nobody look at anything again; IAM doesn't give it, and queries do.
+//
+// A user has at most 1,000 keys, so that one command deletes them all; nothing
+// that takes rights away is refused for its size, or for a full disk. Names in
+// certificates are unique over all users. The leader makes the master, and keeps
+// a box of it for every mesh secret that nodes accept, as iammaster.go says.
+//
 // # Goroutines, locks, failure
 //
-// tend (readiness), meet (greetings), steward, keepFresh, one link a node, and
-// the engine's own; all end in Close, which hands leadership over, and waits for
+// tend (readiness), meet (greetings), steward, keepFresh for each group, tellIAM
+// (the hook), one link a node, and the engine's own; all end in Close, which hands leadership over, and waits for
 // the calls in flight. state.mu guards which view is present and who waits for
 // an outcome, Control.mu whether it is closed and ready; neither is held across
-// I/O or with another.
+// I/O or with another. iamFeed.turn is held while changes are put in, and its mu,
+// taken after it, is not.
 //
 // A store or log that can't be written is given up at once and for good: after
 // a failed sync nobody knows what is on disk. Everything unanswered fails as
@@ -80,9 +103,11 @@
 // # Versions
 //
 // Nodes tell each other which command versions they apply. One that doesn't
-// apply the version this node writes is refused as a peer, by name, and an entry
+// apply the versions this node writes is refused as a peer, by name, and an entry
 // of an unknown version ends the machine: a mesh is upgraded node by node with
-// a program that applies both, before any writes the newer.
+// a program that applies both, before any writes the newer. This one applies 1
+// and 2, and writes 2 for a MoveRecord and for users and keys only: the log that
+// an older one has left is applied as it is.
 //
 // # Costs
 //
@@ -90,5 +115,8 @@
 // segment and two rows for its outcome; replacing a record costs a row per
 // segment and drive more. Memory: caches of 73 MiB, memtables of at most twice
 // 64 MiB for the log, 16 MiB for the records and 4 MiB for the system group, up
-// to 32 MiB of each group's log, 64 MiB of commands in hand.
+// to 32 MiB of each group's log, 64 MiB of commands in hand, and the users and
+// keys, at most 128 MiB as they are encoded, twice while changes are put in. The
+// applier only notes what has changed; putting it in copies one list of structs,
+// once for all changes since somebody has asked: BenchmarkKeys has 100,000 keys.
 package control

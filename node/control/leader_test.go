@@ -77,6 +77,13 @@ func (l *load) put(ctx context.Context, c *Control, key, etag string) {
 	}
 }
 
+// begun tells whether anything was acknowledged.
+func (l *load) begun() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.acked) > 0
+}
+
 // check ends the load and looks for what was acknowledged at every node.
 func (l *load) check(m *mesh) {
 	l.t.Helper()

@@ -64,6 +64,7 @@ type machine struct {
 	slots    slotTable
 	identity identityRow
 	topology *Topology // replaced as a whole, never changed: views share it
+	iam      iamState  // the system group's
 
 	// lastClosed is the index of the last CloseBucket, or where the machine was
 	// loaded: it says how far back a bucket that was seen open still is. open
@@ -96,6 +97,11 @@ func loadMachine(group replica.GroupID, r pebble.Reader) (*machine, error) {
 		return nil, err
 	}
 	m.lastClosed, m.open, m.written = m.meta.Applied, map[[16]byte]bool{}, map[string]bool{}
+	if group == systemGroup {
+		if err := m.iam.load(r); err != nil {
+			return nil, err
+		}
+	}
 	return m, m.loadTopology(r)
 }
 
@@ -128,9 +134,9 @@ func (m *machine) apply(b *pebble.Batch, e *entry) (*outcome, error) {
 	if e.Command == nil {
 		return nil, nil
 	}
-	if v := e.Command.Version; v != CommandVersion {
+	if v := e.Command.Version; v < oldestCommand || v > CommandVersion {
 		// Propose refuses it, so it was put into the log by a newer program.
-		return nil, fmt.Errorf("control: entry %d: command version %d is not known here, only %d", e.Index, v, CommandVersion)
+		return nil, fmt.Errorf("control: entry %d: command version %d is not known here, only %d to %d", e.Index, v, oldestCommand, CommandVersion)
 	}
 	m.meta.LogTime = max(m.meta.LogTime, e.Stamp)
 	if err := m.trim(b); err != nil {

@@ -27,6 +27,8 @@ type applier struct {
 	store *disk.Store
 	m     *machine
 	batch *pebble.Batch // what is applied and not committed yet; nil: nothing
+	feed  iamFeed
+	sizes disk.Options // zero: small ones
 }
 
 // newApplier makes one where a mesh begins, of one founder.
@@ -53,12 +55,16 @@ type require interface {
 func (a *applier) open(t require) {
 	t.Helper()
 	var err error
-	if a.store, err = disk.Open(a.fs, "state/1", disk.Options{CacheBytes: 1 << 20, MemTableBytes: 1 << 20, Comparer: rowOrder}, slog.New(slog.DiscardHandler)); err != nil {
+	if a.sizes == (disk.Options{}) {
+		a.sizes = disk.Options{CacheBytes: 1 << 20, MemTableBytes: 1 << 20, Comparer: rowOrder}
+	}
+	if a.store, err = disk.Open(a.fs, "state/1", a.sizes, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	if a.m, err = loadMachine(a.group, a.store); err != nil {
 		t.Fatal(err)
 	}
+	a.feed.show(&a.m.iam)
 }
 
 func (a *applier) apply(t require, e *entry) *outcome {
@@ -95,6 +101,7 @@ func (a *applier) commit(t require) {
 		t.Fatal(err)
 	}
 	a.batch = nil
+	a.feed.show(&a.m.iam)
 }
 
 func (a *applier) close(t require) {
@@ -157,6 +164,9 @@ func (g *commands) draw(t *rapid.T) *entry {
 		c.Slots = uint64(rapid.SampledFrom([]int{1, 1, 1, 1, 1, 1, 1, 1, 1, 2}).Draw(t, "slots"))
 		g.fillData(t, c)
 	}
+	if rapid.IntRange(0, 3).Draw(t, "older") == 0 {
+		c.Version = c.since()
+	}
 	if err := c.validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +178,7 @@ func (g *commands) fillSystem(t *rapid.T, c *Command) {
 	bucket := rapid.SampledFrom([]string{"one", "two"}).Draw(t, "bucket")
 	node := rapid.SampledFrom([]string{"n0", "n1", "n2"}).Draw(t, "node")
 	url := rapid.SampledFrom([]string{"http://w", "http://x", "http://y"}).Draw(t, "url")
-	switch kind := rapid.IntRange(0, 10).Draw(t, "kind"); kind {
+	switch kind := rapid.IntRange(0, 20).Draw(t, "kind"); kind {
 	case 0:
 		c.Init = &Init{Deployment: fmt.Sprint("mesh", rapid.IntRange(0, 1).Draw(t, "mesh"))}
 	case 1, 2:
@@ -193,8 +203,10 @@ func (g *commands) fillSystem(t *rapid.T, c *Command) {
 		c.MarkNode = &MarkNode{Node: node, Drain: mark == 0, Undo: mark == 1, Leave: mark == 2, Replace: mark == 3}
 	case 9:
 		c.ForgetNode = &ForgetNode{Node: node}
-	default:
+	case 10:
 		c.Reclaim = &Reclaim{Entries: []Garbage{{Drive: "d1"}}} // another group's
+	default:
+		g.fillIAM(t, c)
 	}
 }
 
@@ -207,7 +219,7 @@ func (g *commands) fillData(t *rapid.T, c *Command) {
 	since := rapid.Custom(func(t *rapid.T) int64 {
 		return rapid.SampledFrom([]int64{0, 0, 0, g.m.logTime/1e9 - 60, g.m.logTime / 1e9}).Draw(t, "since")
 	})
-	switch kind := rapid.IntRange(0, 11).Draw(t, "kind"); kind {
+	switch kind := rapid.IntRange(0, 14).Draw(t, "kind"); kind {
 	case 0:
 		c.CloseBucket = &CloseBucket{Name: name, ID: id}
 	case 1, 2, 3:
@@ -222,6 +234,17 @@ func (g *commands) fillData(t *rapid.T, c *Command) {
 		}
 	case 6:
 		c.CreateBucket = &CreateBucket{Name: name, ID: id} // another group's
+	case 7, 8, 9:
+		place := func(bucket byte) Place {
+			return Place{
+				Bucket: fmt.Sprint("bucket-", bucket), BucketID: [16]byte{bucket}, Key: keys.Draw(t, "key"),
+				IfMatch: tags.Draw(t, "match"), IfNoneMatch: tags.Draw(t, "none"), IfUnmodifiedSince: since.Draw(t, "since"),
+			}
+		}
+		c.MoveRecord = &MoveRecord{From: place(bucket), To: place(rapid.SampledFrom([]byte{1, 1, 2, 3}).Draw(t, "to")), VersionID: c.RequestID}
+		if c.MoveRecord.validate() != nil { // onto itself, which apply mustn't do either
+			c.MoveRecord.To.Bucket = "alias"
+		}
 	default:
 		c.PutRecord = g.put(t, name, id, keys, drives, tags, since)
 	}
@@ -277,6 +300,11 @@ func checkMachine(t *rapid.T, group replica.GroupID) {
 		b.commit(t)
 		if x, y := a.checksum(t), b.checksum(t); x != y {
 			t.Fatalf("at %d the states differ: %x and %x", m.applied, x, y)
+		}
+		for _, node := range []*applier{a, b} {
+			if diff := sameRows(m.iam.rows(), node.feed.now()); diff != "" {
+				t.Fatalf("users and keys (-want +got):\n%s", diff)
+			}
 		}
 		m.compare(t, a)
 	}

@@ -50,7 +50,8 @@ func (c *Control) greeting(to string) *greeting {
 	t := c.Topology()
 	g := &greeting{
 		Name: c.self, URL: c.peers[c.self], RaftID: c.raftID, Deployment: c.Deployment(), Blank: t.Epoch == 0,
-		Founders: c.founders(), Clock: c.clock().UnixNano(), Oldest: CommandVersion, Newest: CommandVersion,
+		Founders: c.founders(), Clock: c.clock().UnixNano(), Oldest: oldestCommand, Newest: CommandVersion,
+		Secrets: c.fingerprints(),
 	}
 	if g.Blank {
 		return g
@@ -189,6 +190,19 @@ func (m *meetings) greetings() map[string]*greeting {
 	return all
 }
 
+// greetedSince gives what was heard since a moment.
+func (m *meetings) greetedSince(since time.Time) map[string]*greeting {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make(map[string]*greeting, len(m.heard))
+	for name, h := range m.heard {
+		if h.at.After(since) {
+			all[name] = &h.greeting
+		}
+	}
+	return all
+}
+
 // mayLead tells whether this node may become a leader: commands are stamped by
 // its clock.
 func (c *Control) mayLead() bool { return !tooFar(c.meetings.clockOffset()) }
@@ -244,13 +258,15 @@ func (c *Control) look() error {
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, tryTimeout)
 	defer cancel()
-	v, err := c.viewFor(ctx, systemGroup, 0)
+	topology, err := c.readOnce(ctx, systemGroup, &Query{Version: QueryVersion, Topology: &TopologyQuery{}})
 	if err != nil {
 		return c.missing(systemGroup, err)
 	}
-	id := v.deployment
-	self := v.topology.Node(c.self)
-	c.system.release(v)
+	mesh, err := c.readOnce(ctx, systemGroup, &Query{Version: QueryVersion, Deployment: &DeploymentQuery{}})
+	if err != nil {
+		return c.missing(systemGroup, err)
+	}
+	id, self := mesh.Deployment, topology.Topology.Node(c.self)
 	switch {
 	case self == nil || self.RaftID != c.raftID:
 		c.fail(c.errLeft())
@@ -291,8 +307,8 @@ func (c *Control) sameMesh(heard map[string]*greeting) error {
 		if mine != "" && g.Deployment != "" && g.Deployment != mine {
 			return fault.New(fault.WrongMesh, "mesh", "node %s belongs to mesh %s, and the data directory %s to %s", name, g.Deployment, c.dir, mine)
 		}
-		if g.Oldest > CommandVersion || g.Newest < CommandVersion {
-			return fault.New(fault.Unimplemented, nodeSubject(name), "applies commands of version %d to %d, and this node writes %d", g.Oldest, g.Newest, CommandVersion)
+		if g.Oldest > oldestCommand || g.Newest < CommandVersion {
+			return fault.New(fault.Unimplemented, nodeSubject(name), "applies commands of version %d to %d, and this node writes %d to %d", g.Oldest, g.Newest, oldestCommand, CommandVersion)
 		}
 	}
 	return nil

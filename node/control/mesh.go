@@ -28,6 +28,7 @@ func (c *Control) register() error {
 	}
 	return errors.Join(
 		proposeCall.Register(c.grid, serve(c, c.servePropose), limited(grid.ClassInteractive)),
+		relayCall.Register(c.grid, serve(c, c.serveRelay), limited(grid.ClassInteractive)),
 		readCall.Register(c.grid, serve(c, c.serveRead), limited(grid.ClassInteractive)),
 		greetCall.Register(c.grid, serve(c, c.serveGreet), limited(grid.ClassControl)),
 		manifestCall.Register(c.grid, serve(c, c.serveManifest), limited(grid.ClassInteractive)),

@@ -27,6 +27,7 @@ type model struct {
 	closed     map[[16]byte]bool              // by bucket id
 	owners     map[[16]byte]bool              // segments a record refers to
 	garbage    []Garbage
+	iam        *modelIAM
 
 	outcomes map[[16]byte]*outcome
 	issued   [][16]byte // request id by index-1; zero for a repeated one
@@ -38,7 +39,7 @@ type model struct {
 func newModel(group replica.GroupID) *model {
 	m := &model{
 		group: group, applied: 1, nodes: map[string]Node{}, buckets: map[string]Bucket{}, records: map[[16]byte]map[string]Record{},
-		closed: map[[16]byte]bool{}, owners: map[[16]byte]bool{}, outcomes: map[[16]byte]*outcome{},
+		iam: newModelIAM(), closed: map[[16]byte]bool{}, owners: map[[16]byte]bool{}, outcomes: map[[16]byte]*outcome{},
 		issued: [][16]byte{{}}, times: []int64{0},
 	}
 	if group == systemGroup {
@@ -85,7 +86,7 @@ func (m *model) apply(e *entry) *outcome {
 
 // execute returns the kind of the refusal, 0 for none.
 func (m *model) execute(c *Command, out *outcome) fault.Kind {
-	ofData := c.PutRecord != nil || c.DeleteRecords != nil || c.CloseBucket != nil || c.Reclaim != nil
+	ofData := c.PutRecord != nil || c.DeleteRecords != nil || c.MoveRecord != nil || c.CloseBucket != nil || c.Reclaim != nil
 	switch {
 	case ofData != (m.group == dataGroup):
 		return fault.InvalidArgument
@@ -116,6 +117,8 @@ func (m *model) execute(c *Command, out *outcome) fault.Kind {
 		return m.put(c.PutRecord, out)
 	case c.DeleteRecords != nil:
 		return m.delete(c.DeleteRecords, out)
+	case c.MoveRecord != nil:
+		return m.move(c.MoveRecord, out)
 	case c.JoinNode != nil:
 		return m.join(c.JoinNode)
 	case c.AdmitNode != nil:
@@ -129,6 +132,12 @@ func (m *model) execute(c *Command, out *outcome) fault.Kind {
 			delete(m.nodes, c.ForgetNode.Node)
 			m.epoch++
 		}
+	case m.group == systemGroup && c.Reclaim == nil:
+		kind, is := m.executeIAM(c, out)
+		if !is {
+			return fault.InvalidArgument
+		}
+		return kind
 	case c.Reclaim != nil:
 		for _, g := range c.Reclaim.Entries {
 			m.garbage = slices.DeleteFunc(m.garbage, func(o Garbage) bool {
@@ -214,6 +223,38 @@ func (m *model) delete(c *DeleteRecords, out *outcome) fault.Kind {
 		}
 		out.Fates = append(out.Fates, fate)
 	}
+	return 0
+}
+
+func (m *model) move(c *MoveRecord, out *outcome) fault.Kind {
+	from, to := &c.From, &c.To
+	if from.BucketID == to.BucketID && from.Key == to.Key {
+		return fault.InvalidArgument
+	}
+	moved, exists := m.records[from.BucketID][from.Key]
+	switch {
+	case m.closed[from.BucketID]:
+		return fault.BucketNotFound
+	case !exists:
+		return fault.ObjectNotFound
+	case !m.holds(moved, true, from.IfMatch, from.IfNoneMatch, from.IfUnmodifiedSince):
+		return fault.PreconditionFailed
+	case m.closed[to.BucketID]:
+		return fault.BucketNotFound
+	}
+	old, replaced := m.records[to.BucketID][to.Key]
+	if !m.holds(old, replaced, to.IfMatch, to.IfNoneMatch, to.IfUnmodifiedSince) {
+		return fault.PreconditionFailed
+	}
+	m.drop(old, nil)
+	delete(m.records[from.BucketID], from.Key)
+	if m.records[to.BucketID] == nil {
+		m.records[to.BucketID] = map[string]Record{}
+	}
+	moved.Key, moved.VersionID, moved.LogTime = to.Key, c.VersionID, m.logTime
+	m.records[to.BucketID][to.Key] = moved
+	moved.Inline, moved.Segments = nil, nil
+	out.Replaced, out.Moved = replaced, &moved
 	return 0
 }
 
@@ -334,6 +375,7 @@ func (m *model) compare(t *rapid.T, a *applier) {
 		buckets = append(buckets, m.buckets[name])
 	}
 	same("buckets", ask(Query{Buckets: &BucketsQuery{}}).Buckets, buckets)
+	m.compareIAM(ask, same)
 	m.compareRecords(t, a, ask, same)
 }
 

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,9 @@ func newControl(o *Options) (*Control, error) {
 		hooks:    o.Hooks,
 		fetch:    o.Fetch,
 		logBytes: o.logBytes,
+		secrets:  o.MeshSecrets,
+		boxKept:  cmp.Or(o.boxKept, keepBoxes),
+		iam:      iamFeed{wake: make(chan struct{}, 1)},
 		memory:   semaphore.NewWeighted(queuedBytes),
 		poked:    make(chan struct{}, 1),
 		stirred:  make(chan struct{}, 1),
@@ -116,7 +120,11 @@ func (c *Control) open(ctx context.Context) error {
 		}
 	}
 	c.joined.Go(c.tend)
-	c.joined.Go(c.keepFresh)
+	c.joined.Go(func() { c.keepFresh(systemGroup) })
+	c.joined.Go(func() { c.keepFresh(dataGroup) })
+	if c.hooks.IAM != nil {
+		c.joined.Go(c.tellIAM)
+	}
 	c.joined.Go(c.steward)
 	if c.grid != nil {
 		c.joined.Go(c.meet)
@@ -178,13 +186,13 @@ func (c *Control) openStates(known string) (err error) {
 			}
 		}
 	}
-	if c.system, err = openState(c.fs, c.stateDir(systemGroup), systemGroup, c.log, c.showSystem); err != nil {
+	if c.system, err = openState(c.fs, c.stateDir(systemGroup), systemGroup, c.log, c.showSystem, &c.iam); err != nil {
 		return err
 	}
 	if known != "" && c.blank() {
 		return c.errLost(known, "state of group "+groupName(systemGroup))
 	}
-	if c.data, err = openState(c.fs, c.stateDir(dataGroup), dataGroup, c.log, nil); err != nil {
+	if c.data, err = openState(c.fs, c.stateDir(dataGroup), dataGroup, c.log, nil, nil); err != nil {
 		return err
 	}
 	if told := c.hooks.Committed; told != nil {

@@ -25,7 +25,11 @@ type outcome struct {
 	Bucket  *Bucket `msg:"b,omitempty"`
 	Fates   []byte  `msg:"f,omitempty"` // DeleteRecords: a fate for every key
 
-	Replaced bool `msg:"rp,omitempty"` // PutRecord: there was a record of that key
+	Replaced bool `msg:"rp,omitempty"` // PutRecord, MoveRecord: there was a record of that key
+	// Moved is the record that a MoveRecord has moved, as it is at its target,
+	// without its payload: the command doesn't have it.
+	Moved    *Record `msg:"mv,omitempty"`
+	Revision uint64  `msg:"rv,omitempty"` // of a user, a key or the boxes, after a change of it
 }
 
 // What became of a key of DeleteRecords.
@@ -64,11 +68,16 @@ func (o *outcome) result(cmd *Command) (res *Result, left []string, err error) {
 	if o.Refused {
 		return nil, nil, &fault.Error{Kind: fault.Kind(o.Kind), Subject: o.Subject, Detail: o.Detail, Err: errRefused}
 	}
-	res = &Result{LogTime: o.LogTime, Epoch: o.Epoch, Bucket: o.Bucket}
+	res = &Result{LogTime: o.LogTime, Epoch: o.Epoch, Bucket: o.Bucket, Revision: o.Revision}
 	switch {
 	case cmd.PutRecord != nil:
 		rec := stored(&cmd.PutRecord.Record, o.LogTime)
 		res.Record, res.Replaced = &rec, o.Replaced
+	case cmd.MoveRecord != nil:
+		if o.Moved == nil {
+			return nil, nil, fault.New(fault.Internal, "index", "answered for a move without its record")
+		}
+		res.Record, res.Replaced = o.Moved, o.Replaced
 	case cmd.DeleteRecords != nil:
 		keys := cmd.DeleteRecords.Keys
 		if len(o.Fates) != len(keys) {

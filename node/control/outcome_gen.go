@@ -16,8 +16,8 @@ const (
 func (z *outcome) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(9)
-	var zb0001Mask uint16 /* 9 bits */
+	zb0001Len := uint32(11)
+	var zb0001Mask uint16 /* 11 bits */
 	_ = zb0001Mask
 	if z.Refused == false {
 		zb0001Len--
@@ -46,6 +46,14 @@ func (z *outcome) MarshalMsg(b []byte) (o []byte, err error) {
 	if z.Replaced == false {
 		zb0001Len--
 		zb0001Mask |= 0x100
+	}
+	if z.Moved == nil {
+		zb0001Len--
+		zb0001Mask |= 0x200
+	}
+	if z.Revision == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x400
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -100,6 +108,24 @@ func (z *outcome) MarshalMsg(b []byte) (o []byte, err error) {
 			// string "rp"
 			o = append(o, 0xa2, 0x72, 0x70)
 			o = msgp.AppendBool(o, z.Replaced)
+		}
+		if (zb0001Mask & 0x200) == 0 { // if not omitted
+			// string "mv"
+			o = append(o, 0xa2, 0x6d, 0x76)
+			if z.Moved == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.Moved.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "Moved")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x400) == 0 { // if not omitted
+			// string "rv"
+			o = append(o, 0xa2, 0x72, 0x76)
+			o = msgp.AppendUint64(o, z.Revision)
 		}
 	}
 	return
@@ -208,6 +234,29 @@ func (z *outcome) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Replaced")
 				return
 			}
+		case "mv":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.Moved = nil
+			} else {
+				if z.Moved == nil {
+					z.Moved = new(Record)
+				}
+				bts, err = z.Moved.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Moved")
+					return
+				}
+			}
+		case "rv":
+			z.Revision, bts, err = msgp.ReadUint64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Revision")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -228,6 +277,12 @@ func (z *outcome) Msgsize() (s int) {
 	} else {
 		s += z.Bucket.Msgsize()
 	}
-	s += 2 + msgp.BytesPrefixSize + len(z.Fates) + 3 + msgp.BoolSize
+	s += 2 + msgp.BytesPrefixSize + len(z.Fates) + 3 + msgp.BoolSize + 3
+	if z.Moved == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.Moved.Msgsize()
+	}
+	s += 3 + msgp.Uint64Size
 	return
 }

@@ -150,11 +150,15 @@ var errNoLeader = errors.New("the group has no leader that this node knows")
 // passing; anything may have been where it is errLost.
 func (c *Control) try(ctx context.Context, g replica.GroupID, cmd *Command, changed <-chan struct{}) (*outcome, error) {
 	leader := c.leader(g)
-	switch leader {
-	case "":
-		return nil, errNoLeader
-	case c.self:
+	if leader == c.self {
 		return c.propose(ctx, g, cmd)
+	}
+	to, call := leader, proposeCall
+	if !c.connected(leader) {
+		to, call = c.detour(leader), relayCall
+	}
+	if to == "" {
+		return nil, errNoLeader
 	}
 	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
 	var watch sync.WaitGroup
@@ -167,7 +171,7 @@ func (c *Control) try(ctx context.Context, g replica.GroupID, cmd *Command, chan
 		case <-ctx.Done():
 		}
 	})
-	reply, err := proposeCall.Call(ctx, c.conn(leader), cmd)
+	reply, err := call.Call(ctx, c.conn(to), cmd)
 	switch {
 	case err == nil && reply.Elsewhere:
 		c.setHint(g, reply.Leader)
@@ -197,7 +201,7 @@ func tryError(err error) error {
 // and waits until it is applied here.
 func (c *Control) propose(ctx context.Context, g replica.GroupID, cmd *Command) (*outcome, error) {
 	s := c.state(g)
-	if cmd.PutRecord != nil || cmd.CreateBucket != nil {
+	if cmd.PutRecord != nil || cmd.MoveRecord != nil || cmd.CreateBucket != nil || cmd.PutUser != nil || cmd.PutKey != nil || cmd.TouchKeys != nil {
 		// A retry gets the outcome of the first try, room or not.
 		if full := s.room(); full != nil {
 			out, err := s.remembered(cmd.RequestID)
@@ -238,13 +242,18 @@ func (c *Control) propose(ctx context.Context, g replica.GroupID, cmd *Command) 
 	}
 }
 
+// errLeadersOwn refuses what a leader proposes to itself alone.
+func errLeadersOwn() error {
+	return fault.New(fault.InvalidArgument, "command", "is the leader's own")
+}
+
 // servePropose takes a command from another node.
 func (c *Control) servePropose(ctx context.Context, cmd *Command) (*proposed, error) {
 	if err := cmd.validate(); err != nil {
 		return nil, err
 	}
-	if cmd.Init != nil {
-		return nil, fault.New(fault.InvalidArgument, "command", "is an Init, which is the leader's own")
+	if cmd.Init != nil || cmd.SealMaster != nil {
+		return nil, errLeadersOwn()
 	}
 	g := groupOf(cmd)
 	if leader := c.leader(g); leader != c.self {
@@ -265,6 +274,49 @@ func (c *Control) servePropose(ctx context.Context, cmd *Command) (*proposed, er
 		return nil, ToWire(err)
 	}
 	return &proposed{Outcome: *out}, nil
+}
+
+// serveRelay takes a command from a node that can't reach the leader, and brings
+// it there: one step, so that there are no rounds.
+func (c *Control) serveRelay(ctx context.Context, cmd *Command) (*proposed, error) {
+	if err := cmd.validate(); err != nil {
+		return nil, err
+	}
+	leader := c.leader(groupOf(cmd))
+	if leader == c.self || !c.connected(leader) {
+		return c.servePropose(ctx, cmd)
+	}
+	reply, err := proposeCall.Call(ctx, c.conn(leader), cmd)
+	if err == nil {
+		return reply, nil
+	}
+	switch err = tryError(err); {
+	case errors.Is(err, errLost):
+		return nil, err // in no form of ours: the caller takes it for no answer
+	case passing(err):
+		return &proposed{Elsewhere: true}, nil
+	}
+	return nil, ToWire(err)
+}
+
+// connected tells whether there is a connection with a node.
+func (c *Control) connected(name string) bool {
+	return name != "" && c.conn(name).State() == grid.StateConnected
+}
+
+// detour names a node that may reach a leader which this one can't: a voter
+// other than it, "" where none is connected. It has said that it is of this mesh:
+// before the grid's handshakes tell, anybody may be at its address.
+func (c *Control) detour(leader string) string {
+	voters, heard, mesh := c.voters(), c.meetings.greetings(), c.Deployment()
+	rand.Shuffle(len(voters), func(i, j int) { voters[i], voters[j] = voters[j], voters[i] })
+	for _, name := range voters {
+		g := heard[name]
+		if name != c.self && name != leader && g != nil && g.Deployment == mesh && mesh != "" && c.connected(name) {
+			return name
+		}
+	}
+	return ""
 }
 
 // leader names the node that leads a group, as far as this node knows.

@@ -322,3 +322,24 @@ func TestRemoteOverSockets(t *testing.T) {
 		t.Error("two meshes")
 	}
 }
+
+// A node that the leader can't be reached from goes by way of another, and is
+// ready: a voter, and a node without a copy of the records.
+func TestAroundACut(t *testing.T) {
+	virtual(t, 4, func(t *testing.T, m *mesh) {
+		m.openAll()
+		system := m.index(m.leader(systemGroup))
+		for _, away := range []int{m.index(m.follower(systemGroup)), 3} {
+			m.Cut(away, system)
+			c := m.node(away)
+			m.eventually("the cut is noticed", func() bool { return !c.connected(nodeName(system)) })
+			pause(time.Minute) // a voter that hears nothing would be elected, were it let
+			checkEverything(t, m, c)
+			if err := c.Ready(); err != nil {
+				t.Errorf("%s isn't ready: %v", c.self, err)
+			}
+			m.Heal(away, system)
+			m.agree()
+		}
+	})
+}

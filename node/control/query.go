@@ -39,6 +39,12 @@ type Query struct {
 	Garbage    *GarbageQuery    `msg:"g,omitempty"`
 	Segments   *SegmentsQuery   `msg:"s,omitempty"`
 	Usage      *UsageQuery      `msg:"u,omitempty"`
+
+	// Of users and keys: iam.go.
+	User  *UserQuery  `msg:"iu,omitempty"`
+	Users *UsersQuery `msg:"ius,omitempty"`
+	Key   *KeyQuery   `msg:"ik,omitempty"`
+	Keys  *KeysQuery  `msg:"iks,omitempty"`
 }
 
 // DeploymentQuery asks for Answer.Deployment.
@@ -129,6 +135,8 @@ type Answer struct {
 	Garbage        []Garbage `msg:"g,omitempty"`
 	Known          []bool    `msg:"k,omitempty"` // in the order of SegmentsQuery.IDs
 	Used           bool      `msg:"u,omitempty"` // UsageQuery
+	Users          []UserRow `msg:"iu,omitempty"`
+	Keys           []KeyRow  `msg:"ik,omitempty"`
 
 	// Next is the After of the next page. It is a position, not always a key,
 	// and not always valid UTF-8: after a common prefix it is that and 0xff,

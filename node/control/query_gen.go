@@ -16,8 +16,8 @@ const (
 func (z *Answer) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(14)
-	var zb0001Mask uint16 /* 14 bits */
+	zb0001Len := uint32(16)
+	var zb0001Mask uint16 /* 16 bits */
 	_ = zb0001Mask
 	if z.Deployment == "" {
 		zb0001Len--
@@ -59,16 +59,24 @@ func (z *Answer) MarshalMsg(b []byte) (o []byte, err error) {
 		zb0001Len--
 		zb0001Mask |= 0x800
 	}
-	if z.Next == "" {
+	if z.Users == nil {
 		zb0001Len--
 		zb0001Mask |= 0x1000
 	}
-	if z.More == false {
+	if z.Keys == nil {
 		zb0001Len--
 		zb0001Mask |= 0x2000
 	}
+	if z.Next == "" {
+		zb0001Len--
+		zb0001Mask |= 0x4000
+	}
+	if z.More == false {
+		zb0001Len--
+		zb0001Mask |= 0x8000
+	}
 	// variable map header, size zb0001Len
-	o = append(o, 0x80|uint8(zb0001Len))
+	o = msgp.AppendMapHeader(o, zb0001Len)
 
 	// skip if no fields are to be emitted
 	if zb0001Len != 0 {
@@ -189,11 +197,35 @@ func (z *Answer) MarshalMsg(b []byte) (o []byte, err error) {
 			o = msgp.AppendBool(o, z.Used)
 		}
 		if (zb0001Mask & 0x1000) == 0 { // if not omitted
+			// string "iu"
+			o = append(o, 0xa2, 0x69, 0x75)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.Users)))
+			for za0007 := range z.Users {
+				o, err = z.Users[za0007].MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "Users", za0007)
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x2000) == 0 { // if not omitted
+			// string "ik"
+			o = append(o, 0xa2, 0x69, 0x6b)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.Keys)))
+			for za0008 := range z.Keys {
+				o, err = z.Keys[za0008].MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "Keys", za0008)
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x4000) == 0 { // if not omitted
 			// string "nx"
 			o = append(o, 0xa2, 0x6e, 0x78)
 			o = msgp.AppendString(o, z.Next)
 		}
-		if (zb0001Mask & 0x2000) == 0 { // if not omitted
+		if (zb0001Mask & 0x8000) == 0 { // if not omitted
 			// string "m"
 			o = append(o, 0xa1, 0x6d)
 			o = msgp.AppendBool(o, z.More)
@@ -464,6 +496,52 @@ func (z *Answer) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Used")
 				return
 			}
+		case "iu":
+			var zb0009 uint32
+			zb0009, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Users")
+				return
+			}
+			if zb0009 > z9eee6f6blimitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Users) >= int(zb0009) {
+				z.Users = (z.Users)[:zb0009]
+			} else {
+				z.Users = make([]UserRow, zb0009)
+			}
+			for za0007 := range z.Users {
+				bts, err = z.Users[za0007].UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Users", za0007)
+					return
+				}
+			}
+		case "ik":
+			var zb0010 uint32
+			zb0010, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Keys")
+				return
+			}
+			if zb0010 > z9eee6f6blimitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Keys) >= int(zb0010) {
+				z.Keys = (z.Keys)[:zb0010]
+			} else {
+				z.Keys = make([]KeyRow, zb0010)
+			}
+			for za0008 := range z.Keys {
+				bts, err = z.Keys[za0008].UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Keys", za0008)
+					return
+				}
+			}
 		case "nx":
 			z.Next, bts, err = msgp.ReadStringBytes(bts)
 			if err != nil {
@@ -490,7 +568,7 @@ func (z *Answer) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *Answer) Msgsize() (s int) {
-	s = 1 + 3 + msgp.Int64Size + 2 + msgp.Uint64Size + 4 + msgp.StringPrefixSize + len(z.Deployment) + 2
+	s = 3 + 3 + msgp.Int64Size + 2 + msgp.Uint64Size + 4 + msgp.StringPrefixSize + len(z.Deployment) + 2
 	if z.Bucket == nil {
 		s += msgp.NilSize
 	} else {
@@ -527,7 +605,15 @@ func (z *Answer) Msgsize() (s int) {
 	for za0005 := range z.Garbage {
 		s += z.Garbage[za0005].Msgsize()
 	}
-	s += 2 + msgp.ArrayHeaderSize + (len(z.Known) * (msgp.BoolSize)) + 2 + msgp.BoolSize + 3 + msgp.StringPrefixSize + len(z.Next) + 2 + msgp.BoolSize
+	s += 2 + msgp.ArrayHeaderSize + (len(z.Known) * (msgp.BoolSize)) + 2 + msgp.BoolSize + 3 + msgp.ArrayHeaderSize
+	for za0007 := range z.Users {
+		s += z.Users[za0007].Msgsize()
+	}
+	s += 3 + msgp.ArrayHeaderSize
+	for za0008 := range z.Keys {
+		s += z.Keys[za0008].Msgsize()
+	}
+	s += 3 + msgp.StringPrefixSize + len(z.Next) + 2 + msgp.BoolSize
 	return
 }
 
@@ -996,8 +1082,8 @@ func (z *Node) Msgsize() (s int) {
 func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(13)
-	var zb0001Mask uint16 /* 13 bits */
+	zb0001Len := uint32(17)
+	var zb0001Mask uint32 /* 17 bits */
 	_ = zb0001Mask
 	if z.MaxAge == 0 {
 		zb0001Len--
@@ -1043,8 +1129,24 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 		zb0001Len--
 		zb0001Mask |= 0x1000
 	}
+	if z.User == nil {
+		zb0001Len--
+		zb0001Mask |= 0x2000
+	}
+	if z.Users == nil {
+		zb0001Len--
+		zb0001Mask |= 0x4000
+	}
+	if z.Key == nil {
+		zb0001Len--
+		zb0001Mask |= 0x8000
+	}
+	if z.Keys == nil {
+		zb0001Len--
+		zb0001Mask |= 0x10000
+	}
 	// variable map header, size zb0001Len
-	o = append(o, 0x80|uint8(zb0001Len))
+	o = msgp.AppendMapHeader(o, zb0001Len)
 
 	// skip if no fields are to be emitted
 	if zb0001Len != 0 {
@@ -1197,6 +1299,58 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				// string "a"
 				o = append(o, 0xa1, 0x61)
 				o = msgp.AppendString(o, z.Usage.After)
+			}
+		}
+		if (zb0001Mask & 0x2000) == 0 { // if not omitted
+			// string "iu"
+			o = append(o, 0xa2, 0x69, 0x75)
+			if z.User == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.User.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "User")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x4000) == 0 { // if not omitted
+			// string "ius"
+			o = append(o, 0xa3, 0x69, 0x75, 0x73)
+			if z.Users == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.Users.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "Users")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x8000) == 0 { // if not omitted
+			// string "ik"
+			o = append(o, 0xa2, 0x69, 0x6b)
+			if z.Key == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.Key.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "Key")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x10000) == 0 { // if not omitted
+			// string "iks"
+			o = append(o, 0xa3, 0x69, 0x6b, 0x73)
+			if z.Keys == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.Keys.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "Keys")
+					return
+				}
 			}
 		}
 	}
@@ -1708,6 +1862,74 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
+		case "iu":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.User = nil
+			} else {
+				if z.User == nil {
+					z.User = new(UserQuery)
+				}
+				bts, err = z.User.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "User")
+					return
+				}
+			}
+		case "ius":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.Users = nil
+			} else {
+				if z.Users == nil {
+					z.Users = new(UsersQuery)
+				}
+				bts, err = z.Users.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Users")
+					return
+				}
+			}
+		case "ik":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.Key = nil
+			} else {
+				if z.Key == nil {
+					z.Key = new(KeyQuery)
+				}
+				bts, err = z.Key.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Key")
+					return
+				}
+			}
+		case "iks":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.Keys = nil
+			} else {
+				if z.Keys == nil {
+					z.Keys = new(KeysQuery)
+				}
+				bts, err = z.Keys.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Keys")
+					return
+				}
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -1722,7 +1944,7 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *Query) Msgsize() (s int) {
-	s = 1 + 2 + msgp.Uint8Size + 3 + msgp.DurationSize + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 4
+	s = 3 + 2 + msgp.Uint8Size + 3 + msgp.DurationSize + 3 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 4
 	if z.Deployment == nil {
 		s += msgp.NilSize
 	} else {
@@ -1785,6 +2007,30 @@ func (z *Query) Msgsize() (s int) {
 			s += msgp.StringPrefixSize + len(z.Usage.Drives[za0004])
 		}
 		s += 2 + msgp.StringPrefixSize + len(z.Usage.After)
+	}
+	s += 3
+	if z.User == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.User.Msgsize()
+	}
+	s += 4
+	if z.Users == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.Users.Msgsize()
+	}
+	s += 3
+	if z.Key == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.Key.Msgsize()
+	}
+	s += 4
+	if z.Keys == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.Keys.Msgsize()
 	}
 	return
 }

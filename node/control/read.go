@@ -42,6 +42,8 @@ func (v *view) answer(q *Query) (*Answer, error) {
 		err = v.segments(a, q.Segments)
 	case q.Usage != nil:
 		err = v.usage(a, q.Usage)
+	default:
+		err = v.answerIAM(a, q)
 	}
 	if err != nil {
 		return nil, err

@@ -14,6 +14,10 @@ import (
 // so that a stale read finds it no older than that.
 const freshEvery = 2 * time.Second
 
+// A try to do so is given up after freshTry, a leader may be lost by then, and
+// made again after freshAgain.
+const freshTry, freshAgain = time.Second, 250 * time.Millisecond
+
 // freshness is up to when a group's copy here shows everything.
 type freshness struct{ at atomic.Pointer[time.Time] }
 
@@ -83,33 +87,37 @@ func (q *Query) ofBucket() (name string, data bool) {
 	return "", q.Garbage != nil || q.Segments != nil || q.Usage != nil
 }
 
-// readSystem answers from this node's copy of the system group.
+// readSystem answers from the system group, readData from the data group.
 func (c *Control) readSystem(ctx context.Context, q *Query) (*Answer, error) {
-	return c.read(ctx, systemGroup, q, func(ctx context.Context, _ <-chan struct{}) (*Answer, error) {
-		return c.readHere(ctx, systemGroup, q)
-	})
+	return c.read(ctx, systemGroup, q)
 }
 
-// readData answers from this node's copy of the data group, or asks a node
-// that has one.
 func (c *Control) readData(ctx context.Context, q *Query) (*Answer, error) {
-	return c.read(ctx, dataGroup, q, func(ctx context.Context, changed <-chan struct{}) (*Answer, error) {
-		if c.hosts(dataGroup) {
-			return c.readHere(ctx, dataGroup, q)
-		}
-		name := c.leader(dataGroup)
-		if name == "" || name == c.self {
-			return nil, errNoLeader
-		}
-		ctx, cancel := context.WithTimeout(ctx, tryTimeout)
-		defer cancel()
-		a, err := readCall.Call(ctx, c.conn(name), q)
-		if err != nil {
-			c.setHint(dataGroup, "")
-			return nil, readError(err)
-		}
-		return a, nil
-	})
+	return c.read(ctx, dataGroup, q)
+}
+
+// readOnce is one try: at this node's copy, or at another's where this one has
+// none, or one that no leader keeps up to date.
+func (c *Control) readOnce(ctx context.Context, g replica.GroupID, q *Query) (*Answer, error) {
+	hosts, leader := c.hosts(g), c.leader(g)
+	if hosts && (leader == c.self || c.connected(leader) || c.freshness[g].age() <= q.MaxAge) {
+		return c.readHere(ctx, g, q)
+	}
+	to := leader
+	if !c.connected(to) {
+		to = c.detour(leader)
+	}
+	if to == "" {
+		return nil, errNoLeader
+	}
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	a, err := readCall.Call(ctx, c.conn(to), q)
+	if err != nil {
+		c.setHint(g, "")
+		return nil, readError(err)
+	}
+	return a, nil
 }
 
 // readError makes a try's own time limit and a lost connection passing: a read
@@ -122,15 +130,15 @@ func readError(err error) error {
 	return err
 }
 
-// read tries do until it succeeds, or what it lacks doesn't come.
-func (c *Control) read(ctx context.Context, g replica.GroupID, q *Query, do func(context.Context, <-chan struct{}) (*Answer, error)) (*Answer, error) {
+// read tries until it succeeds, or what it lacks doesn't come.
+func (c *Control) read(ctx context.Context, g replica.GroupID, q *Query) (*Answer, error) {
 	inner, cancel := context.WithTimeout(ctx, longestCall)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
 	t := tries{c: c, ctx: ctx, inner: inner, group: g}
 	for {
 		changed := c.leaderChange()
-		a, err := do(inner, changed)
+		a, err := c.readOnce(inner, g, q)
 		if err == nil {
 			c.reached()
 			return a, nil
@@ -198,17 +206,23 @@ func (c *Control) viewFor(ctx context.Context, g replica.GroupID, maxAge time.Du
 	return nil, err
 }
 
-// keepFresh brings the copies up to the time now and then, for stale reads.
-func (c *Control) keepFresh() {
-	for c.rest(freshEvery, nil) {
-		for _, g := range []replica.GroupID{systemGroup, dataGroup} {
-			if c.freshness[g].age() < freshEvery || !c.hosts(g) {
-				continue
-			}
-			if v, err := c.viewFor(c.ctx, g, 0); err == nil {
-				c.state(g).release(v)
-			}
+// keepFresh brings a group's copy up to the time as soon as it is freshEvery
+// old, for stale reads, and for those who must know how old it may be. Each
+// group is waited for on its own.
+func (c *Control) keepFresh(g replica.GroupID) {
+	for wait := freshEvery; c.rest(wait, nil); {
+		if age := c.freshness[g].age(); age < freshEvery {
+			wait = freshEvery - age
+			continue
 		}
+		if wait = freshAgain; !c.hosts(g) {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(c.ctx, freshTry)
+		if v, err := c.viewFor(ctx, g, 0); err == nil {
+			c.state(g).release(v)
+		}
+		cancel()
 	}
 }
 
@@ -224,17 +238,24 @@ func (c *Control) rest(d time.Duration, sooner <-chan struct{}) bool {
 	return c.ctx.Err() == nil
 }
 
-// serveRead answers another node's query of the data group.
+// serveRead answers another node's query from the copy here.
 func (c *Control) serveRead(ctx context.Context, q *Query) (*Answer, error) {
 	if err := q.validate(); err != nil {
 		return nil, ToWire(err)
 	}
-	if _, data := q.ofBucket(); !data || !c.hosts(dataGroup) {
-		return nil, ToWire(fault.New(fault.Waiting, nodeSubject(c.self), "has no copy of group %s", groupName(dataGroup)))
+	g := systemGroup
+	if _, data := q.ofBucket(); data {
+		g = dataGroup
 	}
-	a, err := c.readHere(ctx, dataGroup, q)
+	if !c.hosts(g) {
+		return nil, ToWire(fault.New(fault.Waiting, nodeSubject(c.self), "has no copy of group %s", groupName(g)))
+	}
+	if leader := c.leader(g); leader != c.self && !c.connected(leader) {
+		return nil, ToWire(c.missing(g, errNoLeader))
+	}
+	a, err := c.readHere(ctx, g, q)
 	if errors.Is(err, errNoLeader) {
-		err = fault.Wrap(fault.Waiting, "group "+groupName(dataGroup), err)
+		err = c.missing(g, err)
 	}
 	if err != nil {
 		return nil, ToWire(err)

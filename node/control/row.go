@@ -29,14 +29,20 @@ import (
 //	s segmentID(16)                       segmentRow: who refers to it
 //	g drive 00 logTime(8) segmentID(16)   garbageRow: a copy nobody refers to
 //	c bucketID(16)                        closedRow: the bucket is deleted
+//	a                                     iamRow: what there is once of users and keys
+//	u name                                UserRow
+//	k id                                  KeyRow: an access key
+//	o user 00 id                          ownedRow: it is that user's
+//	t id                                  usedRow: when it was used last
+//	d name                                certificateRow: which user it stands for
 //
 // Numbers are big-endian, so that rows come in their order, and a record's
 // index is inverted, so that its newest version comes first. Keys, drive ids
 // and names hold no NUL: the separator sorts "a" before "a/b" and keeps the
 // byte order of the keys.
 //
-// m, q, Q and l are in every group's store; i, b and n are the system group's
-// and r, s, g and c a data group's.
+// m, q, Q and l are in every group's store; r, s, g and c are a data group's,
+// and the others the system group's.
 //
 // A value is one byte, the version of its encoding, and msgpack in the order
 // of the fields: the same state is the same bytes on every node.
@@ -52,6 +58,13 @@ const (
 	kindGarbage  = 'g'
 	kindSlots    = 'l'
 	kindClosed   = 'c'
+
+	kindIAM         = 'a'
+	kindUser        = 'u'
+	kindAccessKey   = 'k'
+	kindOwned       = 'o'
+	kindUsed        = 't'
+	kindCertificate = 'd'
 )
 
 // rowVersion is the version of all rows but records, which have RecordVersion.
@@ -116,6 +129,16 @@ func segmentKey(id [16]byte) []byte { return append([]byte{kindSegment}, id[:]..
 func closedKey(id [16]byte) []byte  { return append([]byte{kindClosed}, id[:]...) }
 func bucketKey(name string) []byte  { return append([]byte{kindBucket}, name...) }
 func nodeKey(name string) []byte    { return append([]byte{kindNode}, name...) }
+
+func iamKey() []byte                    { return []byte{kindIAM} }
+func userKey(name string) []byte        { return append([]byte{kindUser}, name...) }
+func accessKey(id string) []byte        { return append([]byte{kindAccessKey}, id...) }
+func usedKey(id string) []byte          { return append([]byte{kindUsed}, id...) }
+func certificateKey(name string) []byte { return append([]byte{kindCertificate}, name...) }
+
+// ownedPosition is where the keys of a user begin.
+func ownedPosition(user string) []byte { return append(append([]byte{kindOwned}, user...), 0) }
+func ownedKey(user, key string) []byte { return append(ownedPosition(user), key...) }
 
 func issuedKey(index uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{kindIssued}, index)

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"fmt"
@@ -16,16 +17,17 @@ import (
 
 	"github.com/gridloom/gridloom/node/control/replica"
 	"github.com/gridloom/gridloom/node/control/replica/replicatest"
+	"github.com/gridloom/gridloom/node/fault"
 )
 
-// simulate runs seeds of replicatest's simulation, steps each, with the states
-// of data groups. tags are the build tags of the test.
-func simulate(t *testing.T, seeds uint64, steps int, tags string) {
+// simulate runs seeds of replicatest's simulation, steps each, with states of
+// one kind. tags are the build tags of the test.
+func simulate(t *testing.T, kind replica.GroupID, seeds uint64, steps int, tags string) {
 	var all replicatest.Counts
 	total, seen, began := 0, map[string]int{}, time.Now()
 	for seed := range seeds {
 		t.Run(fmt.Sprint("seed_", seed), func(t *testing.T) {
-			o, m := simulation(t, seed, steps, tags)
+			o, m := simulation(t, kind, seed, steps, tags)
 			r := replicatest.Run(t, o)
 			total += r.Steps
 			all.Add(r.Counts)
@@ -34,11 +36,14 @@ func simulate(t *testing.T, seeds uint64, steps int, tags string) {
 			}
 		})
 	}
+	if kind == dataGroup && seen["moved"] == 0 {
+		t.Error("nothing was moved")
+	}
 	t.Logf("%d steps in %v: %+v, %v", total, time.Since(began).Round(time.Millisecond), all, seen)
 }
 
-func simulation(t *testing.T, seed uint64, steps int, tags string) (replicatest.Options, *statesModel) {
-	m := &statesModel{seed: seed, truths: map[replica.GroupID]*truth{}, seen: map[string]int{}}
+func simulation(t *testing.T, kind replica.GroupID, seed uint64, steps int, tags string) (replicatest.Options, *statesModel) {
+	m := &statesModel{kind: kind, seed: seed, truths: map[replica.GroupID]*truth{}, seen: map[string]int{}}
 	return replicatest.Options{
 		Seed: seed, Steps: steps, Model: m, SumEvery: 8,
 		Replay: fmt.Sprintf("go test%s -run '^%s$' ./node/control", tags, t.Name()),
@@ -48,12 +53,16 @@ func simulation(t *testing.T, seed uint64, steps int, tags string) (replicatest.
 // The state machine, under everything that the simulation lets go wrong,
 // agrees with the model of it in plain maps. Under the race detector it is a
 // fifth of the steps, as it is in package replica.
-func TestSimulation(t *testing.T) {
-	steps := 10_000
+func TestSimulation(t *testing.T) { simulate(t, dataGroup, 10, simulatedSteps(), "") }
+
+// The same with users and keys, and with what nodes show of them.
+func TestSimulationOfUsers(t *testing.T) { simulate(t, systemGroup, 6, simulatedSteps(), "") }
+
+func simulatedSteps() int {
 	if raced() {
-		steps /= 5
+		return 2_000
 	}
-	simulate(t, 10, steps, "")
+	return 10_000
 }
 
 // raced tells whether the race detector watches.
@@ -66,7 +75,7 @@ func raced() bool {
 // nothing durable that wasn't.
 func TestSimulationRepeats(t *testing.T) {
 	run := func() replicatest.Result {
-		o, _ := simulation(t, 3, 5_000, "")
+		o, _ := simulation(t, dataGroup, 3, 5_000, "")
 		return replicatest.Run(t, o)
 	}
 	if a, b := run(), run(); a != b {
@@ -75,8 +84,9 @@ func TestSimulationRepeats(t *testing.T) {
 }
 
 // statesModel is a replicatest.Model whose machines are states of data groups,
-// and what they are compared with.
+// or of system groups, and what they are compared with.
 type statesModel struct {
+	kind   replica.GroupID
 	seed   uint64
 	truths map[replica.GroupID]*truth
 	seen   map[string]int // what became of requests, by kind: that all of it happens
@@ -91,7 +101,7 @@ type truth struct {
 
 func (m *statesModel) truth(g replica.GroupID) *truth {
 	if m.truths[g] == nil {
-		m.truths[g] = &truth{model: newModel(dataGroup), outcomes: make([]*outcome, 2), effects: map[uint64][]uint64{}}
+		m.truths[g] = &truth{model: newModel(m.kind), outcomes: make([]*outcome, 2), effects: map[uint64][]uint64{}}
 	}
 	return m.truths[g]
 }
@@ -99,16 +109,17 @@ func (m *statesModel) truth(g replica.GroupID) *truth {
 // Open implements replicatest.Model.
 func (m *statesModel) Open(disk vfs.FS, dir string, g replica.GroupID, first replica.Position) (replicatest.Machine, error) {
 	_, missing := disk.Stat(dir)
-	s, err := openState(disk, dir, dataGroup, slog.New(slog.DiscardHandler), nil)
+	users := new(iamFeed)
+	s, err := openState(disk, dir, m.kind, slog.New(slog.DiscardHandler), nil, users)
 	if err != nil {
 		return nil, err
 	}
 	if missing != nil && first.Index != 0 { // never again: it has to last
-		if err := s.bootstrap(first.Conf, nil); err != nil {
+		if err := s.bootstrap(first.Conf, []Node{{Name: "n0", RaftID: 1}}); err != nil {
 			return nil, err
 		}
 	}
-	return &simulatedState{state: s, model: m, truth: m.truth(g)}, nil
+	return &simulatedState{state: s, users: users, model: m, truth: m.truth(g)}, nil
 }
 
 // simulationEpoch is where the simulation's clocks begin.
@@ -163,6 +174,10 @@ func (m *statesModel) command(g replica.GroupID, request uint64) *Command {
 	keys := []string{"a", "a/b", "ab", "b"}
 	rng.Shuffle(len(keys), func(i, j int) { keys[i], keys[j] = keys[j], keys[i] })
 	c := &Command{Version: CommandVersion, RequestID: requestID(request), Slots: 1}
+	if m.kind == systemGroup {
+		m.fillIAM(c, rng, request)
+		return c
+	}
 	switch n := rng.IntN(40); {
 	case n == 0:
 		c.CloseBucket = &CloseBucket{Name: name, ID: id}
@@ -172,6 +187,14 @@ func (m *statesModel) command(g replica.GroupID, request uint64) *Command {
 			d.IfMatch = tags()
 		}
 		c.DeleteRecords = d
+	case n < 20:
+		other := id
+		other[0] = 1 + byte(rng.IntN(2))
+		c.MoveRecord = &MoveRecord{
+			From:      Place{Bucket: name, BucketID: id, Key: keys[0], IfMatch: tags()},
+			To:        Place{Bucket: fmt.Sprintf("bucket-%x", other[:3]), BucketID: other, Key: keys[1], IfNoneMatch: tags()},
+			VersionID: requestID(request),
+		}
 	default:
 		r := Record{Key: keys[0], VersionID: requestID(request), ETag: fmt.Sprint("e", rng.IntN(4))}
 		if rng.IntN(4) == 0 {
@@ -193,6 +216,7 @@ func (m *statesModel) command(g replica.GroupID, request uint64) *Command {
 // simulatedState is a state that is compared with the truth all the time.
 type simulatedState struct {
 	*state
+	users *iamFeed
 	model *statesModel
 	truth *truth
 }
@@ -259,8 +283,11 @@ func (s *simulatedState) extend(e *entry) {
 	switch {
 	case out.Refused:
 		s.model.seen["refused"]++
+		s.model.seen[fault.Kind(out.Kind).Reason()]++
 	case e.Command.CloseBucket != nil:
 		s.model.seen["closed"]++
+	case e.Command.MoveRecord != nil:
+		s.model.seen["moved"]++
 	default:
 		s.model.seen["done"]++
 	}
@@ -334,6 +361,9 @@ func (s *simulatedState) Sum() (uint64, error) {
 
 // compare compares the rows with the truth.
 func (s *simulatedState) compare(v *view) error {
+	if s.group == systemGroup {
+		return s.compareIAM(v)
+	}
 	t := s.truth
 	var records, garbage, closed, wanted int
 	for _, of := range t.records {
@@ -352,6 +382,17 @@ func (s *simulatedState) compare(v *view) error {
 			}
 			if want := t.records[bucket][string(key)]; !reflect.DeepEqual(r, want) {
 				return fmt.Errorf("at entry %d the record %x %s is %+v, and not %+v", v.applied, bucket, key, r, want)
+			}
+			return nil
+		}),
+		scan(v.rows, []byte{kindSegment}, func(row, value []byte) error {
+			var owner segmentRow
+			if err := decodeRow(rowVersion, value, &owner); err != nil || owner.Key == "" {
+				return err
+			}
+			r := t.records[owner.Bucket][owner.Key]
+			if !slices.ContainsFunc(r.Segments, func(s Segment) bool { return bytes.Equal(s.ID[:], row[1:]) }) {
+				return fmt.Errorf("at entry %d the segment %x is said to be that of %x %s", v.applied, row[1:], owner.Bucket, owner.Key)
 			}
 			return nil
 		}),

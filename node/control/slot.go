@@ -86,9 +86,10 @@ func (t *slotTable) owns(g replica.GroupID, bucket [16]byte, keys ...string) err
 
 // groupOf is the group that a command is for. There is one data group; with
 // more, the slot of a record's key says which, and what is for several goes to
-// each.
+// each. What is for two keys goes to the group of the first, which refuses it
+// where it doesn't have the other as well.
 func groupOf(c *Command) replica.GroupID {
-	if c.PutRecord != nil || c.DeleteRecords != nil || c.CloseBucket != nil || c.Reclaim != nil {
+	if c.PutRecord != nil || c.DeleteRecords != nil || c.MoveRecord != nil || c.CloseBucket != nil || c.Reclaim != nil {
 		return dataGroup
 	}
 	return systemGroup

@@ -82,5 +82,8 @@ func TestManyColdStarts(t *testing.T) {
 	}
 }
 
-// Two million steps of the simulation.
-func TestSimulationLong(t *testing.T) { simulate(t, 80, 25_000, " -tags soak") }
+// Two million steps of the simulation, and a million with users and keys.
+func TestSimulationLong(t *testing.T) { simulate(t, dataGroup, 80, 25_000, " -tags soak") }
+func TestSimulationOfUsersLong(t *testing.T) {
+	simulate(t, systemGroup, 40, 25_000, " -tags soak")
+}

@@ -45,6 +45,7 @@ type state struct {
 	log     *slog.Logger
 	observe func(*view)                           // is told every view as it becomes present; may be nil
 	applied func(entries int, took time.Duration) // may be nil
+	iam     *iamFeed                              // shows users and keys, before the view that has them; may be nil
 
 	open    openBuckets
 	machine *machine // the applier's
@@ -73,9 +74,9 @@ type proposal struct {
 }
 
 // openState opens a group's state, or makes an empty one.
-func openState(f vfs.FS, dir string, group replica.GroupID, log *slog.Logger, observe func(*view)) (*state, error) {
+func openState(f vfs.FS, dir string, group replica.GroupID, log *slog.Logger, observe func(*view), users *iamFeed) (*state, error) {
 	s := &state{
-		group: group, fs: f, dir: dir, log: log, observe: observe,
+		group: group, fs: f, dir: dir, log: log, observe: observe, iam: users,
 		changed: make(chan struct{}), awaited: map[[16]byte][]*proposal{},
 	}
 	numbers, err := s.numbers()
@@ -298,7 +299,11 @@ func (s *state) publish() {
 		open:       &s.open,
 		lastClosed: m.lastClosed,
 		topology:   m.topology,
-		refs:       1,
+		boxes:      m.iam.row.Boxes, boxRevision: m.iam.row.Revision,
+		refs: 1,
+	}
+	if s.iam != nil {
+		s.iam.show(&m.iam)
 	}
 	s.mu.Lock()
 	old := s.present

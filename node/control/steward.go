@@ -42,7 +42,12 @@ func (c *Control) steward() {
 			unlink = time.Time{}
 		}
 		for _, g := range []replica.GroupID{systemGroup, dataGroup} {
-			if e := c.engine.Load(); e != nil && e.Leader(g).Leads {
+			e := c.engine.Load()
+			leads := e != nil && e.Leader(g).Leads
+			if g == systemGroup && !leads {
+				c.boxes.forget()
+			}
+			if leads {
 				ctx, cancel := context.WithTimeout(c.ctx, stewardTimeout)
 				c.tendGroup(ctx, e, g)
 				cancel()
@@ -58,6 +63,9 @@ func (c *Control) tendGroup(ctx context.Context, e *replica.Engine, g replica.Gr
 	}
 	if g == systemGroup && c.Deployment() == "" {
 		c.nameMesh(ctx)
+	}
+	if g == systemGroup && st.Applied >= st.Commit {
+		c.tendMaster(ctx)
 	}
 	t := c.Topology()
 	want := c.dataVoters(t)

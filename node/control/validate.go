@@ -14,8 +14,11 @@ import (
 
 // validate says what is wrong with a command.
 func (c *Command) validate() error {
-	if c.Version != CommandVersion {
-		return fault.New(fault.Unimplemented, "command", "version %d is not known here, only %d", c.Version, CommandVersion)
+	if c.Version < oldestCommand || c.Version > CommandVersion {
+		return fault.New(fault.Unimplemented, "command", "version %d is not known here, only %d to %d", c.Version, oldestCommand, CommandVersion)
+	}
+	if since := c.since(); c.Version < since {
+		return fault.New(fault.InvalidArgument, "command", "is of version %d, and there is none of its kind before %d", c.Version, since)
 	}
 	if c.RequestID == ([16]byte{}) {
 		return fault.New(fault.InvalidArgument, "command", "has no request id")
@@ -35,12 +38,21 @@ func (c *Command) validate() error {
 	check(c.DeleteBucket != nil, c.DeleteBucket.validate)
 	check(c.PutRecord != nil, c.PutRecord.validate)
 	check(c.DeleteRecords != nil, c.DeleteRecords.validate)
+	check(c.MoveRecord != nil, c.MoveRecord.validate)
 	check(c.JoinNode != nil, c.JoinNode.validate)
 	check(c.AdmitNode != nil, c.AdmitNode.validate)
 	check(c.BindNode != nil, c.BindNode.validate)
 	check(c.MarkNode != nil, c.MarkNode.validate)
 	check(c.ForgetNode != nil, c.ForgetNode.validate)
 	check(c.Reclaim != nil, c.Reclaim.validate)
+	check(c.PutUser != nil, c.PutUser.validate)
+	check(c.UpdateUser != nil, c.UpdateUser.validate)
+	check(c.DeleteUser != nil, c.DeleteUser.validate)
+	check(c.PutKey != nil, c.PutKey.validate)
+	check(c.UpdateKey != nil, c.UpdateKey.validate)
+	check(c.DeleteKey != nil, c.DeleteKey.validate)
+	check(c.TouchKeys != nil, c.TouchKeys.validate)
+	check(c.SealMaster != nil, c.SealMaster.validate)
 	if set != 1 {
 		return fault.New(fault.InvalidArgument, "command", "has %d parts, not one", set)
 	}
@@ -51,6 +63,17 @@ func (c *Command) validate() error {
 		return fault.New(fault.TooLarge, "command", "has %d bytes, at most %d are allowed", n, maxCommandBytes)
 	}
 	return nil
+}
+
+// since is the version that first had the command.
+func (c *Command) since() uint8 {
+	switch {
+	case c.MoveRecord != nil,
+		c.PutUser != nil, c.UpdateUser != nil, c.DeleteUser != nil,
+		c.PutKey != nil, c.UpdateKey != nil, c.DeleteKey != nil, c.TouchKeys != nil, c.SealMaster != nil:
+		return 2
+	}
+	return oldestCommand
 }
 
 func (c *Init) validate() error { return checkName("deployment", c.Deployment) }
@@ -250,7 +273,7 @@ func (q *Query) validate() error {
 		return fault.New(fault.Unimplemented, "query", "version %d is not known here, only %d", q.Version, QueryVersion)
 	}
 	set := 0
-	for _, present := range []bool{q.Deployment != nil, q.Bucket != nil, q.Buckets != nil, q.Record != nil, q.Records != nil, q.Begin != nil, q.Topology != nil, q.Garbage != nil, q.Segments != nil, q.Usage != nil} {
+	for _, present := range []bool{q.Deployment != nil, q.Bucket != nil, q.Buckets != nil, q.Record != nil, q.Records != nil, q.Begin != nil, q.Topology != nil, q.Garbage != nil, q.Segments != nil, q.Usage != nil, q.User != nil, q.Users != nil, q.Key != nil, q.Keys != nil} {
 		if present {
 			set++
 		}
@@ -292,6 +315,8 @@ func (q *Query) validate() error {
 		if n := len(q.Segments.IDs); n > MaxSegmentIDs {
 			return fault.New(fault.InvalidArgument, "ids", "has %d entries, at most %d are allowed", n, MaxSegmentIDs)
 		}
+	default:
+		return q.validateIAM()
 	}
 	return nil
 }

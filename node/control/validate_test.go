@@ -35,6 +35,9 @@ func TestBadCommands(t *testing.T) {
 		"bind":   func() *Command { return &Command{BindNode: &BindNode{Node: "n", URL: "u", RaftID: 1}} },
 		"mark":   func() *Command { return &Command{MarkNode: &MarkNode{Node: "n", Leave: true}} },
 		"forget": func() *Command { return &Command{ForgetNode: &ForgetNode{Node: "n"}} },
+		"move": func() *Command {
+			return &Command{MoveRecord: &MoveRecord{From: Place{Bucket: "b", Key: "k"}, To: Place{Bucket: "b", Key: "l"}}}
+		},
 		"reclaim": func() *Command {
 			return &Command{Reclaim: &Reclaim{Entries: []Garbage{{Drive: "d", LogTime: 1}}}}
 		},
@@ -51,7 +54,7 @@ func TestBadCommands(t *testing.T) {
 		kind  fault.Kind
 		text  string
 	}{
-		{"create", func(c *Command) { c.Version = 9 }, fault.Unimplemented, "command: version 9 is not known here, only 1"},
+		{"create", func(c *Command) { c.Version = 9 }, fault.Unimplemented, "command: version 9 is not known here, only 1 to 2"},
 		{"create", func(c *Command) { c.CreateBucket = nil }, fault.InvalidArgument, "command: has 0 parts"},
 		{"create", func(c *Command) { c.DeleteBucket = &DeleteBucket{Name: "b"} }, fault.InvalidArgument, "command: has 2 parts"},
 		{"create", func(c *Command) { c.CreateBucket.Name = "" }, fault.InvalidArgument, "bucket: is empty"},
@@ -102,6 +105,15 @@ func TestBadCommands(t *testing.T) {
 		{"delete", func(c *Command) {
 			c.DeleteRecords.Keys, c.DeleteRecords.IfMatch = []string{"a", "b"}, []string{"e"}
 		}, fault.InvalidArgument, "conditions are for one"},
+		{"move", func(c *Command) { c.Version = 1 }, fault.InvalidArgument, "command: is of version 1, and there is none of its kind before 2"},
+		{"move", func(c *Command) { c.MoveRecord.From.Bucket = "" }, fault.InvalidArgument, "bucket: is empty"},
+		{"move", func(c *Command) { c.MoveRecord.To.Bucket = "a\x00" }, fault.InvalidArgument, "bucket: isn't"},
+		{"move", func(c *Command) { c.MoveRecord.From.Key = "" }, fault.InvalidArgument, "key: is empty"},
+		{"move", func(c *Command) { c.MoveRecord.To.Key = long[:1025] }, fault.InvalidArgument, "key: has 1025 bytes"},
+		{"move", func(c *Command) { c.MoveRecord.From.IfMatch = make([]string, MaxConditions+1) }, fault.InvalidArgument, "conditions: have 65"},
+		{"move", func(c *Command) { c.MoveRecord.To.IfNoneMatch = []string{long} }, fault.InvalidArgument, "conditions: have an entity tag of 4096"},
+		{"move", func(c *Command) { c.MoveRecord.To.BucketID = id }, fault.InvalidArgument, "has an id at one end of the move"},
+		{"move", func(c *Command) { c.MoveRecord.To.Key = "k" }, fault.InvalidArgument, `object "b/k": can't be moved onto itself`},
 		{"join", func(c *Command) { c.JoinNode.Node = "" }, fault.InvalidArgument, "node: is empty"},
 		{"join", func(c *Command) { c.JoinNode.URL = long }, fault.InvalidArgument, "url: isn't"},
 		{"join", func(c *Command) { c.JoinNode.Drives = make([]string, 257) }, fault.InvalidArgument, "drives: has 257"},

@@ -17,7 +17,7 @@ func TestPeerOfAnotherVersion(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.cancel()
-	for _, versions := range [][2]uint8{{CommandVersion + 1, CommandVersion + 2}, {0, CommandVersion - 1}} {
+	for _, versions := range [][2]uint8{{CommandVersion + 1, CommandVersion + 2}, {0, CommandVersion - 1}, {oldestCommand + 1, CommandVersion + 1}} {
 		heard := map[string]*greeting{"b": {Name: "b", Oldest: versions[0], Newest: versions[1]}}
 		err := c.sameMesh(heard)
 		if fault.KindOf(err) != fault.Unimplemented || !strings.Contains(err.Error(), "node b") {
@@ -29,7 +29,30 @@ func TestPeerOfAnotherVersion(t *testing.T) {
 		}
 		c.confirmed.Store(false)
 	}
-	if err := c.sameMesh(map[string]*greeting{"b": {Oldest: CommandVersion, Newest: CommandVersion + 1}}); err != nil {
+	if err := c.sameMesh(map[string]*greeting{"b": {Oldest: oldestCommand, Newest: CommandVersion + 1}}); err != nil {
 		t.Error(err)
+	}
+}
+
+// Each command is written in the version that first had it, so that a node of
+// an older program goes on for as long as it knows all there is; and what such
+// a program has written is applied.
+func TestCommandsOfOlderVersions(t *testing.T) {
+	a := newApplier(t, dataGroup, vfs.NewMem())
+	defer a.close(t)
+	bucket := &Bucket{Name: "b", ID: [16]byte{1}}
+	put := complete(putOf(bucket, "k", "e"))
+	if put.Version != 1 {
+		t.Errorf("a put is written in version %d", put.Version)
+	}
+	if out := a.next(t, 1, put); out.Refused {
+		t.Errorf("a put of version 1: %+v", out)
+	}
+	move := complete(moveOf(bucket, "k", bucket, "l"))
+	if move.Version != 2 {
+		t.Errorf("a move is written in version %d", move.Version)
+	}
+	if out := a.next(t, 1, move); out.Refused {
+		t.Errorf("a move: %+v", out)
 	}
 }

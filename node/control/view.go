@@ -5,6 +5,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	pb "go.etcd.io/raft/v3/raftpb"
+
+	"github.com/gridloom/gridloom/node/iam"
 )
 
 // view is one state of a group, which a majority has in its log, for reading.
@@ -22,6 +24,9 @@ type view struct {
 	open       *openBuckets
 	lastClosed uint64 // index of the last entry that closed a bucket, or a later one
 	known      bucketRows
+
+	boxes       []iam.Box
+	boxRevision uint64
 
 	refs int // guarded by state.mu; being present is one
 

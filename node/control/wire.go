@@ -24,10 +24,12 @@ const (
 	greetID    grid.HandlerID = 102
 	raftID     grid.HandlerID = 103
 	manifestID grid.HandlerID = 104
+	relayID    grid.HandlerID = 105
 )
 
 var (
 	proposeCall  = grid.NewSingle[Command, proposed](proposeID, "control.propose")
+	relayCall    = grid.NewSingle[Command, proposed](relayID, "control.relay")
 	readCall     = grid.NewSingle[Query, Answer](readID, "control.read")
 	greetCall    = grid.NewSingle[greeting, greeting](greetID, "control.greet")
 	manifestCall = grid.NewSingle[snapshotRef, manifest](manifestID, "control.manifest")
@@ -62,6 +64,8 @@ type greeting struct {
 	// Oldest and Newest are the command versions that its program applies.
 	Oldest uint8 `msg:"vo"`
 	Newest uint8 `msg:"vn"`
+	// Secrets are the fingerprints of the mesh secrets that it accepts.
+	Secrets [][]byte `msg:"s,omitempty"`
 }
 
 // founder is one of the nodes that begin a mesh.

@@ -105,8 +105,8 @@ func (z founder) Msgsize() (s int) {
 func (z *greeting) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(12)
-	var zb0001Mask uint16 /* 12 bits */
+	zb0001Len := uint32(13)
+	var zb0001Mask uint16 /* 13 bits */
 	_ = zb0001Mask
 	if z.Deployment == "" {
 		zb0001Len--
@@ -127,6 +127,10 @@ func (z *greeting) MarshalMsg(b []byte) (o []byte, err error) {
 	if z.Epoch == 0 {
 		zb0001Len--
 		zb0001Mask |= 0x100
+	}
+	if z.Secrets == nil {
+		zb0001Len--
+		zb0001Mask |= 0x1000
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -206,6 +210,14 @@ func (z *greeting) MarshalMsg(b []byte) (o []byte, err error) {
 		// string "vn"
 		o = append(o, 0xa2, 0x76, 0x6e)
 		o = msgp.AppendUint8(o, z.Newest)
+		if (zb0001Mask & 0x1000) == 0 { // if not omitted
+			// string "s"
+			o = append(o, 0xa1, 0x73)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.Secrets)))
+			for za0002 := range z.Secrets {
+				o = msgp.AppendBytes(o, z.Secrets[za0002])
+			}
+		}
 	}
 	return
 }
@@ -360,6 +372,45 @@ func (z *greeting) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Newest")
 				return
 			}
+		case "s":
+			var zb0004 uint32
+			zb0004, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Secrets")
+				return
+			}
+			if zb0004 > z5817a858limitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Secrets) >= int(zb0004) {
+				z.Secrets = (z.Secrets)[:zb0004]
+			} else {
+				z.Secrets = make([][]byte, zb0004)
+			}
+			for za0002 := range z.Secrets {
+				var zb0005 uint32
+				zb0005, bts, err = msgp.ReadBytesHeader(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Secrets", za0002)
+					return
+				}
+				if zb0005 > z5817a858limitArrays {
+					err = msgp.ErrLimitExceeded
+					return
+				}
+				if z.Secrets[za0002] == nil || uint32(cap(z.Secrets[za0002])) < zb0005 {
+					z.Secrets[za0002] = make([]byte, zb0005)
+				} else {
+					z.Secrets[za0002] = z.Secrets[za0002][:zb0005]
+				}
+				if uint32(len(bts)) < zb0005 {
+					err = msgp.ErrShortBytes
+					return
+				}
+				copy(z.Secrets[za0002], bts[:zb0005])
+				bts = bts[zb0005:]
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -378,7 +429,10 @@ func (z *greeting) Msgsize() (s int) {
 	for za0001 := range z.Founders {
 		s += 1 + 2 + msgp.StringPrefixSize + len(z.Founders[za0001].Name) + 2 + msgp.StringPrefixSize + len(z.Founders[za0001].URL) + 2 + msgp.Uint64Size
 	}
-	s += 3 + msgp.Uint64Size + 2 + msgp.BoolSize + 2 + msgp.Uint64Size + 2 + msgp.Int64Size + 3 + msgp.Uint8Size + 3 + msgp.Uint8Size
+	s += 3 + msgp.Uint64Size + 2 + msgp.BoolSize + 2 + msgp.Uint64Size + 2 + msgp.Int64Size + 3 + msgp.Uint8Size + 3 + msgp.Uint8Size + 2 + msgp.ArrayHeaderSize
+	for za0002 := range z.Secrets {
+		s += msgp.BytesPrefixSize + len(z.Secrets[za0002])
+	}
 	return
 }
 

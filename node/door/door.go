@@ -1,13 +1,16 @@
 package door
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
 	"time"
 
+	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/node/object"
 	"github.com/gridloom/gridloom/observability"
 )
@@ -16,7 +19,12 @@ import (
 // everything below it is the default given in parentheses.
 type Options struct {
 	Objects *object.Service
-	Logger  *slog.Logger // (discarded)
+	// Follow asks again whether a caller may do what has begun, whenever that may
+	// have changed, until stop is called; where not, cut is told why. nil: nobody
+	// asks.
+	Follow  func(p iam.Principal, recheck func(now iam.Principal) error, cut func(why error)) (stop func())
+	Logger  *slog.Logger   // (discarded)
+	Uploads *limit.Uploads // (no limit)
 
 	MaxObjectBytes int64         // largest upload (object.ObjectMaxBytes)
 	Stall          time.Duration // longest pause of an upload; grace of a download's window (30 s)
@@ -26,7 +34,9 @@ type Options struct {
 // door implements http.Handler.
 type door struct {
 	objects        *object.Service
+	follow         func(p iam.Principal, recheck func(now iam.Principal) error, cut func(why error)) (stop func())
 	log            *slog.Logger
+	uploads        *limit.Uploads
 	maxObjectBytes int64
 	stall          time.Duration
 	minRate        int64
@@ -35,7 +45,7 @@ type door struct {
 // New makes the handler of /data/. It expects the principal in the request's
 // context and refuses requests without one.
 func New(o Options) http.Handler {
-	d := &door{objects: o.Objects, log: o.Logger, maxObjectBytes: o.MaxObjectBytes, stall: o.Stall, minRate: o.MinRate}
+	d := &door{objects: o.Objects, follow: o.Follow, log: o.Logger, uploads: o.Uploads, maxObjectBytes: o.MaxObjectBytes, stall: o.Stall, minRate: o.MinRate}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -92,11 +102,65 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	t, err := d.authorize(r, m.action)
 	if err == nil {
-		err = m.serve(d, w, r, t)
+		err = d.serve(w, r, m, t)
 	}
 	if err != nil {
 		d.fail(w, r, err)
 	}
+}
+
+// serve serves the request, and ends it once its principal may no longer do what
+// it does.
+func (d *door) serve(w http.ResponseWriter, r *http.Request, m method, t target) error {
+	p, _ := iam.FromContext(r.Context())
+	if d.follow == nil {
+		return m.serve(d, w, r, t)
+	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	stop := d.follow(p,
+		func(now iam.Principal) error { return iam.Authorize(now, m.action, t.bucket, t.key) },
+		func(why error) {
+			cancel(&revoked{why})
+			cut(w)
+		})
+	defer stop()
+	err := m.serve(d, w, r.WithContext(ctx), t)
+	var why *revoked
+	if err == nil || !errors.As(context.Cause(ctx), &why) {
+		return err
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d.stall)) // for the answer
+	var broken *brokenBody
+	if errors.As(err, &broken) {
+		return &brokenBody{why}
+	}
+	return why
+}
+
+// revoked is why a request was ended that had been let in.
+type revoked struct{ error }
+
+func (e *revoked) Unwrap() error { return e.error }
+
+// cut ends a read or write of the body that is under way.
+func cut(w http.ResponseWriter) {
+	control, past := http.NewResponseController(w), time.Unix(1, 0)
+	_ = control.SetReadDeadline(past)
+	_ = control.SetWriteDeadline(past)
+}
+
+// renew sets a deadline of the connection by set, unless the request has been
+// cut: whoever comes second sees what the other did.
+func renew(ctx context.Context, set func(time.Time) error, t time.Time) error {
+	if err := set(t); err != nil {
+		return err
+	}
+	if err := context.Cause(ctx); err != nil {
+		_ = set(time.Unix(1, 0))
+		return err
+	}
+	return nil
 }
 
 // authorize reads what the request is about and decides whether its principal
@@ -107,6 +171,7 @@ func (d *door) authorize(r *http.Request, action iam.Action) (target, error) {
 		return target{}, fault.New(fault.Unauthenticated, "", "no credential was given")
 	}
 	t, err := parseTarget(r.URL)
+	audit.From(r.Context()).About(audit.Resource{Bucket: t.bucket, Key: t.key})
 	if err != nil {
 		return target{}, err
 	}
@@ -121,6 +186,7 @@ func (d *door) authorize(r *http.Request, action iam.Action) (target, error) {
 func (d *door) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var broken *brokenBody
 	if errors.As(err, &broken) {
+		audit.From(r.Context()).Fail(fault.KindOf(err).Reason())
 		if r.Context().Err() == nil {
 			d.log.Warn("download broken off", "path", r.URL.Path, "error", err)
 		}

@@ -157,7 +157,7 @@ func (b *body) send(ctx context.Context, reader *object.Reader, part byteRange) 
 	}
 	window := min(part.n, dataio.NextWindowBytes)
 	_, err := reader.Send(ctx, b, part.off, part.n, dataio.Windows{
-		Before: func() error { return b.control.SetWriteDeadline(b.door.writeDeadline(window)) },
+		Before: func() error { return renew(ctx, b.control.SetWriteDeadline, b.door.writeDeadline(window)) },
 	})
 	return err
 }

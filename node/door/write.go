@@ -1,6 +1,7 @@
 package door
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/node/object"
 )
 
@@ -28,7 +31,16 @@ func (d *door) servePut(w http.ResponseWriter, r *http.Request, t target) error 
 	if err != nil {
 		return err
 	}
-	up := &upload{door: d, body: r.Body, control: http.NewResponseController(w), left: d.maxObjectBytes}
+	if sum, ok := wanted(r.Context()); ok {
+		sums = append(sums, sum)
+	}
+	p, _ := iam.FromContext(r.Context()) // authorize has seen it
+	held, err := d.uploads.Begin(p.ID)
+	if err != nil {
+		return err
+	}
+	defer held.End()
+	up := &upload{door: d, ctx: r.Context(), held: held, body: r.Body, control: http.NewResponseController(w), left: d.maxObjectBytes}
 	info, err := d.objects.Put(r.Context(), req, up, func() ([]object.Checksum, error) {
 		trailing, err := parseDigests(r.Trailer)
 		return append(sums, trailing...), err
@@ -44,6 +56,13 @@ func (d *door) servePut(w http.ResponseWriter, r *http.Request, t target) error 
 		w.WriteHeader(http.StatusCreated)
 	}
 	return nil
+}
+
+// wanted is the checksum that the caller's link demands.
+func wanted(ctx context.Context) (object.Checksum, bool) {
+	p, _ := iam.FromContext(ctx)
+	sum, ok := p.ContentDigest()
+	return object.Checksum{Algorithm: object.SHA256, Value: sum[:]}, ok
 }
 
 // putRequest reads everything about an upload but its body.
@@ -100,6 +119,8 @@ func (d *door) serveDelete(w http.ResponseWriter, r *http.Request, t target) err
 // client that stalls is cut off, and one that is merely slow is not.
 type upload struct {
 	door    *door
+	ctx     context.Context
+	held    *limit.Upload
 	body    io.Reader
 	control *http.ResponseController
 	left    int64 // bytes that may still come
@@ -111,15 +132,18 @@ func (u *upload) Read(p []byte) (int, error) {
 	if u.err != nil {
 		return 0, u.err
 	}
-	if err := u.control.SetReadDeadline(time.Now().Add(u.door.stall)); err != nil {
+	if err := renew(u.ctx, u.control.SetReadDeadline, time.Now().Add(u.door.stall)); err != nil {
 		u.err = err
 		return 0, err
 	}
 	n, err := u.body.Read(p)
 	u.left -= int64(n)
+	over := u.held.Add(int64(n))
 	switch {
 	case u.left < 0:
 		u.err = u.door.tooLarge()
+	case over != nil:
+		u.err = over
 	case err == io.EOF:
 		// The commit that follows takes its own time.
 		u.err = u.control.SetReadDeadline(time.Time{})

@@ -17,9 +17,13 @@ type Problem struct {
 	Subject string `json:"subject,omitempty"` // the field or thing it is about
 }
 
+// ReasonHeader is the field of an error's answer that has its reason.
+const ReasonHeader = "Gridloom-Error"
+
 // WriteProblem answers a request with err as problem+json. A 304 has no body
 // (RFC 9110, 15.4.5); waits carry Retry-After. HEAD bodies are net/http's to
-// drop. It must be called before anything else was written.
+// drop: the header has the reason, too. It must be called before anything else
+// was written.
 func WriteProblem(w http.ResponseWriter, err error) {
 	fe := From(err)
 	status := fe.Kind.Status()
@@ -33,6 +37,7 @@ func WriteProblem(w http.ResponseWriter, err error) {
 		h.Del(k)
 	}
 	h.Set("Content-Type", "application/problem+json")
+	h.Set(ReasonHeader, fe.Kind.Reason())
 	h.Set("Cache-Control", "no-store") // what isn't there now may be in a moment
 	if d := fe.RetryAfter(); d > 0 {
 		h.Set("Retry-After", strconv.Itoa(int((d+time.Second-1)/time.Second)))

@@ -1,7 +1,6 @@
 package iam
 
 import (
-	"context"
 	"errors"
 	"fmt"
 )
@@ -9,31 +8,31 @@ import (
 // ErrPermissionDenied is what Authorize's errors wrap.
 var ErrPermissionDenied = errors.New("permission denied")
 
-// Principal is an authenticated caller, made once, at the door.
-type Principal struct {
-	ID   string
-	Root bool   // may do everything
-	Addr string // the real remote address, host:port
-	Door string // "grpc" or "http"
-}
-
 // Action is one thing that can be permitted.
 type Action string
 
 // The actions. A copy is an ObjectRead of one key and an ObjectWrite of
-// another.
+// another; a move is an ObjectRead, ObjectWrite and ObjectDelete of the one and an
+// ObjectWrite of the other.
 const (
 	BucketCreate Action = "bucket.create"
 	BucketRead   Action = "bucket.read"
-	BucketList   Action = "bucket.list" // the names of all buckets
+	BucketList   Action = "bucket.list" // the names of those buckets that BucketRead is allowed of
 	BucketDelete Action = "bucket.delete"
-	ObjectList   Action = "object.list"
+	ObjectList   Action = "object.list" // its key is the prefix that is asked for
 	ObjectRead   Action = "object.read"
 	ObjectWrite  Action = "object.write"
 	ObjectDelete Action = "object.delete"
 	ClusterRead  Action = "cluster.read"
+	ClusterWrite Action = "cluster.write" // which nodes there are, and what they do
 	MetricsRead  Action = "metrics.read"
 	APIRead      Action = "api.read" // descriptions of the API: reflection, OpenAPI
+
+	IAMRead      Action = "iam.read"       // users and keys
+	IAMWrite     Action = "iam.write"      // users and keys
+	IAMSelf      Action = "iam.self"       // who the caller is and what it may do
+	IAMSelfToken Action = "iam.self.token" // a token for the caller itself
+	IAMSelfKeys  Action = "iam.self.keys"  // service keys for the caller itself
 )
 
 // known reports whether a is one of the actions above. A switch, so that it
@@ -42,23 +41,22 @@ func (a Action) known() bool {
 	switch a {
 	case BucketCreate, BucketRead, BucketList, BucketDelete,
 		ObjectList, ObjectRead, ObjectWrite, ObjectDelete,
-		ClusterRead, MetricsRead, APIRead:
+		ClusterRead, ClusterWrite, MetricsRead, APIRead,
+		IAMRead, IAMWrite, IAMSelf, IAMSelfToken, IAMSelfKeys:
 		return true
 	}
 	return false
 }
 
 // Authorize decides whether p may do a, on the bucket and the key where the
-// action has them, "" where it hasn't. nil means yes; everything else wraps
-// ErrPermissionDenied. It is a pure function, and its default is no.
+// action has them, "" where it hasn't. For ObjectList the key is the prefix
+// that is asked for. nil means yes; everything else wraps ErrPermissionDenied.
+// It is a pure function, and its default is no.
 func Authorize(p Principal, a Action, bucket, key string) error {
-	if p.ID != "" && p.Root && a.known() {
+	if Allowed(p, a, bucket, key) {
 		return nil
 	}
-	who := p.ID
-	if who == "" {
-		who = "an unknown caller"
-	}
+	who := p.Name()
 	switch {
 	case bucket == "":
 		return fmt.Errorf("%w: %s may not %s", ErrPermissionDenied, who, a)
@@ -68,15 +66,30 @@ func Authorize(p Principal, a Action, bucket, key string) error {
 	return fmt.Errorf("%w: %s may not %s of key %q in bucket %q", ErrPermissionDenied, who, a, key, bucket)
 }
 
-type principalKey struct{}
-
-// WithPrincipal gives a context that carries p.
-func WithPrincipal(ctx context.Context, p Principal) context.Context {
-	return context.WithValue(ctx, principalKey{}, p)
-}
-
-// FromContext gives the principal of ctx, and whether there is one.
-func FromContext(ctx context.Context) (Principal, bool) {
-	p, ok := ctx.Value(principalKey{}).(Principal)
-	return p, ok
+// Allowed is Authorize without an error: for lists, which leave out what their
+// caller may not know of.
+func Allowed(p Principal, a Action, bucket, key string) bool {
+	if !a.known() {
+		return false
+	}
+	if p.Root {
+		return p.ID != "" && (a != IAMSelfToken || p.Via != ViaToken)
+	}
+	if p.is == nil {
+		return false
+	}
+	if p.is.link != nil && !p.is.link.covers(a, bucket, key) {
+		return false
+	}
+	switch a {
+	case APIRead, IAMSelf:
+		return true
+	case IAMSelfToken:
+		// Not for a token, as above: stolen, it would live for ever.
+		return p.Via == ViaKey || p.Via == ViaRoot
+	case IAMSelfKeys:
+		// Not for what is lent: a key made with it would outlive it.
+		return !p.Service && (p.Via == ViaKey || p.Via == ViaCertificate)
+	}
+	return p.is.allows(a, bucket, key)
 }

@@ -22,12 +22,13 @@ const RootID = "root"
 
 const (
 	maxIDBytes  = 64
-	secretBytes = 32 // of access keys and of the mesh secret
-	checkBytes  = 4
+	secretBytes = 32     // of access keys and of the mesh secret
+	secretChars = 52     // of a secret in base32
+	checkChars  = 7      // of a check
 	hidden      = "••••" // what is shown in a secret's place
 
 	// maxCredentialBytes is the length of the longest credential.
-	maxCredentialBytes = len("gl_") + maxIDBytes + len("_") + 52 + len("_") + 7
+	maxCredentialBytes = len("gl_") + maxIDBytes + len("_") + secretChars + len("_") + checkChars
 )
 
 // encoding has neither '_', which separates, nor upper case, which is lost
@@ -64,6 +65,13 @@ func Generate(id string) Credential {
 	return Credential{ID: id, secret: seal(b)}
 }
 
+// NewKeyID makes an id for an access key: 16 random characters.
+func NewKeyID() string {
+	b := make([]byte, 10)
+	rand.Read(b) // never fails: it ends the program instead
+	return encoding.EncodeToString(b)
+}
+
 // ValidateID says what is wrong with the id of a credential.
 func ValidateID(id string) error {
 	if id == "" {
@@ -90,13 +98,15 @@ func (c Credential) String() string {
 		return ""
 	}
 	s := "gl_" + c.ID + "_" + encoding.EncodeToString(c.secret.bytes[:])
-	return s + "_" + check(s)
+	sum := check(s)
+	return s + "_" + string(sum[:])
 }
 
 // check is the checksum of what stands before it in a credential.
-func check(s string) string {
+func check(s string) (text [checkChars]byte) {
 	sum := crc32.Checksum([]byte(s), crc32.MakeTable(crc32.Castagnoli))
-	return encoding.EncodeToString([]byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
+	encoding.Encode(text[:], []byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
+	return text
 }
 
 // ParseCredential reads what String wrote; white space around it is ignored,
@@ -113,21 +123,21 @@ func ParseCredential(s string) (Credential, error) {
 	case len(s) > maxCredentialBytes:
 		return Credential{}, fmt.Errorf("%w: it has %d bytes, at most %d are possible", ErrCredential, len(s), maxCredentialBytes)
 	}
-	parts := strings.Split(rest, "_")
-	if len(parts) != 3 {
+	id, rest, _ := strings.Cut(rest, "_")
+	secret, sum, ok := strings.Cut(rest, "_")
+	if !ok || strings.Contains(sum, "_") {
 		return Credential{}, fmt.Errorf("%w: it isn't of the form gl_<id>_<secret>_<check>", ErrCredential)
 	}
-	id, secret, sum := parts[0], parts[1], parts[2]
 	if err := ValidateID(id); err != nil {
 		return Credential{}, err
 	}
-	if sum != check(s[:len(s)-len(sum)-1]) {
+	if want := check(s[:len(s)-len(sum)-1]); sum != string(want[:]) {
 		return Credential{}, fmt.Errorf("%w: the check at its end doesn't fit the rest: mistyped or cut off", ErrCredential)
 	}
 	raw, err := encoding.DecodeString(secret)
 	// Decoding ignores newlines and the last bits; only what String writes
 	// is a credential.
-	if err != nil || len(raw) != secretBytes || encoding.EncodeToString(raw) != secret {
+	if err != nil || len(raw) != secretBytes || len(secret) != secretChars || !written(raw, secret) {
 		return Credential{}, fmt.Errorf("%w: the secret isn't %d bytes in base32", ErrCredential, secretBytes)
 	}
 	if weak(raw) {
@@ -136,14 +146,11 @@ func ParseCredential(s string) (Credential, error) {
 	return Credential{ID: id, secret: seal(raw)}, nil
 }
 
-// weak recognises placeholders: one byte over and over.
-func weak(b []byte) bool {
-	for _, x := range b {
-		if x != b[0] {
-			return false
-		}
-	}
-	return true
+// written reports whether secret is what String writes for raw.
+func written(raw []byte, secret string) bool {
+	var again [secretChars]byte
+	encoding.Encode(again[:], raw)
+	return string(again[:]) == secret
 }
 
 // Equal reports, in constant time, whether two credentials are the same. The

@@ -58,7 +58,7 @@ func wantRefused(t *testing.T, s string) {
 func TestCredentialErrorsNameThePart(t *testing.T) {
 	good := Generate("root").String()
 	secret := strings.Split(good, "_")[2]
-	signed := func(s string) string { return s + "_" + check(s) }
+	signed := func(s string) string { sum := check(s); return s + "_" + string(sum[:]) }
 	for _, tc := range []struct{ in, want string }{
 		{"", "empty"},
 		{"   ", "empty"},

@@ -16,7 +16,6 @@ func bucketOf(b *control.Bucket) *Bucket {
 
 // propose commits a command under a request id of its own.
 func (s *Service) propose(ctx context.Context, cmd *control.Command) (*control.Result, error) {
-	cmd.Version = control.CommandVersion
 	rand.Read(cmd.RequestID[:]) // never fails
 	return s.o.Index.Propose(ctx, cmd)
 }

@@ -46,6 +46,9 @@ const (
 // slowness reaches through to here.
 const bulkStall = 5 * time.Minute
 
+// refusedBody is how long the body of a request that nobody takes may come.
+const refusedBody = 5 * time.Second
+
 // serveBulk answers one request of the bulk port.
 func (s *Service) serveBulk(w http.ResponseWriter, r *http.Request) {
 	if err := s.serveBulkRequest(w, r); err != nil {
@@ -55,6 +58,11 @@ func (s *Service) serveBulk(w http.ResponseWriter, r *http.Request) {
 
 // serveBulkRequest returns an error only while nothing was written to w.
 func (s *Service) serveBulkRequest(w http.ResponseWriter, r *http.Request) error {
+	// net/http reads what is left of a body that was refused: that has an end.
+	// Whoever takes the body renews it.
+	if r.ContentLength != 0 {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(refusedBody))
+	}
 	if err := s.authenticate(r); err != nil {
 		return err
 	}

@@ -251,6 +251,47 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// TestBulkWrongCertificate: a peer whose certificate is another node's is not
+// spoken to, though it is at the right address.
+func TestBulkWrongCertificate(t *testing.T) {
+	cert := selfSigned(t, "n1")
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.(*tls.Conn).Handshake()
+			conn.Close()
+		}
+	}()
+	defer func() { <-served }()
+	defer l.Close()
+	pool := x509.NewCertPool()
+	pool.AddCert(cert.Leaf)
+	s := &Service{o: Options{TLS: &tls.Config{RootCAs: pool}}}
+	for _, tc := range []struct {
+		node  string
+		hosts bool
+		ok    bool
+	}{{"n1", false, true}, {"n2", false, false}, {"127.0.0.1", false, true}, {"n2", true, true}} {
+		s.o.HostCertificates = tc.hosts
+		c, err := newBulkClient(s).dial(testContext(t), control.Node{Name: tc.node, URL: "https://" + l.Addr().String()})
+		if (err == nil) != tc.ok {
+			t.Errorf("%+v: %v", tc, err)
+		}
+		if err == nil {
+			c.Close()
+		}
+	}
+}
+
 // TestWaitLog: many that wait write one line.
 func TestWaitLog(t *testing.T) {
 	var w waitLog

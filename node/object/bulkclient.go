@@ -165,7 +165,7 @@ func (b *bulkClient) dial(ctx context.Context, n control.Node) (*bulkConn, error
 	c := &bulkConn{Conn: conn, node: n.Name, reader: conn}
 	switch tcp, plain := conn.(*net.TCPConn); {
 	case u.Scheme == "https":
-		return c, c.secure(ctx, b.s.o.TLS, u.Hostname())
+		return c, c.secure(ctx, b.s.o.TLS, b.s.certificateName(n.Name, u))
 	case plain:
 		c.head = newTCPHead(tcp)
 	default:
@@ -174,15 +174,15 @@ func (b *bulkClient) dial(ctx context.Context, n control.Node) (*bulkConn, error
 	return c, nil
 }
 
-// secure puts TLS on a connection. The peer's certificate must be that of its
-// host, unless the configuration names another.
-func (c *bulkConn) secure(ctx context.Context, conf *tls.Config, host string) error {
+// secure puts TLS on a connection. The peer's certificate must be for name,
+// unless the configuration has another.
+func (c *bulkConn) secure(ctx context.Context, conf *tls.Config, name string) error {
 	if conf == nil {
 		conf = &tls.Config{}
 	}
 	conf = conf.Clone()
 	if conf.ServerName == "" {
-		conf.ServerName = host
+		conf.ServerName = name
 	}
 	conf.NextProtos = []string{"http/1.1"}
 	t := tls.Client(c.Conn, conf)

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/gridloom/gridloom/node/control"
 	"github.com/gridloom/gridloom/node/fault"
 )
 
@@ -84,16 +83,17 @@ func (s *Service) authenticate(r *http.Request) error {
 	if err != nil {
 		return bad("%s", err)
 	}
+	// A certificate that is shown counts, and the proof beside it, too.
+	certified := r.TLS != nil && len(r.TLS.VerifiedChains) > 0
+	if certified && !s.certifies(r.TLS, c.from) {
+		return bad("the client certificate is not that of node %q", c.from)
+	}
 	switch secrets := s.o.Secrets(); {
 	case len(secrets) > 0:
 		if !proven(c, r.Header.Get(headerProof), secrets) {
 			return bad("does not prove the mesh secret")
 		}
-	case r.TLS != nil && len(r.TLS.VerifiedChains) > 0:
-		if !certifies(r.TLS, c.from, s.o.Topology()) {
-			return bad("the client certificate is not that of node %q", c.from)
-		}
-	case !s.o.Insecure:
+	case !certified && !s.o.Insecure:
 		return bad("has neither a proof nor a client certificate")
 	}
 	if left := time.Until(time.UnixMilli(c.expires)); left < 0 || left > 2*proofLife {
@@ -142,20 +142,27 @@ func proven(c *claim, proof string, secrets [][]byte) bool {
 	return ok
 }
 
-// certifies says whether the client's certificate names the node, or the host
-// that the node is known under.
-func certifies(state *tls.ConnectionState, node string, t *control.Topology) bool {
-	leaf := state.VerifiedChains[0][0]
-	if leaf.VerifyHostname(node) == nil {
-		return true
+// certificateName is what the certificate of a node must be for.
+func (s *Service) certificateName(node string, u *url.URL) string {
+	if s.o.HostCertificates {
+		return u.Hostname()
 	}
-	if t == nil {
-		return false
-	}
-	for _, n := range t.Nodes {
-		if u, err := url.Parse(n.URL); n.Name == node && err == nil {
-			return leaf.VerifyHostname(u.Hostname()) == nil
+	return node
+}
+
+// certifies says whether the client's certificate is that of a node.
+func (s *Service) certifies(state *tls.ConnectionState, node string) bool {
+	u := &url.URL{}
+	if s.o.HostCertificates {
+		t := s.o.Topology()
+		if t == nil || t.Node(node) == nil {
+			return false
+		}
+		var err error
+		if u, err = url.Parse(t.Node(node).URL); err != nil {
+			return false
 		}
 	}
-	return false
+	name := s.certificateName(node, u)
+	return name != "" && state.VerifiedChains[0][0].VerifyHostname(name) == nil
 }

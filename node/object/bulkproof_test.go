@@ -132,19 +132,38 @@ func hexProof(s *Service, c *claim) string {
 	return url.QueryEscape(hexString(c.proof(s.o.Secrets()[0])))
 }
 
-// TestProofCertificate: without secrets, the client certificate's names count.
+// TestProofCertificate: a client certificate must be for the node's name, or,
+// where that is asked for, its host; with a mesh secret, too, which doesn't
+// take its place.
 func TestProofCertificate(t *testing.T) {
 	cert := selfSigned(t, "a", "host-of-c")
-	b := prover("b", "mesh")
-	b.o.Topology = func() *control.Topology {
-		return &control.Topology{Nodes: []control.Node{{Name: "c", URL: "https://host-of-c:7402"}, {Name: "d", URL: "https://elsewhere:7402"}}}
+	topology := func() *control.Topology {
+		return &control.Topology{Nodes: []control.Node{
+			{Name: "a", URL: "https://10.0.0.1:7402"}, {Name: "c", URL: "https://host-of-c:7402"}, {Name: "d", URL: "https://elsewhere:7402"},
+		}}
 	}
-	for from, ok := range map[string]bool{"a": true, "c": true, "d": false, "x": false} {
-		r := signed(prover(from, "mesh"), "b")
-		r.TLS = &tls.ConnectionState{VerifiedChains: chainOf(t, cert)}
-		if err := b.authenticate(r); (err == nil) != ok {
-			t.Errorf("node %s: %v", from, err)
+	for _, tc := range []struct {
+		hosts   bool
+		secrets []string
+		in      string
+	}{{false, nil, "a"}, {true, nil, "c"}, {false, []string{"s"}, "a"}, {true, []string{"s"}, "c"}} {
+		b := prover("b", "mesh", tc.secrets...)
+		b.o.Topology, b.o.HostCertificates = topology, tc.hosts
+		for _, from := range []string{"a", "c", "d", "x", ""} {
+			r := signed(prover(from, "mesh", tc.secrets...), "b")
+			r.TLS = &tls.ConnectionState{VerifiedChains: chainOf(t, cert)}
+			if err := b.authenticate(r); (err == nil) != (from == tc.in) {
+				t.Errorf("%+v: node %q: %v", tc, from, err)
+			}
 		}
+	}
+	// The certificate alone isn't enough where there is a secret.
+	b := prover("b", "mesh", "s")
+	b.o.Topology = topology
+	r := signed(prover("a", "mesh", "another"), "b")
+	r.TLS = &tls.ConnectionState{VerifiedChains: chainOf(t, cert)}
+	if err := b.authenticate(r); fault.KindOf(err) != fault.Unauthenticated {
+		t.Errorf("a certificate without the secret: %v", err)
 	}
 }
 

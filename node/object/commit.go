@@ -53,7 +53,6 @@ func (p *put) commit(ctx context.Context) (*Info, error) {
 // applied, or may yet be.
 func (s *Service) commitRecord(ctx context.Context, bucket *control.Bucket, birth int64, r control.Record, c *Conditions) (info *Info, unknown bool, err error) {
 	cmd := &control.Command{
-		Version: control.CommandVersion,
 		PutRecord: &control.PutRecord{
 			BucketName: bucket.Name,
 			BucketID:   bucket.ID,

@@ -55,7 +55,7 @@ func crowdStep(ctx context.Context, n *testNode, r *rand.Rand) error {
 	data := randomBytes([]int{10, InlineMaxBytes + 1, GridMaxBytes + 1, 2*modelSegment + 1}[r.IntN(4)] + r.IntN(100))
 	put := PutRequest{Bucket: "crowd", Key: key, SizeBytes: -1}
 	var err error
-	switch r.IntN(8) {
+	switch r.IntN(9) {
 	case 0:
 		err = n.Delete(ctx, "crowd", key, Conditions{})
 	case 1:
@@ -73,6 +73,8 @@ func crowdStep(ctx context.Context, n *testNode, r *rand.Rand) error {
 	case 4, 5:
 		put.SizeBytes = int64(len(data))
 		_, err = n.Put(ctx, put, bytes.NewReader(data), nil)
+	case 6:
+		_, err = n.Move(ctx, MoveRequest{SrcBucket: "crowd", SrcKey: key, Bucket: "crowd", Key: fmt.Sprintf("key-%d", (r.IntN(3)+int(key[4]-'0')+1)%4)})
 	default:
 		err = crowdGet(ctx, n, key)
 	}

@@ -39,6 +39,7 @@ func TestModel(t *testing.T) {
 			"delete":  mm.delete,
 			"many":    mm.deleteMany,
 			"copy":    mm.copy,
+			"move":    mm.move,
 			"list":    mm.list,
 			"reclaim": mm.reclaim,
 		})
@@ -193,6 +194,37 @@ func (mm *model) copy(rt *rapid.T) {
 	case err != nil:
 		rt.Fatalf("copy %s to %s: %v", from, to, err)
 	default:
+		mm.objects[to] = data
+	}
+}
+
+func (mm *model) move(rt *rapid.T) {
+	from, to := mm.key(rt), mm.key(rt)
+	src, srcOK := mm.conditions(rt, from)
+	dst, dstOK := mm.conditions(rt, to)
+	data, there := mm.objects[from]
+	info, err := mm.node(rt).Move(mm.ctx(), MoveRequest{
+		SrcBucket: mm.bucket, SrcKey: from, SrcConditions: src, Bucket: mm.bucket, Key: to, Conditions: dst,
+	})
+	_, replaced := mm.objects[to]
+	want := fault.Internal // none
+	switch {
+	case from == to:
+		want = fault.InvalidArgument
+	case !there:
+		want = fault.ObjectNotFound
+	case !srcOK || !dstOK:
+		want = fault.PreconditionFailed
+	}
+	switch {
+	case want != fault.Internal:
+		if fault.KindOf(err) != want {
+			rt.Fatalf("move %s with %+v to %s with %+v: %v, want %v", from, src, to, dst, err, want)
+		}
+	case err != nil || info.Key != to || info.ETag != shaHex(data) || info.Replaced != replaced:
+		rt.Fatalf("move %s to %s: %+v, %v", from, to, info, err)
+	default:
+		delete(mm.objects, from)
 		mm.objects[to] = data
 	}
 }

@@ -47,7 +47,7 @@ type Info struct {
 	SHA256      []byte            // 32 bytes
 	CRC32C      uint32            // of the whole object, Castagnoli
 	CRC64NVME   uint64            // of the whole object
-	Replaced    bool              // of a put and a copy: there was an object of that key before
+	Replaced    bool              // of a put, a copy and a move: there was an object of that key before
 }
 
 // Conditions restrict a call to a state of the object (RFC 9110, 13.1).
@@ -122,6 +122,9 @@ type CopyRequest struct {
 	Bucket, Key       string
 	Conditions        Conditions // on the destination
 }
+
+// MoveRequest is the same for a move. Both conditions are a write's.
+type MoveRequest CopyRequest
 
 // infoOf describes a record to the outside.
 func infoOf(bucket string, r *control.Record) *Info {

@@ -30,6 +30,9 @@ type Options struct {
 	Drives     []*dataio.Drive                    // this node's; more by AddDrive. Closing them is the caller's
 	Secrets    func() [][]byte                    // mesh secrets: the first signs, all verify
 	TLS        *tls.Config                        // for dialling https peers' bulk ports
+	// HostCertificates has a node's certificate be for the host in its base URL,
+	// as that of a public authority is, instead of the node's name.
+	HostCertificates bool
 	// SnapshotFile finds a file of the index's snapshots that other nodes ask
 	// for on the bulk port; nil: there are none.
 	SnapshotFile func(path string) (file string, release func(), err error)

@@ -6,12 +6,12 @@
 
 // The API of a Gridloom node, for gRPC and, as JSON, below /v1.
 //
-// Every call needs a key, as metadata "gridloom-authorization" or
-// "authorization": "Bearer gl_…". Health alone (grpc.health.v1) is open. Errors
-// carry google.rpc.ErrorInfo with the domain "gridloom", a reason from a fixed,
-// growing set (bucket_not_found, checksum_mismatch, waiting …) and, as metadata
-// "subject", the field or thing they are about; google.rpc.RetryInfo where
-// trying again may help.
+// Every call needs a key or a token, as metadata "gridloom-authorization" or
+// "authorization": "Bearer gl_…", or a client certificate. Health alone
+// (grpc.health.v1) is open. Errors carry google.rpc.ErrorInfo with the domain
+// "gridloom", a reason from a fixed, growing set (bucket_not_found,
+// checksum_mismatch, waiting …) and, as metadata "subject", the field or thing
+// they are about; google.rpc.RetryInfo where trying again may help.
 
 package gridloomv1
 

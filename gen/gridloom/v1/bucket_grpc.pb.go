@@ -6,12 +6,12 @@
 
 // The API of a Gridloom node, for gRPC and, as JSON, below /v1.
 //
-// Every call needs a key, as metadata "gridloom-authorization" or
-// "authorization": "Bearer gl_…". Health alone (grpc.health.v1) is open. Errors
-// carry google.rpc.ErrorInfo with the domain "gridloom", a reason from a fixed,
-// growing set (bucket_not_found, checksum_mismatch, waiting …) and, as metadata
-// "subject", the field or thing they are about; google.rpc.RetryInfo where
-// trying again may help.
+// Every call needs a key or a token, as metadata "gridloom-authorization" or
+// "authorization": "Bearer gl_…", or a client certificate. Health alone
+// (grpc.health.v1) is open. Errors carry google.rpc.ErrorInfo with the domain
+// "gridloom", a reason from a fixed, growing set (bucket_not_found,
+// checksum_mismatch, waiting …) and, as metadata "subject", the field or thing
+// they are about; google.rpc.RetryInfo where trying again may help.
 
 package gridloomv1
 
@@ -48,7 +48,8 @@ type BucketServiceClient interface {
 	// GetBucket describes one bucket, or fails with NOT_FOUND (reason
 	// bucket_not_found).
 	GetBucket(ctx context.Context, in *GetBucketRequest, opts ...grpc.CallOption) (*GetBucketResponse, error)
-	// ListBuckets returns the buckets in the order of their names.
+	// ListBuckets returns the buckets in the order of their names: those that the
+	// caller's grants cover, and no others.
 	ListBuckets(ctx context.Context, in *ListBucketsRequest, opts ...grpc.CallOption) (*ListBucketsResponse, error)
 	// DeleteBucket removes an empty bucket. A bucket that holds objects is
 	// refused with FAILED_PRECONDITION (reason bucket_not_empty, HTTP 409).
@@ -117,7 +118,8 @@ type BucketServiceServer interface {
 	// GetBucket describes one bucket, or fails with NOT_FOUND (reason
 	// bucket_not_found).
 	GetBucket(context.Context, *GetBucketRequest) (*GetBucketResponse, error)
-	// ListBuckets returns the buckets in the order of their names.
+	// ListBuckets returns the buckets in the order of their names: those that the
+	// caller's grants cover, and no others.
 	ListBuckets(context.Context, *ListBucketsRequest) (*ListBucketsResponse, error)
 	// DeleteBucket removes an empty bucket. A bucket that holds objects is
 	// refused with FAILED_PRECONDITION (reason bucket_not_empty, HTTP 409).

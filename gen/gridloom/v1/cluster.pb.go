@@ -10,6 +10,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -687,6 +688,242 @@ func (x *GetClusterResponse) GetWarnings() []string {
 	return nil
 }
 
+// Certificate is one that a listener shows for TLS.
+type Certificate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "grpc", "http" or "peer".
+	Listener string `protobuf:"bytes,1,opt,name=listener,proto3" json:"listener,omitempty"`
+	// The DNS names and IP addresses that it is for.
+	Names []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
+	// Who signed it.
+	Issuer    string                 `protobuf:"bytes,3,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	NotBefore *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	// When it expires, or the first of those that are shown with it does.
+	NotAfter *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=not_after,json=notAfter,proto3" json:"not_after,omitempty"`
+	// SHA-256 of the certificate, in hexadecimal digits.
+	Sha256        string `protobuf:"bytes,6,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Certificate) Reset() {
+	*x = Certificate{}
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certificate) ProtoMessage() {}
+
+func (x *Certificate) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
+func (*Certificate) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Certificate) GetListener() string {
+	if x != nil {
+		return x.Listener
+	}
+	return ""
+}
+
+func (x *Certificate) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
+func (x *Certificate) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Certificate) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *Certificate) GetNotAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotAfter
+	}
+	return nil
+}
+
+func (x *Certificate) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+// NodeCertificates are the certificates of one node.
+type NodeCertificates struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Of one that is down they are not known.
+	State NodeState `protobuf:"varint,2,opt,name=state,proto3,enum=gridloom.v1.NodeState" json:"state,omitempty"`
+	// In the order of grpc, http, peer; a listener without TLS has none.
+	Certificates  []*Certificate `protobuf:"bytes,3,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeCertificates) Reset() {
+	*x = NodeCertificates{}
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeCertificates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeCertificates) ProtoMessage() {}
+
+func (x *NodeCertificates) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeCertificates.ProtoReflect.Descriptor instead.
+func (*NodeCertificates) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *NodeCertificates) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeCertificates) GetState() NodeState {
+	if x != nil {
+		return x.State
+	}
+	return NodeState_NODE_STATE_UNSPECIFIED
+}
+
+func (x *NodeCertificates) GetCertificates() []*Certificate {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+// GetCertificatesRequest is empty.
+type GetCertificatesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCertificatesRequest) Reset() {
+	*x = GetCertificatesRequest{}
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCertificatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCertificatesRequest) ProtoMessage() {}
+
+func (x *GetCertificatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCertificatesRequest.ProtoReflect.Descriptor instead.
+func (*GetCertificatesRequest) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+// GetCertificatesResponse has the certificates of every node.
+type GetCertificatesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In the order of their names.
+	Nodes         []*NodeCertificates `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCertificatesResponse) Reset() {
+	*x = GetCertificatesResponse{}
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCertificatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCertificatesResponse) ProtoMessage() {}
+
+func (x *GetCertificatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCertificatesResponse.ProtoReflect.Descriptor instead.
+func (*GetCertificatesResponse) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GetCertificatesResponse) GetNodes() []*NodeCertificates {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
 // JoinNodeRequest names the node to admit.
 type JoinNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -700,7 +937,7 @@ type JoinNodeRequest struct {
 
 func (x *JoinNodeRequest) Reset() {
 	*x = JoinNodeRequest{}
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[6]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +949,7 @@ func (x *JoinNodeRequest) String() string {
 func (*JoinNodeRequest) ProtoMessage() {}
 
 func (x *JoinNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[6]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +962,7 @@ func (x *JoinNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinNodeRequest.ProtoReflect.Descriptor instead.
 func (*JoinNodeRequest) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *JoinNodeRequest) GetName() string {
@@ -751,7 +988,7 @@ type JoinNodeResponse struct {
 
 func (x *JoinNodeResponse) Reset() {
 	*x = JoinNodeResponse{}
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[7]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -763,7 +1000,7 @@ func (x *JoinNodeResponse) String() string {
 func (*JoinNodeResponse) ProtoMessage() {}
 
 func (x *JoinNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[7]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -776,7 +1013,7 @@ func (x *JoinNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinNodeResponse.ProtoReflect.Descriptor instead.
 func (*JoinNodeResponse) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 // LeaveNodeRequest names the node to take out.
@@ -791,7 +1028,7 @@ type LeaveNodeRequest struct {
 
 func (x *LeaveNodeRequest) Reset() {
 	*x = LeaveNodeRequest{}
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[8]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +1040,7 @@ func (x *LeaveNodeRequest) String() string {
 func (*LeaveNodeRequest) ProtoMessage() {}
 
 func (x *LeaveNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[8]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +1053,7 @@ func (x *LeaveNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveNodeRequest.ProtoReflect.Descriptor instead.
 func (*LeaveNodeRequest) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LeaveNodeRequest) GetName() string {
@@ -842,7 +1079,7 @@ type LeaveNodeResponse struct {
 
 func (x *LeaveNodeResponse) Reset() {
 	*x = LeaveNodeResponse{}
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[9]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +1091,7 @@ func (x *LeaveNodeResponse) String() string {
 func (*LeaveNodeResponse) ProtoMessage() {}
 
 func (x *LeaveNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[9]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1104,7 @@ func (x *LeaveNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveNodeResponse.ProtoReflect.Descriptor instead.
 func (*LeaveNodeResponse) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 // ReplaceNodeRequest names the node that comes back empty.
@@ -880,7 +1117,7 @@ type ReplaceNodeRequest struct {
 
 func (x *ReplaceNodeRequest) Reset() {
 	*x = ReplaceNodeRequest{}
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[10]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +1129,7 @@ func (x *ReplaceNodeRequest) String() string {
 func (*ReplaceNodeRequest) ProtoMessage() {}
 
 func (x *ReplaceNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[10]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1142,7 @@ func (x *ReplaceNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceNodeRequest.ProtoReflect.Descriptor instead.
 func (*ReplaceNodeRequest) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReplaceNodeRequest) GetName() string {
@@ -924,7 +1161,7 @@ type ReplaceNodeResponse struct {
 
 func (x *ReplaceNodeResponse) Reset() {
 	*x = ReplaceNodeResponse{}
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[11]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1173,7 @@ func (x *ReplaceNodeResponse) String() string {
 func (*ReplaceNodeResponse) ProtoMessage() {}
 
 func (x *ReplaceNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[11]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1186,7 @@ func (x *ReplaceNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplaceNodeResponse.ProtoReflect.Descriptor instead.
 func (*ReplaceNodeResponse) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 // DrainNodeRequest names the node to drain.
@@ -964,7 +1201,7 @@ type DrainNodeRequest struct {
 
 func (x *DrainNodeRequest) Reset() {
 	*x = DrainNodeRequest{}
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[12]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -976,7 +1213,7 @@ func (x *DrainNodeRequest) String() string {
 func (*DrainNodeRequest) ProtoMessage() {}
 
 func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[12]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -989,7 +1226,7 @@ func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
 func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DrainNodeRequest) GetName() string {
@@ -1015,7 +1252,7 @@ type DrainNodeResponse struct {
 
 func (x *DrainNodeResponse) Reset() {
 	*x = DrainNodeResponse{}
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[13]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1027,7 +1264,7 @@ func (x *DrainNodeResponse) String() string {
 func (*DrainNodeResponse) ProtoMessage() {}
 
 func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_cluster_proto_msgTypes[13]
+	mi := &file_gridloom_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1040,14 +1277,14 @@ func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
 func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_gridloom_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 var File_gridloom_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_gridloom_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x19gridloom/v1/cluster.proto\x12\vgridloom.v1\x1a\x1cgoogle/api/annotations.proto\"\xb9\x01\n" +
+	"\x19gridloom/v1/cluster.proto\x12\vgridloom.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x01\n" +
 	"\x05Drive\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12-\n" +
@@ -1092,7 +1329,22 @@ const file_gridloom_v1_cluster_proto_rawDesc = "" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12'\n" +
 	"\x05nodes\x18\x03 \x03(\v2\x11.gridloom.v1.NodeR\x05nodes\x12*\n" +
 	"\x06groups\x18\x04 \x03(\v2\x12.gridloom.v1.GroupR\x06groups\x12\x1a\n" +
-	"\bwarnings\x18\x05 \x03(\tR\bwarnings\"@\n" +
+	"\bwarnings\x18\x05 \x03(\tR\bwarnings\"\xe3\x01\n" +
+	"\vCertificate\x12\x1a\n" +
+	"\blistener\x18\x01 \x01(\tR\blistener\x12\x14\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\x12\x16\n" +
+	"\x06issuer\x18\x03 \x01(\tR\x06issuer\x129\n" +
+	"\n" +
+	"not_before\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x127\n" +
+	"\tnot_after\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bnotAfter\x12\x16\n" +
+	"\x06sha256\x18\x06 \x01(\tR\x06sha256\"\x92\x01\n" +
+	"\x10NodeCertificates\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12,\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x16.gridloom.v1.NodeStateR\x05state\x12<\n" +
+	"\fcertificates\x18\x03 \x03(\v2\x18.gridloom.v1.CertificateR\fcertificates\"\x18\n" +
+	"\x16GetCertificatesRequest\"N\n" +
+	"\x17GetCertificatesResponse\x123\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x1d.gridloom.v1.NodeCertificatesR\x05nodes\"@\n" +
 	"\x0fJoinNodeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bpeer_url\x18\x02 \x01(\tR\apeerUrl\"\x12\n" +
@@ -1124,10 +1376,11 @@ const file_gridloom_v1_cluster_proto_rawDesc = "" +
 	"\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11MEMBER_ROLE_VOTER\x10\x01\x12\x17\n" +
 	"\x13MEMBER_ROLE_LEARNER\x10\x02\x12\x17\n" +
-	"\x13MEMBER_ROLE_LEAVING\x10\x032\xc8\x04\n" +
+	"\x13MEMBER_ROLE_LEAVING\x10\x032\xc8\x05\n" +
 	"\x0eClusterService\x12b\n" +
 	"\n" +
-	"GetCluster\x12\x1e.gridloom.v1.GetClusterRequest\x1a\x1f.gridloom.v1.GetClusterResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/cluster\x12e\n" +
+	"GetCluster\x12\x1e.gridloom.v1.GetClusterRequest\x1a\x1f.gridloom.v1.GetClusterResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/cluster\x12~\n" +
+	"\x0fGetCertificates\x12#.gridloom.v1.GetCertificatesRequest\x1a$.gridloom.v1.GetCertificatesResponse\" \x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/cluster/certificates\x12e\n" +
 	"\bJoinNode\x12\x1c.gridloom.v1.JoinNodeRequest\x1a\x1d.gridloom.v1.JoinNodeResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/cluster/nodes\x12u\n" +
 	"\tLeaveNode\x12\x1d.gridloom.v1.LeaveNodeRequest\x1a\x1e.gridloom.v1.LeaveNodeResponse\")\x82\xd3\xe4\x93\x02#:\x01*\"\x1e/v1/cluster/nodes/{name}:leave\x12}\n" +
 	"\vReplaceNode\x12\x1f.gridloom.v1.ReplaceNodeRequest\x1a .gridloom.v1.ReplaceNodeResponse\"+\x82\xd3\xe4\x93\x02%:\x01*\" /v1/cluster/nodes/{name}:replace\x12u\n" +
@@ -1146,25 +1399,30 @@ func file_gridloom_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_gridloom_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_gridloom_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_gridloom_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_gridloom_v1_cluster_proto_goTypes = []any{
-	(NodeState)(0),              // 0: gridloom.v1.NodeState
-	(DriveState)(0),             // 1: gridloom.v1.DriveState
-	(MemberRole)(0),             // 2: gridloom.v1.MemberRole
-	(*Drive)(nil),               // 3: gridloom.v1.Drive
-	(*Node)(nil),                // 4: gridloom.v1.Node
-	(*Member)(nil),              // 5: gridloom.v1.Member
-	(*Group)(nil),               // 6: gridloom.v1.Group
-	(*GetClusterRequest)(nil),   // 7: gridloom.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),  // 8: gridloom.v1.GetClusterResponse
-	(*JoinNodeRequest)(nil),     // 9: gridloom.v1.JoinNodeRequest
-	(*JoinNodeResponse)(nil),    // 10: gridloom.v1.JoinNodeResponse
-	(*LeaveNodeRequest)(nil),    // 11: gridloom.v1.LeaveNodeRequest
-	(*LeaveNodeResponse)(nil),   // 12: gridloom.v1.LeaveNodeResponse
-	(*ReplaceNodeRequest)(nil),  // 13: gridloom.v1.ReplaceNodeRequest
-	(*ReplaceNodeResponse)(nil), // 14: gridloom.v1.ReplaceNodeResponse
-	(*DrainNodeRequest)(nil),    // 15: gridloom.v1.DrainNodeRequest
-	(*DrainNodeResponse)(nil),   // 16: gridloom.v1.DrainNodeResponse
+	(NodeState)(0),                  // 0: gridloom.v1.NodeState
+	(DriveState)(0),                 // 1: gridloom.v1.DriveState
+	(MemberRole)(0),                 // 2: gridloom.v1.MemberRole
+	(*Drive)(nil),                   // 3: gridloom.v1.Drive
+	(*Node)(nil),                    // 4: gridloom.v1.Node
+	(*Member)(nil),                  // 5: gridloom.v1.Member
+	(*Group)(nil),                   // 6: gridloom.v1.Group
+	(*GetClusterRequest)(nil),       // 7: gridloom.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),      // 8: gridloom.v1.GetClusterResponse
+	(*Certificate)(nil),             // 9: gridloom.v1.Certificate
+	(*NodeCertificates)(nil),        // 10: gridloom.v1.NodeCertificates
+	(*GetCertificatesRequest)(nil),  // 11: gridloom.v1.GetCertificatesRequest
+	(*GetCertificatesResponse)(nil), // 12: gridloom.v1.GetCertificatesResponse
+	(*JoinNodeRequest)(nil),         // 13: gridloom.v1.JoinNodeRequest
+	(*JoinNodeResponse)(nil),        // 14: gridloom.v1.JoinNodeResponse
+	(*LeaveNodeRequest)(nil),        // 15: gridloom.v1.LeaveNodeRequest
+	(*LeaveNodeResponse)(nil),       // 16: gridloom.v1.LeaveNodeResponse
+	(*ReplaceNodeRequest)(nil),      // 17: gridloom.v1.ReplaceNodeRequest
+	(*ReplaceNodeResponse)(nil),     // 18: gridloom.v1.ReplaceNodeResponse
+	(*DrainNodeRequest)(nil),        // 19: gridloom.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),       // 20: gridloom.v1.DrainNodeResponse
+	(*timestamppb.Timestamp)(nil),   // 21: google.protobuf.Timestamp
 }
 var file_gridloom_v1_cluster_proto_depIdxs = []int32{
 	1,  // 0: gridloom.v1.Drive.state:type_name -> gridloom.v1.DriveState
@@ -1174,21 +1432,28 @@ var file_gridloom_v1_cluster_proto_depIdxs = []int32{
 	5,  // 4: gridloom.v1.Group.members:type_name -> gridloom.v1.Member
 	4,  // 5: gridloom.v1.GetClusterResponse.nodes:type_name -> gridloom.v1.Node
 	6,  // 6: gridloom.v1.GetClusterResponse.groups:type_name -> gridloom.v1.Group
-	7,  // 7: gridloom.v1.ClusterService.GetCluster:input_type -> gridloom.v1.GetClusterRequest
-	9,  // 8: gridloom.v1.ClusterService.JoinNode:input_type -> gridloom.v1.JoinNodeRequest
-	11, // 9: gridloom.v1.ClusterService.LeaveNode:input_type -> gridloom.v1.LeaveNodeRequest
-	13, // 10: gridloom.v1.ClusterService.ReplaceNode:input_type -> gridloom.v1.ReplaceNodeRequest
-	15, // 11: gridloom.v1.ClusterService.DrainNode:input_type -> gridloom.v1.DrainNodeRequest
-	8,  // 12: gridloom.v1.ClusterService.GetCluster:output_type -> gridloom.v1.GetClusterResponse
-	10, // 13: gridloom.v1.ClusterService.JoinNode:output_type -> gridloom.v1.JoinNodeResponse
-	12, // 14: gridloom.v1.ClusterService.LeaveNode:output_type -> gridloom.v1.LeaveNodeResponse
-	14, // 15: gridloom.v1.ClusterService.ReplaceNode:output_type -> gridloom.v1.ReplaceNodeResponse
-	16, // 16: gridloom.v1.ClusterService.DrainNode:output_type -> gridloom.v1.DrainNodeResponse
-	12, // [12:17] is the sub-list for method output_type
-	7,  // [7:12] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	21, // 7: gridloom.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
+	21, // 8: gridloom.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	0,  // 9: gridloom.v1.NodeCertificates.state:type_name -> gridloom.v1.NodeState
+	9,  // 10: gridloom.v1.NodeCertificates.certificates:type_name -> gridloom.v1.Certificate
+	10, // 11: gridloom.v1.GetCertificatesResponse.nodes:type_name -> gridloom.v1.NodeCertificates
+	7,  // 12: gridloom.v1.ClusterService.GetCluster:input_type -> gridloom.v1.GetClusterRequest
+	11, // 13: gridloom.v1.ClusterService.GetCertificates:input_type -> gridloom.v1.GetCertificatesRequest
+	13, // 14: gridloom.v1.ClusterService.JoinNode:input_type -> gridloom.v1.JoinNodeRequest
+	15, // 15: gridloom.v1.ClusterService.LeaveNode:input_type -> gridloom.v1.LeaveNodeRequest
+	17, // 16: gridloom.v1.ClusterService.ReplaceNode:input_type -> gridloom.v1.ReplaceNodeRequest
+	19, // 17: gridloom.v1.ClusterService.DrainNode:input_type -> gridloom.v1.DrainNodeRequest
+	8,  // 18: gridloom.v1.ClusterService.GetCluster:output_type -> gridloom.v1.GetClusterResponse
+	12, // 19: gridloom.v1.ClusterService.GetCertificates:output_type -> gridloom.v1.GetCertificatesResponse
+	14, // 20: gridloom.v1.ClusterService.JoinNode:output_type -> gridloom.v1.JoinNodeResponse
+	16, // 21: gridloom.v1.ClusterService.LeaveNode:output_type -> gridloom.v1.LeaveNodeResponse
+	18, // 22: gridloom.v1.ClusterService.ReplaceNode:output_type -> gridloom.v1.ReplaceNodeResponse
+	20, // 23: gridloom.v1.ClusterService.DrainNode:output_type -> gridloom.v1.DrainNodeResponse
+	18, // [18:24] is the sub-list for method output_type
+	12, // [12:18] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_gridloom_v1_cluster_proto_init() }
@@ -1204,7 +1469,7 @@ func file_gridloom_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gridloom_v1_cluster_proto_rawDesc), len(file_gridloom_v1_cluster_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   14,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

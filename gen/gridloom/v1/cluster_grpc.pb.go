@@ -19,21 +19,25 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ClusterService_GetCluster_FullMethodName  = "/gridloom.v1.ClusterService/GetCluster"
-	ClusterService_JoinNode_FullMethodName    = "/gridloom.v1.ClusterService/JoinNode"
-	ClusterService_LeaveNode_FullMethodName   = "/gridloom.v1.ClusterService/LeaveNode"
-	ClusterService_ReplaceNode_FullMethodName = "/gridloom.v1.ClusterService/ReplaceNode"
-	ClusterService_DrainNode_FullMethodName   = "/gridloom.v1.ClusterService/DrainNode"
+	ClusterService_GetCluster_FullMethodName      = "/gridloom.v1.ClusterService/GetCluster"
+	ClusterService_GetCertificates_FullMethodName = "/gridloom.v1.ClusterService/GetCertificates"
+	ClusterService_JoinNode_FullMethodName        = "/gridloom.v1.ClusterService/JoinNode"
+	ClusterService_LeaveNode_FullMethodName       = "/gridloom.v1.ClusterService/LeaveNode"
+	ClusterService_ReplaceNode_FullMethodName     = "/gridloom.v1.ClusterService/ReplaceNode"
+	ClusterService_DrainNode_FullMethodName       = "/gridloom.v1.ClusterService/DrainNode"
 )
 
 // ClusterServiceClient is the client API for ClusterService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// ClusterService describes the mesh and changes who belongs to it.
+// ClusterService describes the mesh and changes who belongs to it. To change it
+// takes an admin over all buckets, or the root key.
 type ClusterServiceClient interface {
 	// GetCluster describes the mesh as the asked node sees it.
 	GetCluster(ctx context.Context, in *GetClusterRequest, opts ...grpc.CallOption) (*GetClusterResponse, error)
+	// GetCertificates lists the TLS certificates that the nodes' listeners show.
+	GetCertificates(ctx context.Context, in *GetCertificatesRequest, opts ...grpc.CallOption) (*GetCertificatesResponse, error)
 	// JoinNode admits a node that is to come: from then on the mesh knows it and
 	// lets it in. A name or an address that another node has is refused with
 	// ALREADY_EXISTS (reason already_exists).
@@ -61,6 +65,16 @@ func (c *clusterServiceClient) GetCluster(ctx context.Context, in *GetClusterReq
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetClusterResponse)
 	err := c.cc.Invoke(ctx, ClusterService_GetCluster_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterServiceClient) GetCertificates(ctx context.Context, in *GetCertificatesRequest, opts ...grpc.CallOption) (*GetCertificatesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCertificatesResponse)
+	err := c.cc.Invoke(ctx, ClusterService_GetCertificates_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -111,10 +125,13 @@ func (c *clusterServiceClient) DrainNode(ctx context.Context, in *DrainNodeReque
 // All implementations must embed UnimplementedClusterServiceServer
 // for forward compatibility.
 //
-// ClusterService describes the mesh and changes who belongs to it.
+// ClusterService describes the mesh and changes who belongs to it. To change it
+// takes an admin over all buckets, or the root key.
 type ClusterServiceServer interface {
 	// GetCluster describes the mesh as the asked node sees it.
 	GetCluster(context.Context, *GetClusterRequest) (*GetClusterResponse, error)
+	// GetCertificates lists the TLS certificates that the nodes' listeners show.
+	GetCertificates(context.Context, *GetCertificatesRequest) (*GetCertificatesResponse, error)
 	// JoinNode admits a node that is to come: from then on the mesh knows it and
 	// lets it in. A name or an address that another node has is refused with
 	// ALREADY_EXISTS (reason already_exists).
@@ -140,6 +157,9 @@ type UnimplementedClusterServiceServer struct{}
 
 func (UnimplementedClusterServiceServer) GetCluster(context.Context, *GetClusterRequest) (*GetClusterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetCluster not implemented")
+}
+func (UnimplementedClusterServiceServer) GetCertificates(context.Context, *GetCertificatesRequest) (*GetCertificatesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCertificates not implemented")
 }
 func (UnimplementedClusterServiceServer) JoinNode(context.Context, *JoinNodeRequest) (*JoinNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method JoinNode not implemented")
@@ -188,6 +208,24 @@ func _ClusterService_GetCluster_Handler(srv interface{}, ctx context.Context, de
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ClusterServiceServer).GetCluster(ctx, req.(*GetClusterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ClusterService_GetCertificates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCertificatesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).GetCertificates(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_GetCertificates_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).GetCertificates(ctx, req.(*GetCertificatesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -274,6 +312,10 @@ var ClusterService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetCluster",
 			Handler:    _ClusterService_GetCluster_Handler,
+		},
+		{
+			MethodName: "GetCertificates",
+			Handler:    _ClusterService_GetCertificates_Handler,
 		},
 		{
 			MethodName: "JoinNode",

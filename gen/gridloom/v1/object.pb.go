@@ -1572,6 +1572,140 @@ func (x *CopyObjectResponse) GetObject() *Object {
 	return nil
 }
 
+// MoveObjectRequest names a source and a destination.
+type MoveObjectRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Destination.
+	Bucket string `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	Key    string `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	// Source. An empty source_bucket is the destination's.
+	SourceBucket string `protobuf:"bytes,3,opt,name=source_bucket,json=sourceBucket,proto3" json:"source_bucket,omitempty"`
+	SourceKey    string `protobuf:"bytes,4,opt,name=source_key,json=sourceKey,proto3" json:"source_key,omitempty"`
+	// On the destination: if_match and if_none_match only.
+	Conditions *Conditions `protobuf:"bytes,5,opt,name=conditions,proto3" json:"conditions,omitempty"`
+	// On the source: if_match and if_none_match only.
+	SourceConditions *Conditions `protobuf:"bytes,6,opt,name=source_conditions,json=sourceConditions,proto3" json:"source_conditions,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *MoveObjectRequest) Reset() {
+	*x = MoveObjectRequest{}
+	mi := &file_gridloom_v1_object_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveObjectRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveObjectRequest) ProtoMessage() {}
+
+func (x *MoveObjectRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_object_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveObjectRequest.ProtoReflect.Descriptor instead.
+func (*MoveObjectRequest) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *MoveObjectRequest) GetBucket() string {
+	if x != nil {
+		return x.Bucket
+	}
+	return ""
+}
+
+func (x *MoveObjectRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *MoveObjectRequest) GetSourceBucket() string {
+	if x != nil {
+		return x.SourceBucket
+	}
+	return ""
+}
+
+func (x *MoveObjectRequest) GetSourceKey() string {
+	if x != nil {
+		return x.SourceKey
+	}
+	return ""
+}
+
+func (x *MoveObjectRequest) GetConditions() *Conditions {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+func (x *MoveObjectRequest) GetSourceConditions() *Conditions {
+	if x != nil {
+		return x.SourceConditions
+	}
+	return nil
+}
+
+// MoveObjectResponse describes the object at its destination.
+type MoveObjectResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Object        *Object                `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveObjectResponse) Reset() {
+	*x = MoveObjectResponse{}
+	mi := &file_gridloom_v1_object_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveObjectResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveObjectResponse) ProtoMessage() {}
+
+func (x *MoveObjectResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_object_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveObjectResponse.ProtoReflect.Descriptor instead.
+func (*MoveObjectResponse) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *MoveObjectResponse) GetObject() *Object {
+	if x != nil {
+		return x.Object
+	}
+	return nil
+}
+
 var File_gridloom_v1_object_proto protoreflect.FileDescriptor
 
 const file_gridloom_v1_object_proto_rawDesc = "" +
@@ -1697,12 +1831,24 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	"conditions\x12D\n" +
 	"\x11source_conditions\x18\x06 \x01(\v2\x17.gridloom.v1.ConditionsR\x10sourceConditions\"A\n" +
 	"\x12CopyObjectResponse\x12+\n" +
+	"\x06object\x18\x01 \x01(\v2\x13.gridloom.v1.ObjectR\x06object\"\x80\x02\n" +
+	"\x11MoveObjectRequest\x12\x16\n" +
+	"\x06bucket\x18\x01 \x01(\tR\x06bucket\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12#\n" +
+	"\rsource_bucket\x18\x03 \x01(\tR\fsourceBucket\x12\x1d\n" +
+	"\n" +
+	"source_key\x18\x04 \x01(\tR\tsourceKey\x127\n" +
+	"\n" +
+	"conditions\x18\x05 \x01(\v2\x17.gridloom.v1.ConditionsR\n" +
+	"conditions\x12D\n" +
+	"\x11source_conditions\x18\x06 \x01(\v2\x17.gridloom.v1.ConditionsR\x10sourceConditions\"A\n" +
+	"\x12MoveObjectResponse\x12+\n" +
 	"\x06object\x18\x01 \x01(\v2\x13.gridloom.v1.ObjectR\x06object*\x97\x01\n" +
 	"\x11ChecksumAlgorithm\x12\"\n" +
 	"\x1eCHECKSUM_ALGORITHM_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19CHECKSUM_ALGORITHM_SHA256\x10\x01\x12\x1d\n" +
 	"\x19CHECKSUM_ALGORITHM_CRC32C\x10\x02\x12 \n" +
-	"\x1cCHECKSUM_ALGORITHM_CRC64NVME\x10\x032\x97\x06\n" +
+	"\x1cCHECKSUM_ALGORITHM_CRC64NVME\x10\x032\x94\a\n" +
 	"\rObjectService\x12L\n" +
 	"\tPutObject\x12\x1d.gridloom.v1.PutObjectRequest\x1a\x1e.gridloom.v1.PutObjectResponse(\x01\x12L\n" +
 	"\tGetObject\x12\x1d.gridloom.v1.GetObjectRequest\x1a\x1e.gridloom.v1.GetObjectResponse0\x01\x12r\n" +
@@ -1712,7 +1858,9 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	"\fDeleteObject\x12 .gridloom.v1.DeleteObjectRequest\x1a!.gridloom.v1.DeleteObjectResponse\"#\x82\xd3\xe4\x93\x02\x1d*\x1b/v1/buckets/{bucket}/object\x12\x86\x01\n" +
 	"\rDeleteObjects\x12!.gridloom.v1.DeleteObjectsRequest\x1a\".gridloom.v1.DeleteObjectsResponse\".\x82\xd3\xe4\x93\x02(:\x01*\"#/v1/buckets/{bucket}/objects:delete\x12{\n" +
 	"\n" +
-	"CopyObject\x12\x1e.gridloom.v1.CopyObjectRequest\x1a\x1f.gridloom.v1.CopyObjectResponse\",\x82\xd3\xe4\x93\x02&:\x01*\"!/v1/buckets/{bucket}/objects:copyB9Z7github.com/gridloom/gridloom/gen/gridloom/v1;gridloomv1b\x06proto3"
+	"CopyObject\x12\x1e.gridloom.v1.CopyObjectRequest\x1a\x1f.gridloom.v1.CopyObjectResponse\",\x82\xd3\xe4\x93\x02&:\x01*\"!/v1/buckets/{bucket}/objects:copy\x12{\n" +
+	"\n" +
+	"MoveObject\x12\x1e.gridloom.v1.MoveObjectRequest\x1a\x1f.gridloom.v1.MoveObjectResponse\",\x82\xd3\xe4\x93\x02&:\x01*\"!/v1/buckets/{bucket}/objects:moveB9Z7github.com/gridloom/gridloom/gen/gridloom/v1;gridloomv1b\x06proto3"
 
 var (
 	file_gridloom_v1_object_proto_rawDescOnce sync.Once
@@ -1727,7 +1875,7 @@ func file_gridloom_v1_object_proto_rawDescGZIP() []byte {
 }
 
 var file_gridloom_v1_object_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_gridloom_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_gridloom_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_gridloom_v1_object_proto_goTypes = []any{
 	(ChecksumAlgorithm)(0),        // 0: gridloom.v1.ChecksumAlgorithm
 	(*Checksum)(nil),              // 1: gridloom.v1.Checksum
@@ -1751,19 +1899,21 @@ var file_gridloom_v1_object_proto_goTypes = []any{
 	(*DeleteObjectsResponse)(nil), // 19: gridloom.v1.DeleteObjectsResponse
 	(*CopyObjectRequest)(nil),     // 20: gridloom.v1.CopyObjectRequest
 	(*CopyObjectResponse)(nil),    // 21: gridloom.v1.CopyObjectResponse
-	nil,                           // 22: gridloom.v1.Object.MetadataEntry
-	nil,                           // 23: gridloom.v1.PutObjectHeader.MetadataEntry
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*MoveObjectRequest)(nil),     // 22: gridloom.v1.MoveObjectRequest
+	(*MoveObjectResponse)(nil),    // 23: gridloom.v1.MoveObjectResponse
+	nil,                           // 24: gridloom.v1.Object.MetadataEntry
+	nil,                           // 25: gridloom.v1.PutObjectHeader.MetadataEntry
+	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
 }
 var file_gridloom_v1_object_proto_depIdxs = []int32{
 	0,  // 0: gridloom.v1.Checksum.algorithm:type_name -> gridloom.v1.ChecksumAlgorithm
-	24, // 1: gridloom.v1.Object.modified_at:type_name -> google.protobuf.Timestamp
-	22, // 2: gridloom.v1.Object.metadata:type_name -> gridloom.v1.Object.MetadataEntry
+	26, // 1: gridloom.v1.Object.modified_at:type_name -> google.protobuf.Timestamp
+	24, // 2: gridloom.v1.Object.metadata:type_name -> gridloom.v1.Object.MetadataEntry
 	1,  // 3: gridloom.v1.Object.checksums:type_name -> gridloom.v1.Checksum
-	24, // 4: gridloom.v1.Conditions.if_modified_since:type_name -> google.protobuf.Timestamp
-	24, // 5: gridloom.v1.Conditions.if_unmodified_since:type_name -> google.protobuf.Timestamp
-	23, // 6: gridloom.v1.PutObjectHeader.metadata:type_name -> gridloom.v1.PutObjectHeader.MetadataEntry
+	26, // 4: gridloom.v1.Conditions.if_modified_since:type_name -> google.protobuf.Timestamp
+	26, // 5: gridloom.v1.Conditions.if_unmodified_since:type_name -> google.protobuf.Timestamp
+	25, // 6: gridloom.v1.PutObjectHeader.metadata:type_name -> gridloom.v1.PutObjectHeader.MetadataEntry
 	3,  // 7: gridloom.v1.PutObjectHeader.conditions:type_name -> gridloom.v1.Conditions
 	1,  // 8: gridloom.v1.PutObjectTrailer.checksums:type_name -> gridloom.v1.Checksum
 	4,  // 9: gridloom.v1.PutObjectRequest.header:type_name -> gridloom.v1.PutObjectHeader
@@ -1771,37 +1921,42 @@ var file_gridloom_v1_object_proto_depIdxs = []int32{
 	2,  // 11: gridloom.v1.PutObjectResponse.object:type_name -> gridloom.v1.Object
 	9,  // 12: gridloom.v1.GetObjectRequest.range:type_name -> gridloom.v1.Range
 	3,  // 13: gridloom.v1.GetObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	25, // 14: gridloom.v1.GetObjectRequest.max_age:type_name -> google.protobuf.Duration
+	27, // 14: gridloom.v1.GetObjectRequest.max_age:type_name -> google.protobuf.Duration
 	2,  // 15: gridloom.v1.GetObjectHeader.object:type_name -> gridloom.v1.Object
 	10, // 16: gridloom.v1.GetObjectResponse.header:type_name -> gridloom.v1.GetObjectHeader
 	3,  // 17: gridloom.v1.StatObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	25, // 18: gridloom.v1.StatObjectRequest.max_age:type_name -> google.protobuf.Duration
+	27, // 18: gridloom.v1.StatObjectRequest.max_age:type_name -> google.protobuf.Duration
 	2,  // 19: gridloom.v1.StatObjectResponse.object:type_name -> gridloom.v1.Object
-	25, // 20: gridloom.v1.ListObjectsRequest.max_age:type_name -> google.protobuf.Duration
+	27, // 20: gridloom.v1.ListObjectsRequest.max_age:type_name -> google.protobuf.Duration
 	2,  // 21: gridloom.v1.ListObjectsResponse.objects:type_name -> gridloom.v1.Object
 	3,  // 22: gridloom.v1.DeleteObjectRequest.conditions:type_name -> gridloom.v1.Conditions
 	3,  // 23: gridloom.v1.CopyObjectRequest.conditions:type_name -> gridloom.v1.Conditions
 	3,  // 24: gridloom.v1.CopyObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
 	2,  // 25: gridloom.v1.CopyObjectResponse.object:type_name -> gridloom.v1.Object
-	6,  // 26: gridloom.v1.ObjectService.PutObject:input_type -> gridloom.v1.PutObjectRequest
-	8,  // 27: gridloom.v1.ObjectService.GetObject:input_type -> gridloom.v1.GetObjectRequest
-	12, // 28: gridloom.v1.ObjectService.StatObject:input_type -> gridloom.v1.StatObjectRequest
-	14, // 29: gridloom.v1.ObjectService.ListObjects:input_type -> gridloom.v1.ListObjectsRequest
-	16, // 30: gridloom.v1.ObjectService.DeleteObject:input_type -> gridloom.v1.DeleteObjectRequest
-	18, // 31: gridloom.v1.ObjectService.DeleteObjects:input_type -> gridloom.v1.DeleteObjectsRequest
-	20, // 32: gridloom.v1.ObjectService.CopyObject:input_type -> gridloom.v1.CopyObjectRequest
-	7,  // 33: gridloom.v1.ObjectService.PutObject:output_type -> gridloom.v1.PutObjectResponse
-	11, // 34: gridloom.v1.ObjectService.GetObject:output_type -> gridloom.v1.GetObjectResponse
-	13, // 35: gridloom.v1.ObjectService.StatObject:output_type -> gridloom.v1.StatObjectResponse
-	15, // 36: gridloom.v1.ObjectService.ListObjects:output_type -> gridloom.v1.ListObjectsResponse
-	17, // 37: gridloom.v1.ObjectService.DeleteObject:output_type -> gridloom.v1.DeleteObjectResponse
-	19, // 38: gridloom.v1.ObjectService.DeleteObjects:output_type -> gridloom.v1.DeleteObjectsResponse
-	21, // 39: gridloom.v1.ObjectService.CopyObject:output_type -> gridloom.v1.CopyObjectResponse
-	33, // [33:40] is the sub-list for method output_type
-	26, // [26:33] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	3,  // 26: gridloom.v1.MoveObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	3,  // 27: gridloom.v1.MoveObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
+	2,  // 28: gridloom.v1.MoveObjectResponse.object:type_name -> gridloom.v1.Object
+	6,  // 29: gridloom.v1.ObjectService.PutObject:input_type -> gridloom.v1.PutObjectRequest
+	8,  // 30: gridloom.v1.ObjectService.GetObject:input_type -> gridloom.v1.GetObjectRequest
+	12, // 31: gridloom.v1.ObjectService.StatObject:input_type -> gridloom.v1.StatObjectRequest
+	14, // 32: gridloom.v1.ObjectService.ListObjects:input_type -> gridloom.v1.ListObjectsRequest
+	16, // 33: gridloom.v1.ObjectService.DeleteObject:input_type -> gridloom.v1.DeleteObjectRequest
+	18, // 34: gridloom.v1.ObjectService.DeleteObjects:input_type -> gridloom.v1.DeleteObjectsRequest
+	20, // 35: gridloom.v1.ObjectService.CopyObject:input_type -> gridloom.v1.CopyObjectRequest
+	22, // 36: gridloom.v1.ObjectService.MoveObject:input_type -> gridloom.v1.MoveObjectRequest
+	7,  // 37: gridloom.v1.ObjectService.PutObject:output_type -> gridloom.v1.PutObjectResponse
+	11, // 38: gridloom.v1.ObjectService.GetObject:output_type -> gridloom.v1.GetObjectResponse
+	13, // 39: gridloom.v1.ObjectService.StatObject:output_type -> gridloom.v1.StatObjectResponse
+	15, // 40: gridloom.v1.ObjectService.ListObjects:output_type -> gridloom.v1.ListObjectsResponse
+	17, // 41: gridloom.v1.ObjectService.DeleteObject:output_type -> gridloom.v1.DeleteObjectResponse
+	19, // 42: gridloom.v1.ObjectService.DeleteObjects:output_type -> gridloom.v1.DeleteObjectsResponse
+	21, // 43: gridloom.v1.ObjectService.CopyObject:output_type -> gridloom.v1.CopyObjectResponse
+	23, // 44: gridloom.v1.ObjectService.MoveObject:output_type -> gridloom.v1.MoveObjectResponse
+	37, // [37:45] is the sub-list for method output_type
+	29, // [29:37] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_gridloom_v1_object_proto_init() }
@@ -1825,7 +1980,7 @@ func file_gridloom_v1_object_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gridloom_v1_object_proto_rawDesc), len(file_gridloom_v1_object_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

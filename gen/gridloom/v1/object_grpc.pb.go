@@ -26,6 +26,7 @@ const (
 	ObjectService_DeleteObject_FullMethodName  = "/gridloom.v1.ObjectService/DeleteObject"
 	ObjectService_DeleteObjects_FullMethodName = "/gridloom.v1.ObjectService/DeleteObjects"
 	ObjectService_CopyObject_FullMethodName    = "/gridloom.v1.ObjectService/CopyObject"
+	ObjectService_MoveObject_FullMethodName    = "/gridloom.v1.ObjectService/MoveObject"
 )
 
 // ObjectServiceClient is the client API for ObjectService service.
@@ -60,6 +61,12 @@ type ObjectServiceClient interface {
 	// CopyObject makes a new object from another, within or across buckets,
 	// with its headers and metadata.
 	CopyObject(ctx context.Context, in *CopyObjectRequest, opts ...grpc.CallOption) (*CopyObjectResponse, error)
+	// MoveObject takes an object to another key, within or across buckets, with
+	// its headers and metadata, in one step: whoever reads finds it at one of the
+	// two. Of many that move one object exactly one does; for the others it is
+	// not there (NOT_FOUND, reason object_not_found). An object at the destination
+	// is replaced. To move an object onto itself is an error.
+	MoveObject(ctx context.Context, in *MoveObjectRequest, opts ...grpc.CallOption) (*MoveObjectResponse, error)
 }
 
 type objectServiceClient struct {
@@ -152,6 +159,16 @@ func (c *objectServiceClient) CopyObject(ctx context.Context, in *CopyObjectRequ
 	return out, nil
 }
 
+func (c *objectServiceClient) MoveObject(ctx context.Context, in *MoveObjectRequest, opts ...grpc.CallOption) (*MoveObjectResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MoveObjectResponse)
+	err := c.cc.Invoke(ctx, ObjectService_MoveObject_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ObjectServiceServer is the server API for ObjectService service.
 // All implementations must embed UnimplementedObjectServiceServer
 // for forward compatibility.
@@ -184,6 +201,12 @@ type ObjectServiceServer interface {
 	// CopyObject makes a new object from another, within or across buckets,
 	// with its headers and metadata.
 	CopyObject(context.Context, *CopyObjectRequest) (*CopyObjectResponse, error)
+	// MoveObject takes an object to another key, within or across buckets, with
+	// its headers and metadata, in one step: whoever reads finds it at one of the
+	// two. Of many that move one object exactly one does; for the others it is
+	// not there (NOT_FOUND, reason object_not_found). An object at the destination
+	// is replaced. To move an object onto itself is an error.
+	MoveObject(context.Context, *MoveObjectRequest) (*MoveObjectResponse, error)
 	mustEmbedUnimplementedObjectServiceServer()
 }
 
@@ -214,6 +237,9 @@ func (UnimplementedObjectServiceServer) DeleteObjects(context.Context, *DeleteOb
 }
 func (UnimplementedObjectServiceServer) CopyObject(context.Context, *CopyObjectRequest) (*CopyObjectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CopyObject not implemented")
+}
+func (UnimplementedObjectServiceServer) MoveObject(context.Context, *MoveObjectRequest) (*MoveObjectResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MoveObject not implemented")
 }
 func (UnimplementedObjectServiceServer) mustEmbedUnimplementedObjectServiceServer() {}
 func (UnimplementedObjectServiceServer) testEmbeddedByValue()                       {}
@@ -344,6 +370,24 @@ func _ObjectService_CopyObject_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ObjectService_MoveObject_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MoveObjectRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ObjectServiceServer).MoveObject(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ObjectService_MoveObject_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ObjectServiceServer).MoveObject(ctx, req.(*MoveObjectRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ObjectService_ServiceDesc is the grpc.ServiceDesc for ObjectService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -370,6 +414,10 @@ var ObjectService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CopyObject",
 			Handler:    _ObjectService_CopyObject_Handler,
+		},
+		{
+			MethodName: "MoveObject",
+			Handler:    _ObjectService_MoveObject_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -33,8 +33,10 @@ func serveGridloom(c *memberConfig) (*served, error) {
 	cfg := node.Config{
 		Name: c.Self.Name, DataDir: filepath.Join(c.Dir, "data"), Drives: []string{filepath.Join(c.Dir, "drive")},
 		GRPC: node.ListenerConfig{Addr: c.Self.Client}, HTTP: node.ListenerConfig{Addr: "127.0.0.1:0"},
-		Peer: node.ListenerConfig{Addr: c.Self.Peer}, RootKey: key, MeshSecrets: [][]byte{secret},
-		Version: "bench",
+		Peer:        node.ListenerConfig{Addr: c.Self.Peer},
+		RootKeys:    func() []iam.Credential { return []iam.Credential{key} },
+		MeshSecrets: func() [][]byte { return [][]byte{secret} },
+		Version:     "bench",
 	}
 	for _, e := range c.All {
 		cfg.Peers = append(cfg.Peers, node.Peer{Name: e.Name, URL: "http://" + e.Peer})

@@ -71,6 +71,7 @@ type group struct {
 	conf membership
 
 	quiet    int    // ticks since a leader was heard of
+	led      bool   // one was, since the start
 	handed   uint64 // the last entry handed out to be applied
 	commit   uint64 // as last told
 	changing uint64 // the last change of membership in the log, or a later entry
@@ -205,6 +206,8 @@ func (c *core) tick(stand bool) {
 		g.raw.Tick()
 		if g.conf.sole && g.soft.RaftState == raft.StateFollower {
 			_ = g.raw.Campaign() // nobody else could win: don't wait for a timeout
+		} else if g.conf.first && !g.led && g.quiet < electionTicks && g.quiet%earlyTicks == 0 {
+			_ = g.raw.Campaign() // a mesh that starts has no leader whose silence has to be waited for
 		}
 		if g.soft.RaftState == raft.StateLeader {
 			g.finish()
@@ -304,7 +307,9 @@ func (c *core) pump() ready {
 func (g *group) take(r *ready, rd raft.Ready) {
 	changed := false
 	if rd.SoftState != nil {
-		if g.soft, changed = *rd.SoftState, true; g.soft.RaftState == raft.StateLeader {
+		g.soft, changed = *rd.SoftState, true
+		g.led = g.led || g.soft.Lead != 0
+		if g.soft.RaftState == raft.StateLeader {
 			g.wary = g.changing
 		}
 	}

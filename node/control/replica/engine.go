@@ -19,6 +19,9 @@ const (
 	tickInterval   = 50 * time.Millisecond
 	electionTicks  = 14 // 0.7 s
 	heartbeatTicks = 2
+	// earlyTicks is between the attempts of one voter to become leader when it
+	// has started and heard of none. Where there is one the others refuse it.
+	earlyTicks = 3
 	// lastResortTicks is how long no leader is heard of until one stands that
 	// shouldn't: some elections' length.
 	lastResortTicks = 80 // 4 s

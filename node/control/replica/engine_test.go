@@ -26,6 +26,7 @@ func TestReplicates(t *testing.T) {
 			}
 		}
 		c.agree()
+		time.Sleep(time.Second / 10) // a round of heartbeats says who is active, since the leader last asked itself
 		s := c.status(leader)
 		if !s.Leads || s.Leader != leader.id || s.Joint || s.Last != s.Commit || s.Applied != s.Commit || len(s.Members) != 3 {
 			t.Errorf("the leader's status is %+v", s)

@@ -17,6 +17,7 @@ type membership struct {
 	voter bool   // this node is one
 	sole  bool   // and the only one
 	alone bool   // and there are no others either
+	first bool   // this node's id is the least of the voters'
 	joint bool   // on the way to another
 }
 
@@ -28,6 +29,7 @@ func (g *group) adopt(cs *pb.ConfState, since uint64) {
 		since: since,
 		voter: voter,
 		sole:  sole,
+		first: voter && slices.Min(cs.GetVoters()) == g.self,
 		alone: sole && len(cs.GetLearners()) == 0 && len(cs.GetLearnersNext()) == 0,
 		joint: len(cs.GetVotersOutgoing()) > 0,
 	}

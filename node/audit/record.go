@@ -1,0 +1,105 @@
+package audit
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Record is what is known of one request. Its methods may be called by several
+// goroutines, and on a nil Record, which a context without one gives.
+type Record struct {
+	began time.Time
+
+	mu   sync.Mutex // guards what follows
+	line line
+}
+
+// line is the form in the file. Fields are only ever added.
+type line struct {
+	Time      string     `json:"time"` // RFC 3339, UTC, with nanoseconds
+	Node      string     `json:"node"`
+	Door      string     `json:"door"` // "grpc" or "http"
+	Address   string     `json:"address"`
+	User      string     `json:"user,omitempty"`
+	Key       string     `json:"access_key,omitempty"` // its id
+	Via       string     `json:"via,omitempty"`        // how it proved itself: "key", "token", "link", "certificate"
+	API       string     `json:"api,omitempty"`
+	Method    string     `json:"method,omitempty"` // of HTTP
+	Resources []Resource `json:"resources,omitempty"`
+	More      int        `json:"more_resources,omitempty"` // that the request was about, beyond those
+	Outcome   string     `json:"outcome"`                  // "ok", or the kind of the error
+	Seconds   float64    `json:"seconds"`
+	Trace     string     `json:"trace_id,omitempty"`
+}
+
+// Resource is a thing that a request was about.
+type Resource struct {
+	Bucket string `json:"bucket,omitempty"`
+	Key    string `json:"key,omitempty"`
+	// Other is what is neither: "user alice", "node n2".
+	Other string `json:"other,omitempty"`
+}
+
+// maxResources bounds what a record names of a request for many.
+const maxResources = 16
+
+// Identity says who a request is from.
+func (r *Record) Identity(user, key, via string) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.line.User, r.line.Key, r.line.Via = user, key, via
+}
+
+// API says what the request asks for, by the name that telemetry has, too.
+func (r *Record) API(name string) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.line.API = name
+}
+
+// About adds a thing that the request is about.
+func (r *Record) About(what Resource) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.line.Resources) == maxResources {
+		r.line.More++
+		return
+	}
+	r.line.Resources = append(r.line.Resources, what)
+}
+
+// Fail says what became of the request: the kind of an error. The first counts.
+func (r *Record) Fail(kind string) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.line.Outcome == "" {
+		r.line.Outcome = kind
+	}
+}
+
+type recordKey struct{}
+
+// With puts a record into a context.
+func With(ctx context.Context, r *Record) context.Context {
+	return context.WithValue(ctx, recordKey{}, r)
+}
+
+// From gives the context's record; nil, which takes everything and keeps
+// nothing, where there is none.
+func From(ctx context.Context) *Record {
+	r, _ := ctx.Value(recordKey{}).(*Record)
+	return r
+}
