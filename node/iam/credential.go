@@ -102,9 +102,11 @@ func (c Credential) String() string {
 	return s + "_" + string(sum[:])
 }
 
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 // check is the checksum of what stands before it in a credential.
 func check(s string) (text [checkChars]byte) {
-	sum := crc32.Checksum([]byte(s), crc32.MakeTable(crc32.Castagnoli))
+	sum := crc32.Checksum([]byte(s), castagnoli)
 	encoding.Encode(text[:], []byte{byte(sum >> 24), byte(sum >> 16), byte(sum >> 8), byte(sum)})
 	return text
 }

@@ -3,6 +3,7 @@ package iam
 import (
 	"bytes"
 	"crypto/sha256"
+	"sync"
 )
 
 // minDistinct is how many different bytes a secret must have: of 32 random ones
@@ -16,11 +17,15 @@ func weak(b []byte) bool {
 }
 
 func fewDistinct(b []byte) bool {
-	seen := map[byte]bool{}
+	var seen [256]bool
+	distinct := 0
 	for _, x := range b {
-		seen[x] = true
+		if !seen[x] {
+			seen[x] = true
+			distinct++
+		}
 	}
-	return len(seen) < minDistinct
+	return distinct < minDistinct
 }
 
 // repeats recognises one pattern over and over.
@@ -56,15 +61,23 @@ func isText(b []byte) bool {
 // hashOfWord recognises the SHA-256 of a word, which looks random and is in every
 // list of guesses.
 func hashOfWord(b []byte) bool {
+	if len(b) != sha256.Size {
+		return false
+	}
+	_, ok := hashesOfWords()[[sha256.Size]byte(b)]
+	return ok
+}
+
+// hashesOfWords is made once: every call's credential is asked for.
+var hashesOfWords = sync.OnceValue(func() map[[sha256.Size]byte]struct{} {
+	hashes := make(map[[sha256.Size]byte]struct{})
 	for _, word := range []string{
 		"", "0", "1", "a", "admin", "changeme", "default", "example", "foo", "gridloom", "key", "mesh", "mesh-secret",
 		"mesh.secret", "password", "root", "root.key", "secret", "test", "x", "12345", "123456", "12345678",
 	} {
 		for _, end := range []string{"", "\n"} {
-			if sum := sha256.Sum256([]byte(word + end)); bytes.Equal(b, sum[:]) {
-				return true
-			}
+			hashes[sha256.Sum256([]byte(word+end))] = struct{}{}
 		}
 	}
-	return false
-}
+	return hashes
+})
