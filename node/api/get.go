@@ -15,7 +15,11 @@ import (
 // 64 KiB, 2 s at 256 KiB) and not beyond; each download holds one.
 const chunkBytes = 256 << 10
 
-// GetObject sends an object or a range of it: a header, then chunks.
+// contentBytes is the longest answer that is in its header, as object.proto says.
+const contentBytes = 64 << 10
+
+// GetObject sends an object or a range of it: a header, then chunks; or one
+// message, if it is small and the client takes it.
 func (s *objectService) GetObject(r *pb.GetObjectRequest, stream grpc.ServerStreamingServer[pb.GetObjectResponse]) error {
 	conditions, err := conditionsOf("conditions", r.GetConditions())
 	if err != nil {
@@ -35,10 +39,18 @@ func (s *objectService) GetObject(r *pb.GetObjectRequest, stream grpc.ServerStre
 		return err
 	}
 	header := &pb.GetObjectHeader{Object: protoObject(reader.Info), Offset: off, Length: n}
+	whole := r.GetContentInHeader() && n <= contentBytes
+	if whole && n > 0 {
+		content := &content{make([]byte, 0, n)}
+		if _, err := reader.Send(stream.Context(), content, off, n, dataio.Windows{}); err != nil {
+			return err
+		}
+		header.Content = content.bytes
+	}
 	if err := stream.Send(&pb.GetObjectResponse{Part: &pb.GetObjectResponse_Header{Header: header}}); err != nil {
 		return err
 	}
-	if n == 0 {
+	if n == 0 || whole {
 		return nil
 	}
 	down := newDownload(stream, n)
@@ -67,6 +79,15 @@ func rangeOf(r *pb.Range, size int64) (off, n int64, err error) {
 		n = size - off
 	}
 	return off, n, nil
+}
+
+// content takes what is written to it.
+type content struct{ bytes []byte }
+
+// Write implements io.Writer.
+func (c *content) Write(p []byte) (int, error) {
+	c.bytes = append(c.bytes, p...)
+	return len(p), nil
 }
 
 // download cuts what is written to it into messages.

@@ -94,7 +94,7 @@ func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	if g.permissions[info.FullMethod].open {
 		stall = min(stall, g.strangers)
 	}
-	paced := pace(ss, stall, ending)
+	paced := pace(ss, stall, ending, info.IsClientStream && !info.IsServerStream)
 	defer paced.release()
 	guarded := &guardedStream{ServerStream: paced, ctx: ctx, check: check, passed: func(m any) (stop func()) {
 		return g.follow(ctx, check, m, cut)

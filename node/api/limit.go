@@ -116,9 +116,15 @@ func receiveOne(ss grpc.ServerStream, m any) error {
 	case err != nil:
 		return err
 	}
+	return receiveEnd(ss, "message")
+}
+
+// receiveEnd receives the end of a stream. subject names what should have been the
+// last message.
+func receiveEnd(ss grpc.ServerStream, subject string) error {
 	switch err := ss.RecvMsg(new(emptypb.Empty)); {
 	case err == nil:
-		return fault.New(fault.InvalidArgument, "message", "must be the only one")
+		return fault.New(fault.InvalidArgument, subject, "is the last: another message came behind it")
 	case err != io.EOF:
 		return err
 	}

@@ -123,7 +123,7 @@ func (panicStream) RecvMsg(any) error        { panic("broken codec") }
 // TestPanicOfACall: it reaches the handler's goroutine, which the guard
 // watches over.
 func TestPanicOfACall(t *testing.T) {
-	s := pace(panicStream{}, time.Minute, t.Context())
+	s := pace(panicStream{}, time.Minute, t.Context(), false)
 	defer s.release()
 	defer func() {
 		if p := recover(); p != "broken codec" {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"io"
 
 	"google.golang.org/grpc"
@@ -12,8 +13,9 @@ import (
 	"github.com/gridloom/gridloom/node/object"
 )
 
-// PutObject stores one object: a header, chunks, a trailer, end of stream. Any
-// other order is an error that names the message, and leaves nothing behind.
+// PutObject stores one object: a header, chunks, a trailer, end of stream; or a
+// header that holds the content, end of stream. Any other order is an error that
+// names the message, and leaves nothing behind.
 func (s *objectService) PutObject(stream grpc.ClientStreamingServer[pb.PutObjectRequest, pb.PutObjectResponse]) error {
 	first, err := stream.Recv()
 	if err == io.EOF {
@@ -32,10 +34,34 @@ func (s *objectService) PutObject(stream grpc.ClientStreamingServer[pb.PutObject
 		return err
 	}
 	defer held.End()
+	if h := first.GetHeader(); h.Content != nil {
+		return s.putWhole(stream, held, req, h)
+	}
 	up := &upload{stream: stream, held: held}
 	info, err := s.objects.Put(stream.Context(), req, up, up.checksums)
 	if err != nil {
 		return up.reason(err)
+	}
+	return stream.SendAndClose(&pb.PutObjectResponse{Object: protoObject(info)})
+}
+
+// putWhole stores an object that its header holds, once nothing else has come:
+// it must be clear that the client meant no more before it is visible.
+func (s *objectService) putWhole(stream grpc.ClientStreamingServer[pb.PutObjectRequest, pb.PutObjectResponse],
+	held *limit.Upload, req object.PutRequest, h *pb.PutObjectHeader) error {
+	if err := held.Add(int64(len(h.GetContent()))); err != nil {
+		return err
+	}
+	if err := receiveEnd(stream, "content"); err != nil {
+		return fault.Wrap(fault.IncompleteBody, "stream", err)
+	}
+	if h.Size == nil {
+		req.SizeBytes = int64(len(h.GetContent()))
+	}
+	sums := func() ([]object.Checksum, error) { return checksumsOf(h.GetChecksums()) }
+	info, err := s.objects.Put(stream.Context(), req, bytes.NewReader(h.GetContent()), sums)
+	if err != nil {
+		return err
 	}
 	return stream.SendAndClose(&pb.PutObjectResponse{Object: protoObject(info)})
 }
@@ -56,6 +82,9 @@ func putRequestOf(h *pb.PutObjectHeader) (object.PutRequest, error) {
 		if req.SizeBytes = h.GetSize(); req.SizeBytes < 0 {
 			return req, fault.New(fault.InvalidArgument, "size", "is negative; leave it out where it isn't known")
 		}
+	}
+	if h.Content == nil && len(h.GetChecksums()) > 0 {
+		return req, fault.New(fault.InvalidArgument, "checksums", "go into the trailer where the content comes in chunks")
 	}
 	var err error
 	req.Conditions, err = conditionsOf("conditions", h.GetConditions())

@@ -366,7 +366,13 @@ type PutObjectHeader struct {
 	ContentLanguage    string            `protobuf:"bytes,8,opt,name=content_language,json=contentLanguage,proto3" json:"content_language,omitempty"`
 	Metadata           map[string]string `protobuf:"bytes,9,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// if_match and if_none_match only.
-	Conditions    *Conditions `protobuf:"bytes,10,opt,name=conditions,proto3" json:"conditions,omitempty"`
+	Conditions *Conditions `protobuf:"bytes,10,opt,name=conditions,proto3" json:"conditions,omitempty"`
+	// The whole object, if it is present, empty or not: neither chunk nor trailer
+	// follows. The message is at most 4 MiB, all its fields together. A node that
+	// doesn't know this field yet stores nothing (reason incomplete_body).
+	Content []byte `protobuf:"bytes,11,opt,name=content,proto3,oneof" json:"content,omitempty"`
+	// With content alone: the checksums that a trailer would have.
+	Checksums     []*Checksum `protobuf:"bytes,12,rep,name=checksums,proto3" json:"checksums,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -467,6 +473,20 @@ func (x *PutObjectHeader) GetMetadata() map[string]string {
 func (x *PutObjectHeader) GetConditions() *Conditions {
 	if x != nil {
 		return x.Conditions
+	}
+	return nil
+}
+
+func (x *PutObjectHeader) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+func (x *PutObjectHeader) GetChecksums() []*Checksum {
+	if x != nil {
+		return x.Checksums
 	}
 	return nil
 }
@@ -676,9 +696,12 @@ type GetObjectRequest struct {
 	// How old the answer may be: the asked node may then give it from its own
 	// copy of the index. Absent or 0: it shows all that was acknowledged before
 	// the call. At most 1 hour.
-	MaxAge        *durationpb.Duration `protobuf:"bytes,5,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MaxAge *durationpb.Duration `protobuf:"bytes,5,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	// The client takes the first bytes from the header's content: of a small
+	// object or range then comes one message. Without it all bytes are in chunks.
+	ContentInHeader bool `protobuf:"varint,6,opt,name=content_in_header,json=contentInHeader,proto3" json:"content_in_header,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *GetObjectRequest) Reset() {
@@ -746,6 +769,13 @@ func (x *GetObjectRequest) GetMaxAge() *durationpb.Duration {
 	return nil
 }
 
+func (x *GetObjectRequest) GetContentInHeader() bool {
+	if x != nil {
+		return x.ContentInHeader
+	}
+	return false
+}
+
 // Range is a part of an object.
 type Range struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -807,8 +837,12 @@ type GetObjectHeader struct {
 	Object *Object                `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
 	// First byte of the object that follows.
 	Offset int64 `protobuf:"varint,2,opt,name=offset,proto3" json:"offset,omitempty"`
-	// Number of bytes that follow.
-	Length        int64 `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
+	// Number of bytes that follow, in content and chunks together.
+	Length int64 `protobuf:"varint,3,opt,name=length,proto3" json:"length,omitempty"`
+	// The first of these bytes, if the request has content_in_header: all of them
+	// up to 64 KiB, and none of a longer answer. A client takes whatever is here,
+	// and the rest from chunks.
+	Content       []byte `protobuf:"bytes,4,opt,name=content,proto3" json:"content,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -862,6 +896,13 @@ func (x *GetObjectHeader) GetLength() int64 {
 		return x.Length
 	}
 	return 0
+}
+
+func (x *GetObjectHeader) GetContent() []byte {
+	if x != nil {
+		return x.Content
+	}
+	return nil
 }
 
 // GetObjectResponse is one message of a download.
@@ -1737,7 +1778,7 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	"\bif_match\x18\x01 \x03(\tR\aifMatch\x12\"\n" +
 	"\rif_none_match\x18\x02 \x03(\tR\vifNoneMatch\x12F\n" +
 	"\x11if_modified_since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0fifModifiedSince\x12J\n" +
-	"\x13if_unmodified_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x11ifUnmodifiedSince\"\xea\x03\n" +
+	"\x13if_unmodified_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x11ifUnmodifiedSince\"\xca\x04\n" +
 	"\x0fPutObjectHeader\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\tR\x06bucket\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x17\n" +
@@ -1751,11 +1792,15 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\n" +
 	" \x01(\v2\x17.gridloom.v1.ConditionsR\n" +
-	"conditions\x1a;\n" +
+	"conditions\x12\x1d\n" +
+	"\acontent\x18\v \x01(\fH\x01R\acontent\x88\x01\x01\x123\n" +
+	"\tchecksums\x18\f \x03(\v2\x15.gridloom.v1.ChecksumR\tchecksums\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\a\n" +
-	"\x05_size\"G\n" +
+	"\x05_sizeB\n" +
+	"\n" +
+	"\b_content\"G\n" +
 	"\x10PutObjectTrailer\x123\n" +
 	"\tchecksums\x18\x01 \x03(\v2\x15.gridloom.v1.ChecksumR\tchecksums\"\xa5\x01\n" +
 	"\x10PutObjectRequest\x126\n" +
@@ -1764,7 +1809,7 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	"\atrailer\x18\x03 \x01(\v2\x1d.gridloom.v1.PutObjectTrailerH\x00R\atrailerB\x06\n" +
 	"\x04part\"@\n" +
 	"\x11PutObjectResponse\x12+\n" +
-	"\x06object\x18\x01 \x01(\v2\x13.gridloom.v1.ObjectR\x06object\"\xd3\x01\n" +
+	"\x06object\x18\x01 \x01(\v2\x13.gridloom.v1.ObjectR\x06object\"\xff\x01\n" +
 	"\x10GetObjectRequest\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\tR\x06bucket\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12(\n" +
@@ -1772,14 +1817,16 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	"\n" +
 	"conditions\x18\x04 \x01(\v2\x17.gridloom.v1.ConditionsR\n" +
 	"conditions\x122\n" +
-	"\amax_age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"7\n" +
+	"\amax_age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12*\n" +
+	"\x11content_in_header\x18\x06 \x01(\bR\x0fcontentInHeader\"7\n" +
 	"\x05Range\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x16\n" +
-	"\x06length\x18\x02 \x01(\x03R\x06length\"n\n" +
+	"\x06length\x18\x02 \x01(\x03R\x06length\"\x88\x01\n" +
 	"\x0fGetObjectHeader\x12+\n" +
 	"\x06object\x18\x01 \x01(\v2\x13.gridloom.v1.ObjectR\x06object\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x16\n" +
-	"\x06length\x18\x03 \x01(\x03R\x06length\"k\n" +
+	"\x06length\x18\x03 \x01(\x03R\x06length\x12\x18\n" +
+	"\acontent\x18\x04 \x01(\fR\acontent\"k\n" +
 	"\x11GetObjectResponse\x126\n" +
 	"\x06header\x18\x01 \x01(\v2\x1c.gridloom.v1.GetObjectHeaderH\x00R\x06header\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunkB\x06\n" +
@@ -1915,48 +1962,49 @@ var file_gridloom_v1_object_proto_depIdxs = []int32{
 	26, // 5: gridloom.v1.Conditions.if_unmodified_since:type_name -> google.protobuf.Timestamp
 	25, // 6: gridloom.v1.PutObjectHeader.metadata:type_name -> gridloom.v1.PutObjectHeader.MetadataEntry
 	3,  // 7: gridloom.v1.PutObjectHeader.conditions:type_name -> gridloom.v1.Conditions
-	1,  // 8: gridloom.v1.PutObjectTrailer.checksums:type_name -> gridloom.v1.Checksum
-	4,  // 9: gridloom.v1.PutObjectRequest.header:type_name -> gridloom.v1.PutObjectHeader
-	5,  // 10: gridloom.v1.PutObjectRequest.trailer:type_name -> gridloom.v1.PutObjectTrailer
-	2,  // 11: gridloom.v1.PutObjectResponse.object:type_name -> gridloom.v1.Object
-	9,  // 12: gridloom.v1.GetObjectRequest.range:type_name -> gridloom.v1.Range
-	3,  // 13: gridloom.v1.GetObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	27, // 14: gridloom.v1.GetObjectRequest.max_age:type_name -> google.protobuf.Duration
-	2,  // 15: gridloom.v1.GetObjectHeader.object:type_name -> gridloom.v1.Object
-	10, // 16: gridloom.v1.GetObjectResponse.header:type_name -> gridloom.v1.GetObjectHeader
-	3,  // 17: gridloom.v1.StatObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	27, // 18: gridloom.v1.StatObjectRequest.max_age:type_name -> google.protobuf.Duration
-	2,  // 19: gridloom.v1.StatObjectResponse.object:type_name -> gridloom.v1.Object
-	27, // 20: gridloom.v1.ListObjectsRequest.max_age:type_name -> google.protobuf.Duration
-	2,  // 21: gridloom.v1.ListObjectsResponse.objects:type_name -> gridloom.v1.Object
-	3,  // 22: gridloom.v1.DeleteObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	3,  // 23: gridloom.v1.CopyObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	3,  // 24: gridloom.v1.CopyObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
-	2,  // 25: gridloom.v1.CopyObjectResponse.object:type_name -> gridloom.v1.Object
-	3,  // 26: gridloom.v1.MoveObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	3,  // 27: gridloom.v1.MoveObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
-	2,  // 28: gridloom.v1.MoveObjectResponse.object:type_name -> gridloom.v1.Object
-	6,  // 29: gridloom.v1.ObjectService.PutObject:input_type -> gridloom.v1.PutObjectRequest
-	8,  // 30: gridloom.v1.ObjectService.GetObject:input_type -> gridloom.v1.GetObjectRequest
-	12, // 31: gridloom.v1.ObjectService.StatObject:input_type -> gridloom.v1.StatObjectRequest
-	14, // 32: gridloom.v1.ObjectService.ListObjects:input_type -> gridloom.v1.ListObjectsRequest
-	16, // 33: gridloom.v1.ObjectService.DeleteObject:input_type -> gridloom.v1.DeleteObjectRequest
-	18, // 34: gridloom.v1.ObjectService.DeleteObjects:input_type -> gridloom.v1.DeleteObjectsRequest
-	20, // 35: gridloom.v1.ObjectService.CopyObject:input_type -> gridloom.v1.CopyObjectRequest
-	22, // 36: gridloom.v1.ObjectService.MoveObject:input_type -> gridloom.v1.MoveObjectRequest
-	7,  // 37: gridloom.v1.ObjectService.PutObject:output_type -> gridloom.v1.PutObjectResponse
-	11, // 38: gridloom.v1.ObjectService.GetObject:output_type -> gridloom.v1.GetObjectResponse
-	13, // 39: gridloom.v1.ObjectService.StatObject:output_type -> gridloom.v1.StatObjectResponse
-	15, // 40: gridloom.v1.ObjectService.ListObjects:output_type -> gridloom.v1.ListObjectsResponse
-	17, // 41: gridloom.v1.ObjectService.DeleteObject:output_type -> gridloom.v1.DeleteObjectResponse
-	19, // 42: gridloom.v1.ObjectService.DeleteObjects:output_type -> gridloom.v1.DeleteObjectsResponse
-	21, // 43: gridloom.v1.ObjectService.CopyObject:output_type -> gridloom.v1.CopyObjectResponse
-	23, // 44: gridloom.v1.ObjectService.MoveObject:output_type -> gridloom.v1.MoveObjectResponse
-	37, // [37:45] is the sub-list for method output_type
-	29, // [29:37] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	1,  // 8: gridloom.v1.PutObjectHeader.checksums:type_name -> gridloom.v1.Checksum
+	1,  // 9: gridloom.v1.PutObjectTrailer.checksums:type_name -> gridloom.v1.Checksum
+	4,  // 10: gridloom.v1.PutObjectRequest.header:type_name -> gridloom.v1.PutObjectHeader
+	5,  // 11: gridloom.v1.PutObjectRequest.trailer:type_name -> gridloom.v1.PutObjectTrailer
+	2,  // 12: gridloom.v1.PutObjectResponse.object:type_name -> gridloom.v1.Object
+	9,  // 13: gridloom.v1.GetObjectRequest.range:type_name -> gridloom.v1.Range
+	3,  // 14: gridloom.v1.GetObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	27, // 15: gridloom.v1.GetObjectRequest.max_age:type_name -> google.protobuf.Duration
+	2,  // 16: gridloom.v1.GetObjectHeader.object:type_name -> gridloom.v1.Object
+	10, // 17: gridloom.v1.GetObjectResponse.header:type_name -> gridloom.v1.GetObjectHeader
+	3,  // 18: gridloom.v1.StatObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	27, // 19: gridloom.v1.StatObjectRequest.max_age:type_name -> google.protobuf.Duration
+	2,  // 20: gridloom.v1.StatObjectResponse.object:type_name -> gridloom.v1.Object
+	27, // 21: gridloom.v1.ListObjectsRequest.max_age:type_name -> google.protobuf.Duration
+	2,  // 22: gridloom.v1.ListObjectsResponse.objects:type_name -> gridloom.v1.Object
+	3,  // 23: gridloom.v1.DeleteObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	3,  // 24: gridloom.v1.CopyObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	3,  // 25: gridloom.v1.CopyObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
+	2,  // 26: gridloom.v1.CopyObjectResponse.object:type_name -> gridloom.v1.Object
+	3,  // 27: gridloom.v1.MoveObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	3,  // 28: gridloom.v1.MoveObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
+	2,  // 29: gridloom.v1.MoveObjectResponse.object:type_name -> gridloom.v1.Object
+	6,  // 30: gridloom.v1.ObjectService.PutObject:input_type -> gridloom.v1.PutObjectRequest
+	8,  // 31: gridloom.v1.ObjectService.GetObject:input_type -> gridloom.v1.GetObjectRequest
+	12, // 32: gridloom.v1.ObjectService.StatObject:input_type -> gridloom.v1.StatObjectRequest
+	14, // 33: gridloom.v1.ObjectService.ListObjects:input_type -> gridloom.v1.ListObjectsRequest
+	16, // 34: gridloom.v1.ObjectService.DeleteObject:input_type -> gridloom.v1.DeleteObjectRequest
+	18, // 35: gridloom.v1.ObjectService.DeleteObjects:input_type -> gridloom.v1.DeleteObjectsRequest
+	20, // 36: gridloom.v1.ObjectService.CopyObject:input_type -> gridloom.v1.CopyObjectRequest
+	22, // 37: gridloom.v1.ObjectService.MoveObject:input_type -> gridloom.v1.MoveObjectRequest
+	7,  // 38: gridloom.v1.ObjectService.PutObject:output_type -> gridloom.v1.PutObjectResponse
+	11, // 39: gridloom.v1.ObjectService.GetObject:output_type -> gridloom.v1.GetObjectResponse
+	13, // 40: gridloom.v1.ObjectService.StatObject:output_type -> gridloom.v1.StatObjectResponse
+	15, // 41: gridloom.v1.ObjectService.ListObjects:output_type -> gridloom.v1.ListObjectsResponse
+	17, // 42: gridloom.v1.ObjectService.DeleteObject:output_type -> gridloom.v1.DeleteObjectResponse
+	19, // 43: gridloom.v1.ObjectService.DeleteObjects:output_type -> gridloom.v1.DeleteObjectsResponse
+	21, // 44: gridloom.v1.ObjectService.CopyObject:output_type -> gridloom.v1.CopyObjectResponse
+	23, // 45: gridloom.v1.ObjectService.MoveObject:output_type -> gridloom.v1.MoveObjectResponse
+	38, // [38:46] is the sub-list for method output_type
+	30, // [30:38] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_gridloom_v1_object_proto_init() }

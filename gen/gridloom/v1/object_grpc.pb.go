@@ -42,8 +42,15 @@ type ObjectServiceClient interface {
 	// PutObject stores one object. The first message is the header, the last
 	// is the trailer; between them are chunks. A stream that ends without a
 	// trailer was cut off, and leaves nothing behind (reason incomplete_body).
+	//
+	// What fits into one message may be sent in one: a header with content, and
+	// nothing behind it. The client's half-close then ends the upload; the node
+	// stores nothing before it, and nothing at all if another message comes
+	// (INVALID_ARGUMENT, reason invalid_argument).
 	PutObject(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PutObjectRequest, PutObjectResponse], error)
-	// GetObject returns one object or a range of it: a header, then chunks. A
+	// GetObject returns one object or a range of it: a header, then chunks. The
+	// bytes are the header's content, which is empty unless the request asks for
+	// it, and behind that those of the chunks, in order. A
 	// range that begins behind the last byte is OUT_OF_RANGE (reason
 	// range_invalid). A download is whole when the stream ends without an error.
 	GetObject(ctx context.Context, in *GetObjectRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetObjectResponse], error)
@@ -182,8 +189,15 @@ type ObjectServiceServer interface {
 	// PutObject stores one object. The first message is the header, the last
 	// is the trailer; between them are chunks. A stream that ends without a
 	// trailer was cut off, and leaves nothing behind (reason incomplete_body).
+	//
+	// What fits into one message may be sent in one: a header with content, and
+	// nothing behind it. The client's half-close then ends the upload; the node
+	// stores nothing before it, and nothing at all if another message comes
+	// (INVALID_ARGUMENT, reason invalid_argument).
 	PutObject(grpc.ClientStreamingServer[PutObjectRequest, PutObjectResponse]) error
-	// GetObject returns one object or a range of it: a header, then chunks. A
+	// GetObject returns one object or a range of it: a header, then chunks. The
+	// bytes are the header's content, which is empty unless the request asks for
+	// it, and behind that those of the chunks, in order. A
 	// range that begins behind the last byte is OUT_OF_RANGE (reason
 	// range_invalid). A download is whole when the stream ends without an error.
 	GetObject(*GetObjectRequest, grpc.ServerStreamingServer[GetObjectResponse]) error
