@@ -296,6 +296,88 @@ func TestPutStream(t *testing.T) {
 	}
 }
 
+// A small file goes in the header, sums and all, and nothing behind it.
+func TestPutSmall(t *testing.T) {
+	for _, size := range []int{0, 5, wholeBytes} {
+		content := bytes.Repeat([]byte("s"), size)
+		var messages []*gridloomv1.PutObjectRequest
+		l := &liar{put: func(s grpc.ClientStreamingServer[gridloomv1.PutObjectRequest, gridloomv1.PutObjectResponse]) error {
+			for {
+				msg, err := s.Recv()
+				if errors.Is(err, io.EOF) {
+					return s.SendAndClose(&gridloomv1.PutObjectResponse{Object: &gridloomv1.Object{Bucket: "b", Key: "k", Size: int64(size)}})
+				}
+				if err != nil {
+					return err
+				}
+				messages = append(messages, msg)
+			}
+		}}
+		name := filepath.Join(t.TempDir(), "k")
+		writeFile(t, name, string(content))
+		if r := try(t, l.listen(t), "", "put", name, "b"); r.code != exitDone {
+			t.Fatalf("%+v", r)
+		}
+		if len(messages) != 1 {
+			t.Fatalf("%d bytes went in %d messages", size, len(messages))
+		}
+		h, sum := messages[0].GetHeader(), sha256.Sum256(content)
+		if h.Content == nil || !bytes.Equal(h.GetContent(), content) || h.GetSize() != int64(size) ||
+			len(h.GetChecksums()) != 2 || !bytes.Equal(h.GetChecksums()[0].GetValue(), sum[:]) {
+			t.Errorf("%d bytes: %d in the header, which says %d, with %d sums", size, len(h.GetContent()), h.GetSize(), len(h.GetChecksums()))
+		}
+	}
+}
+
+// What a header holds and what chunks hold is one object, in that order; more
+// than was announced is refused in either.
+func TestGetInHeader(t *testing.T) {
+	sum := sha256.Sum256([]byte("hello"))
+	o := &gridloomv1.Object{
+		Bucket: "b", Key: "k", Size: 5,
+		Checksums: []*gridloomv1.Checksum{{Algorithm: gridloomv1.ChecksumAlgorithm_CHECKSUM_ALGORITHM_SHA256, Value: sum[:]}},
+	}
+	for _, c := range []struct {
+		content string
+		chunks  []string
+		code    int
+	}{
+		{"hello", nil, exitDone},
+		{"he", []string{"l", "lo"}, exitDone},
+		{"", []string{"hello"}, exitDone},
+		{"hell", nil, exitFailed},
+		{"hellx", nil, exitFailed},
+		{"hello!", nil, exitFailed},
+		{"hello", []string{"!"}, exitFailed},
+		{"lo", []string{"hel"}, exitFailed},
+	} {
+		l := &liar{get: func(req *gridloomv1.GetObjectRequest, s grpc.ServerStreamingServer[gridloomv1.GetObjectResponse]) error {
+			if !req.GetContentInHeader() {
+				return errors.New("content in the header isn't taken")
+			}
+			header := &gridloomv1.GetObjectHeader{Object: o, Length: o.Size, Content: []byte(c.content)}
+			if err := s.Send(&gridloomv1.GetObjectResponse{Part: &gridloomv1.GetObjectResponse_Header{Header: header}}); err != nil {
+				return err
+			}
+			for _, chunk := range c.chunks {
+				if err := s.Send(&gridloomv1.GetObjectResponse{Part: &gridloomv1.GetObjectResponse_Chunk{Chunk: []byte(chunk)}}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}
+		env, dir := l.listen(t), t.TempDir()
+		r := try(t, env, "", "get", "b/k", dir)
+		want := filepath.Join(dir, "k") + " hello\n"
+		if c.code != exitDone {
+			want = ""
+		}
+		if r.code != c.code || files(t, dir) != want {
+			t.Errorf("%q and %q: %+v, it left %q", c.content, c.chunks, r, files(t, dir))
+		}
+	}
+}
+
 // A thousand keys go in one call, and no more.
 func TestRemovePages(t *testing.T) {
 	const objects = 2500

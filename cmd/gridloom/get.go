@@ -300,7 +300,8 @@ func (g *getting) fetch(ctx context.Context, src address, root *os.Root, name, s
 }
 
 func (g *getting) request(src address) *gridloomv1.GetObjectRequest {
-	return &gridloomv1.GetObjectRequest{Bucket: src.bucket, Key: src.key, Range: g.part, Conditions: g.conditions, MaxAge: g.stale.proto()}
+	return &gridloomv1.GetObjectRequest{Bucket: src.bucket, Key: src.key, Range: g.part, Conditions: g.conditions, MaxAge: g.stale.proto(),
+		ContentInHeader: true}
 }
 
 // print tells what was fetched and where it is.
@@ -343,7 +344,15 @@ func (c *client) get(ctx context.Context, req *gridloomv1.GetObjectRequest, w io
 			m.add(-int(got))
 		}
 	}()
-	for {
+	for chunk := h.GetContent(); ; {
+		if got += int64(len(chunk)); got > h.GetLength() {
+			return nil, fmt.Errorf("the node sent more than the %d bytes it announced", h.GetLength())
+		}
+		sums.Write(chunk)
+		if _, err := w.Write(chunk); err != nil {
+			return nil, err
+		}
+		m.add(len(chunk))
 		dog.wake()
 		msg, err := stream.Recv()
 		dog.sleep()
@@ -353,16 +362,9 @@ func (c *client) get(ctx context.Context, req *gridloomv1.GetObjectRequest, w io
 		if err != nil {
 			return nil, err
 		}
-		chunk := msg.GetChunk()
-		if got += int64(len(chunk)); got > h.GetLength() {
-			return nil, fmt.Errorf("the node sent more than the %d bytes it announced", h.GetLength())
-		}
-		sums.Write(chunk)
-		if _, err := w.Write(chunk); err != nil {
-			return nil, err
-		}
-		m.add(len(chunk))
+		chunk = msg.GetChunk()
 	}
+	h.Content = nil // it is where it belongs
 	if got < h.GetLength() {
 		return nil, fmt.Errorf("the node stopped after %d of %d bytes", got, h.GetLength())
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	gridloomv1 "github.com/gridloom/gridloom/gen/gridloom/v1"
 )
@@ -13,6 +14,9 @@ import (
 // readAhead is how many pieces of a source are read and summed while others
 // are sent.
 const readAhead = 2
+
+// wholeBytes is the largest object that is sent in one message.
+const wholeBytes = 256 << 10
 
 // piece is what one read of a source gave.
 type piece struct {
@@ -62,8 +66,8 @@ type upload struct {
 }
 
 // put streams an object to the node: header, chunks, and the checksums over
-// what was sent. On any error the stream is cut off before its trailer, which
-// leaves nothing behind on the node.
+// what was sent; or a small one in the header. On any error the stream is cut off
+// before its trailer, or its end, which leaves nothing behind on the node.
 func (c *client) put(ctx context.Context, header *gridloomv1.PutObjectHeader, from io.Reader, m *meter) (*gridloomv1.Object, error) {
 	ctx, dog, cancel := c.watch(ctx)
 	defer cancel()
@@ -90,11 +94,42 @@ func (c *client) put(ctx context.Context, header *gridloomv1.PutObjectHeader, fr
 	return u.reply.GetObject(), nil
 }
 
+var (
+	errGrew   = errors.New("grew while it was read")
+	errShrank = errors.New("shrank while it was read")
+)
+
 // errAnswered ends a send that the node has answered already.
 var errAnswered = errors.New("answered")
 
+// sendWhole sends an object of the size that header has in one message.
+func (u *upload) sendWhole(header *gridloomv1.PutObjectHeader, from io.Reader, m *meter) error {
+	content, err := io.ReadAll(io.LimitReader(from, header.GetSize()+1)) // the byte more finds a file that grows
+	if err != nil {
+		return err
+	}
+	sums := newChecksums()
+	_, _ = sums.Write(content)
+	header = proto.CloneOf(header)
+	header.Content, header.Checksums = content, sums.values()
+	switch size := int64(len(content)); {
+	case size > header.GetSize():
+		return errGrew
+	case size < header.GetSize():
+		return errShrank
+	}
+	if err := u.message(&gridloomv1.PutObjectRequest{Part: &gridloomv1.PutObjectRequest_Header{Header: header}}); err != nil {
+		return err
+	}
+	m.add(len(content))
+	return u.stream.CloseSend()
+}
+
 // send sends everything, unless the node answers first.
 func (u *upload) send(ctx context.Context, header *gridloomv1.PutObjectHeader, from io.Reader, m *meter) (err error) {
+	if header.Size != nil && header.GetSize() <= wholeBytes {
+		return u.sendWhole(header, from, m)
+	}
 	err = u.message(&gridloomv1.PutObjectRequest{Part: &gridloomv1.PutObjectRequest_Header{Header: header}})
 	if err != nil {
 		return err
@@ -118,7 +153,7 @@ func (u *upload) send(ctx context.Context, header *gridloomv1.PutObjectHeader, f
 			return errAnswered
 		}
 		if sent += int64(len(p.data)); header.Size != nil && sent > header.GetSize() {
-			return errors.New("grew while it was read")
+			return errGrew
 		}
 		if len(p.data) > 0 {
 			err := u.message(&gridloomv1.PutObjectRequest{Part: &gridloomv1.PutObjectRequest_Chunk{Chunk: p.data}})
@@ -129,7 +164,7 @@ func (u *upload) send(ctx context.Context, header *gridloomv1.PutObjectHeader, f
 		}
 		switch {
 		case errors.Is(p.err, io.EOF) && header.Size != nil && sent < header.GetSize():
-			return errors.New("shrank while it was read")
+			return errShrank
 		case errors.Is(p.err, io.EOF):
 			trailer := &gridloomv1.PutObjectTrailer{Checksums: sums.values()}
 			if err := u.message(&gridloomv1.PutObjectRequest{Part: &gridloomv1.PutObjectRequest_Trailer{Trailer: trailer}}); err != nil {

@@ -101,16 +101,10 @@ func (c *gridloomClient) put(ctx context.Context, key string, value []byte) erro
 		return err
 	}
 	size := int64(len(value))
-	for _, msg := range []*gridloomv1.PutObjectRequest{
-		{Part: &gridloomv1.PutObjectRequest_Header{Header: &gridloomv1.PutObjectHeader{Bucket: bucket, Key: key, Size: &size}}},
-		{Part: &gridloomv1.PutObjectRequest_Chunk{Chunk: value}},
-		{Part: &gridloomv1.PutObjectRequest_Trailer{Trailer: &gridloomv1.PutObjectTrailer{}}},
-	} {
-		if err := s.Send(msg); err == io.EOF {
-			break // CloseAndRecv has the reason
-		} else if err != nil {
-			return err
-		}
+	header := &gridloomv1.PutObjectHeader{Bucket: bucket, Key: key, Size: &size, Content: value}
+	err = s.Send(&gridloomv1.PutObjectRequest{Part: &gridloomv1.PutObjectRequest_Header{Header: header}})
+	if err != nil && err != io.EOF { // of which CloseAndRecv has the reason
+		return err
 	}
 	resp, err := s.CloseAndRecv()
 	if err == nil && resp.GetObject().GetSize() != size {
@@ -120,7 +114,7 @@ func (c *gridloomClient) put(ctx context.Context, key string, value []byte) erro
 }
 
 func (c *gridloomClient) get(ctx context.Context, key string) ([]byte, error) {
-	s, err := c.objects.GetObject(ctx, &gridloomv1.GetObjectRequest{Bucket: bucket, Key: key})
+	s, err := c.objects.GetObject(ctx, &gridloomv1.GetObjectRequest{Bucket: bucket, Key: key, ContentInHeader: true})
 	if err != nil {
 		return nil, err
 	}
@@ -133,10 +127,12 @@ func (c *gridloomClient) get(ctx context.Context, key string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if chunk := msg.GetChunk(); value == nil {
-			value = chunk
-		} else {
-			value = append(value, chunk...)
+		for _, part := range [][]byte{msg.GetHeader().GetContent(), msg.GetChunk()} {
+			if value == nil {
+				value = part
+			} else {
+				value = append(value, part...)
+			}
 		}
 	}
 }
