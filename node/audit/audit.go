@@ -114,10 +114,9 @@ func (l *Log) Begin(door, address, method string) *Record {
 	if l == nil || l.o.Level == Off {
 		return nil
 	}
-	now := time.Now()
-	return &Record{began: now, line: line{
-		Time: now.UTC().Format(time.RFC3339Nano), Node: l.o.Node, Door: door, Address: address, Method: method,
-	}}
+	r := &Record{began: time.Now(), line: line{Node: l.o.Node, Door: door, Address: address, Method: method}}
+	r.line.Resources = r.first[:0]
+	return r
 }
 
 // End writes a record. read tells that the request could change nothing; trace
@@ -134,6 +133,7 @@ func (l *Log) End(r *Record, read bool, trace string) {
 		r.mu.Unlock()
 		return
 	}
+	r.line.Time = r.began.UTC().Format(time.RFC3339Nano)
 	r.line.Trace, r.line.Seconds = trace, time.Since(r.began).Seconds()
 	text, err := json.Marshal(&r.line)
 	r.mu.Unlock()

@@ -11,8 +11,9 @@ import (
 type Record struct {
 	began time.Time
 
-	mu   sync.Mutex // guards what follows
-	line line
+	mu    sync.Mutex // guards what follows
+	line  line
+	first [1]Resource // where line.Resources begins: most requests are about one thing
 }
 
 // line is the form in the file. Fields are only ever added.
