@@ -50,7 +50,7 @@ func (h *statsHandler) HandleRPC(ctx context.Context, event stats.RPCStats) {
 	case *stats.Begin:
 		q.known.Store(true)
 		q.api.Store(h.requests.api(protoGRPC, q.method[strings.LastIndexByte(q.method, '/')+1:]))
-		q.launch(ctx)
+		q.launch()
 	case *stats.InPayload:
 		q.addReceived(int64(event.WireLength))
 	case *stats.OutPayload:
@@ -63,7 +63,7 @@ func (h *statsHandler) HandleRPC(ctx context.Context, event stats.RPCStats) {
 		}
 	case *stats.End:
 		q.stamp()
-		q.land(ctx)
+		q.land()
 		q.endGRPC(ctx, status.Code(event.Error))
 	}
 }

@@ -41,7 +41,7 @@ func (r *Requests) HTTP(next http.Handler) http.Handler {
 		ctx := remoteParent(hr.Context(), propagation.HeaderCarrier(hr.Header))
 		ctx = r.startSpan(ctx, q, attribute.String("http.request.method", q.method))
 		ctx = context.WithValue(ctx, requestKey{}, q)
-		q.launch(ctx)
+		q.launch()
 
 		rw := &responseWriter{inner: w, request: q, ctx: ctx, head: hr.Method == http.MethodHead}
 		hr = hr.WithContext(ctx)
@@ -208,6 +208,6 @@ func (w *responseWriter) finish() {
 	}
 	w.stamp(at)
 	w.request.end(w.ctx, w.class())
-	w.request.land(w.ctx)
+	w.request.land()
 	w.request.endSpan(w.class(), attribute.Int("http.response.status_code", w.status))
 }

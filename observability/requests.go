@@ -60,14 +60,27 @@ var classNames = [classes]string{"", "1xx", "2xx", "3xx", "4xx", "5xx"}
 // They are counted as they move, the rest once, when the request ends.
 type Requests struct {
 	ttfb, duration metric.Float64Histogram
-	inFlight       metric.Int64UpDownCounter
 	received, sent metric.Int64Counter
-	protos         map[string][]metric.AddOption // read-only
+	inFlight       map[string]*inFlight // by proto; read-only
 
 	tracer trace.Tracer // nil: no spans
 
 	mu   sync.RWMutex
 	apis map[apiKey]*api // under mu; at most maxAPIs, and otherAPI for each protocol
+}
+
+// inFlight are the requests of one protocol that are under way: counted here, and
+// looked at when somebody asks.
+type inFlight struct {
+	now  atomic.Int64
+	used atomic.Bool // there was one
+}
+
+func (f *inFlight) begin() {
+	f.now.Add(1)
+	if !f.used.Load() {
+		f.used.Store(true)
+	}
 }
 
 type apiKey struct{ proto, name string }
@@ -80,9 +93,11 @@ type api struct {
 }
 
 func newRequests(m metric.Meter, tracer trace.Tracer) (*Requests, error) {
-	r := &Requests{tracer: tracer, apis: make(map[apiKey]*api), protos: make(map[string][]metric.AddOption)}
+	r := &Requests{tracer: tracer, apis: make(map[apiKey]*api), inFlight: make(map[string]*inFlight)}
+	labels := make(map[string]metric.MeasurementOption)
 	for _, proto := range []string{protoHTTP, protoGRPC} {
-		r.protos[proto] = []metric.AddOption{metric.WithAttributeSet(attribute.NewSet(attribute.String("proto", proto)))}
+		r.inFlight[proto] = new(inFlight)
+		labels[proto] = metric.WithAttributeSet(attribute.NewSet(attribute.String("proto", proto)))
 	}
 	var errs [5]error
 	r.ttfb, errs[0] = m.Float64Histogram("gridloom.request.ttfb",
@@ -93,9 +108,17 @@ func newRequests(m metric.Meter, tracer trace.Tracer) (*Requests, error) {
 		metric.WithUnit("s"),
 		metric.WithDescription("Time from a request's head to the end of its handler."),
 		metric.WithExplicitBucketBoundaries(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900))
-	r.inFlight, errs[2] = m.Int64UpDownCounter("gridloom.request.in_flight",
+	_, errs[2] = m.Int64ObservableUpDownCounter("gridloom.request.in_flight",
 		metric.WithUnit("{request}"),
-		metric.WithDescription("Requests under way."))
+		metric.WithDescription("Requests under way."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			for proto, f := range r.inFlight {
+				if f.used.Load() {
+					o.Observe(f.now.Load(), labels[proto])
+				}
+			}
+			return nil
+		}))
 	r.received, errs[3] = m.Int64Counter("gridloom.request.bytes",
 		metric.WithUnit("By"),
 		metric.WithDescription("Bytes of request bodies."))
@@ -203,13 +226,9 @@ func (r *Requests) begin(proto string) *request {
 	return q
 }
 
-func (q *request) launch(ctx context.Context) {
-	q.requests.inFlight.Add(ctx, 1, q.requests.protos[q.proto]...)
-}
+func (q *request) launch() { q.requests.inFlight[q.proto].begin() }
 
-func (q *request) land(ctx context.Context) {
-	q.requests.inFlight.Add(ctx, -1, q.requests.protos[q.proto]...)
-}
+func (q *request) land() { q.requests.inFlight[q.proto].now.Add(-1) }
 
 // firstByte records the time to first byte. It is called once.
 func (q *request) firstByte(ctx context.Context, after time.Duration, c class) {
