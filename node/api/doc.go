@@ -39,13 +39,13 @@
 //
 // # Costs and bounds
 //
-// A stream has one goroutine beside its handler's, which makes the calls that
-// wait for the client, so that the handler doesn't have to: one that moves no
-// byte for Options.Stall is told so and left. The handler's end waits for it, or
-// where it was left in such a call, ends that; pace.go has the details. The gRPC
-// server's goroutines, 64 of which wait for calls, end with its Stop or
+// A call that waits for the client is made by a goroutine of its own, so that the
+// handler doesn't have to: one that moves no byte for Options.Stall is told so
+// and left, and the handler's end ends that goroutine; pace.go has the details,
+// and what needs none. The gRPC server's goroutines, 64 of which wait for calls,
+// end with its Stop or
 // GracefulStop, which are the caller's, after EndWatches. A message is at most
-// 4 MiB. An upload holds one received message, a download one chunk (chunkBytes), beside
-// what grpc's flow control has on its way. Options says what a connection may
-// cost.
+// 4 MiB. An upload holds one received message, which may be all of it, a download
+// one chunk (chunkBytes) or the content of its header (contentBytes), beside what
+// grpc's flow control has on its way. Options says what a connection may cost.
 package api
