@@ -97,7 +97,7 @@ func (c *Control) readData(ctx context.Context, q *Query) (*Answer, error) {
 }
 
 // readOnce is one try: at this node's copy, or at another's where this one has
-// none, or one that no leader keeps up to date.
+// none, or one that no leader keeps up to date. The caller limits its time.
 func (c *Control) readOnce(ctx context.Context, g replica.GroupID, q *Query) (*Answer, error) {
 	hosts, leader := c.hosts(g), c.leader(g)
 	if hosts && (leader == c.self || c.connected(leader) || c.freshness[g].age() <= q.MaxAge) {
@@ -110,8 +110,6 @@ func (c *Control) readOnce(ctx context.Context, g replica.GroupID, q *Query) (*A
 	if to == "" {
 		return nil, errNoLeader
 	}
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
-	defer cancel()
 	a, err := readCall.Call(ctx, c.conn(to), q)
 	if err != nil {
 		c.setHint(g, "")
@@ -132,21 +130,32 @@ func readError(err error) error {
 
 // read tries until it succeeds, or what it lacks doesn't come.
 func (c *Control) read(ctx context.Context, g replica.GroupID, q *Query) (*Answer, error) {
+	changed := c.leaderChange()
+	a, err := c.readTry(ctx, g, q) // most often the only one, and so without the longer limit
+	if err == nil {
+		c.reached()
+		return a, nil
+	}
 	inner, cancel := context.WithTimeout(ctx, longestCall)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
 	t := tries{c: c, ctx: ctx, inner: inner, group: g}
-	for {
-		changed := c.leaderChange()
-		a, err := c.readOnce(inner, g, q)
-		if err == nil {
+	for t.again(err, changed) {
+		changed = c.leaderChange()
+		if a, err = c.readTry(inner, g, q); err == nil {
 			c.reached()
 			return a, nil
 		}
-		if !t.again(err, changed) {
-			return nil, t.err(err)
-		}
 	}
+	return nil, t.err(err)
+}
+
+// readTry is readOnce for tryTimeout at most, and while this node runs.
+func (c *Control) readTry(ctx context.Context, g replica.GroupID, q *Query) (*Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
+	return c.readOnce(ctx, g, q)
 }
 
 // readHere answers from this node's copy, once that is new enough.
@@ -179,14 +188,12 @@ func (c *Control) readError(s *state, err error) error {
 }
 
 // viewFor gives a view that shows everything that was acknowledged before the
-// call, or maxAge before it.
+// call, or maxAge before it. The caller limits its time, by tryTimeout or less.
 func (c *Control) viewFor(ctx context.Context, g replica.GroupID, maxAge time.Duration) (*view, error) {
 	s, fresh := c.state(g), &c.freshness[g]
 	if maxAge > 0 && fresh.age() <= maxAge {
 		return s.acquire(), nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
-	defer cancel()
 	e := c.engine.Load()
 	if e == nil || c.Err() != nil {
 		return nil, errNoLeader
@@ -253,6 +260,8 @@ func (c *Control) serveRead(ctx context.Context, q *Query) (*Answer, error) {
 	if leader := c.leader(g); leader != c.self && !c.connected(leader) {
 		return nil, ToWire(c.missing(g, errNoLeader))
 	}
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
 	a, err := c.readHere(ctx, g, q)
 	if errors.Is(err, errNoLeader) {
 		err = c.missing(g, err)
