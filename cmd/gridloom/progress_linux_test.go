@@ -53,7 +53,7 @@ func TestMeterOnTerminal(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if msg.GetTrailer() != nil {
+			if msg.GetHeader().GetContent() != nil {
 				<-seen
 				return s.SendAndClose(&gridloomv1.PutObjectResponse{Object: &gridloomv1.Object{Bucket: "b", Key: "k", Size: 4096}})
 			}
