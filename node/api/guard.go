@@ -135,10 +135,10 @@ func (g *guard) enter(ctx context.Context, method string) (_ context.Context, ch
 	permission := g.permissions[method]
 	if !permission.open {
 		p, err := g.authenticate(ctx)
+		audit.From(ctx).Identity(p.User, p.ID, p.Via) // of who has made too many calls, too
 		if err != nil {
 			return nil, nil, err
 		}
-		audit.From(ctx).Identity(p.User, p.ID, p.Via)
 		ctx = iam.WithPrincipal(ctx, p)
 	}
 	if !permission.early {
@@ -150,7 +150,8 @@ func (g *guard) enter(ctx context.Context, method string) (_ context.Context, ch
 	return ctx, check, err
 }
 
-// authenticate finds out who calls.
+// authenticate finds out who calls. With an error there is a principal where it
+// is known who it is.
 func (g *guard) authenticate(ctx context.Context) (iam.Principal, error) {
 	credential := ""
 	for _, key := range credentialKeys {
@@ -167,9 +168,9 @@ func (g *guard) authenticate(ctx context.Context) (iam.Principal, error) {
 		}
 	}
 	var p iam.Principal
-	err := g.callers.Admit(r.Addr, credential, func() (_ string, err error) {
+	err := g.callers.Admit(r.Addr, credential != "", func() (_ string, err error) {
 		p, err = Identify(ctx, g.auth, r)
-		return p.Name(), err
+		return p.Account(), err
 	})
 	return p, err
 }
