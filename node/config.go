@@ -59,7 +59,7 @@ type Config struct {
 	OTLPInsecure bool   // to the collector without TLS
 	ReserveBytes int64  // space kept free on each drive; 0 is dataio's default
 
-	Audit AuditConfig
+	Audit  AuditConfig
 	Limits Limits
 
 	// Host samples the machine. Nodes in one process share one; nil makes one.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"runtime/debug"
 	"time"
@@ -126,8 +127,23 @@ func (g *guard) local(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	if err := check(ctx, req); err != nil {
 		return nil, err
 	}
-	return next(ctx, req)
+	// Its body may have taken its time since the caller was let in, and what it
+	// asks for may, too.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer g.follow(ctx, check, req, func(why error) { cancel(&ended{why}) })()
+	if err = ctx.Err(); err == nil {
+		resp, err = next(ctx, req)
+	}
+	var why *ended
+	if err != nil && errors.As(context.Cause(ctx), &why) {
+		return nil, why.error
+	}
+	return resp, err
 }
+
+// ended is why a call was ended that had been let in.
+type ended struct{ error }
 
 // enter lets a gRPC call in. The context has its principal, check decides on
 // its first message.
@@ -237,8 +253,11 @@ func (s *guardedStream) RecvMsg(m any) error {
 		}
 		s.check = nil
 		s.stop = s.passed(first(m))
+		// It may have come long after its caller was let in: what has changed since
+		// has ended the stream by now.
+		s.refused = context.Cause(s.ctx)
 	}
-	return nil
+	return s.refused
 }
 
 // leave ends what the check has begun.
