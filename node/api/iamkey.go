@@ -80,7 +80,7 @@ func (s *iamService) expiry(p iam.Principal, t *timestamppb.Timestamp) (int64, e
 }
 
 func (s *iamService) GetKey(ctx context.Context, r *pb.GetKeyRequest) (*pb.GetKeyResponse, error) {
-	k, err := s.findKey(ctx, iam.IAMRead, r.GetId(), func(p iam.Principal, k *KeyInfo) bool { return k.User == p.User })
+	k, err := s.findKey(ctx, iam.IAMRead, r.GetId(), ownKey)
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +105,12 @@ func (s *iamService) findKey(ctx context.Context, a iam.Action, id string, own f
 		return KeyInfo{}, refused
 	}
 	return k, nil
+}
+
+// ownKey is what a caller may see of its own: as in checkListKeys, and the key that
+// it came with.
+func ownKey(p iam.Principal, k *KeyInfo) bool {
+	return k.User == p.User && (k.ID == p.ID || iam.Allowed(p, iam.IAMSelfKeys, "", ""))
 }
 
 // ownService is what a caller may change of its own.
