@@ -124,6 +124,24 @@ func TestLongNames(t *testing.T) {
 	}
 }
 
+// TestKeyForName: an access key that somebody gives for a name isn't written down.
+func TestKeyForName(t *testing.T) {
+	l := open(t, Options{})
+	r := l.Begin("http", "a", "PUT")
+	secret := strings.Repeat("ab2", 17) + "c"
+	r.About(Resource{Bucket: "photos", Key: "x/gl_alice-1_" + secret + "_7abcdef/y"})
+	r.About(Resource{Other: "key gl_alice-1_" + secret[:30]}) // cut off
+	r.About(Resource{Key: "gl_summer_holidays"})
+	l.End(r, false, "")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprint(lines(t, l.o.File)[0]["resources"])
+	if want := "[map[bucket:photos key:x/gl_alice-1_••••/y] map[other:key gl_alice-1_••••] map[key:gl_summer_holidays]]"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 // TestFloodOfStrangers: requests that nobody known has made push nothing out of
 // the files, and are counted; those of somebody are written, one and all.
 func TestFloodOfStrangers(t *testing.T) {

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -60,6 +61,19 @@ func bounded(s string, limit int) string {
 	return strings.ToValidUTF8(s[:limit], "") + cutOff
 }
 
+// credential is an access key as package iam writes it: somebody who puts it where
+// a name belongs has given it away to the mesh, and not yet to who reads the log.
+var credential = regexp.MustCompile(`gl_([a-z0-9-]{1,64})_[a-z2-7]{20,}(_[a-z2-7]*)?`)
+
+// name is what is written down of a name.
+func name(s string) string {
+	s = bounded(s, maxNameBytes)
+	if strings.Contains(s, "gl_") {
+		s = credential.ReplaceAllString(s, "gl_${1}_••••")
+	}
+	return s
+}
+
 // Identity says who a request is from.
 func (r *Record) Identity(user, key, via string) {
 	if r == nil {
@@ -93,7 +107,7 @@ func (r *Record) About(what Resource) {
 		return
 	}
 	r.line.Resources = append(r.line.Resources, Resource{
-		Bucket: bounded(what.Bucket, maxNameBytes), Key: bounded(what.Key, maxNameBytes), Other: bounded(what.Other, maxNameBytes),
+		Bucket: name(what.Bucket), Key: name(what.Key), Other: name(what.Other),
 	})
 }
 
