@@ -459,3 +459,32 @@ func TestOwnKeysEndWithTheirs(t *testing.T) {
 		t.Errorf("until %v, %v", token.GetExpiresAt(), err)
 	}
 }
+
+// TestOwnKeysAreBounded: nobody fills what all users share with keys of their own;
+// an admin isn't held to that.
+func TestOwnKeysAreBounded(t *testing.T) {
+	s, ctx := serve(t, nil), t.Context()
+	c, admin := pb.NewIAMServiceClient(s.as(t, s.keeper.user(t, "ann"))), pb.NewIAMServiceClient(s.conn)
+	ask := func(grants int) *pb.CreateKeyRequest {
+		r := &pb.CreateKeyRequest{User: "ann", Service: true}
+		for i := range grants {
+			r.Grants = append(r.Grants, readwrite("photos", fmt.Sprint(i)))
+		}
+		return r
+	}
+	_, err := c.CreateKey(ctx, ask(maxOwnGrants+1))
+	checkStatus(t, "too many grants", err, fault.InvalidArgument, "grants")
+	var last *pb.CreateKeyResponse
+	for range maxOwnKeys - 1 { // with her first
+		if last, err = c.CreateKey(ctx, ask(maxOwnGrants)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = c.CreateKey(ctx, ask(1))
+	checkStatus(t, "too many keys", err, fault.QuotaExceeded, "key")
+	_, err = c.UpdateKey(ctx, &pb.UpdateKeyRequest{Id: last.GetKey().GetId(), Grants: ask(maxOwnGrants + 1).Grants})
+	checkStatus(t, "too many grants, later", err, fault.InvalidArgument, "grants")
+	if _, err := admin.CreateKey(ctx, ask(maxOwnGrants+1)); err != nil {
+		t.Errorf("an admin: %v", err)
+	}
+}
