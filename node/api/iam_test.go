@@ -395,6 +395,14 @@ func TestOwnKeys(t *testing.T) {
 	if len(s.keeper.keys) != before+1 || len(s.keeper.users) != 2 {
 		t.Error("something was changed")
 	}
+	// What an admin has disabled stays so.
+	if _, err := pb.NewIAMServiceClient(s.conn).UpdateKey(ctx, &pb.UpdateKeyRequest{Id: id, Grants: photos, Disabled: true}); err != nil {
+		t.Error(err)
+	}
+	refused("enable", second(c.UpdateKey(ctx, &pb.UpdateKeyRequest{Id: id, Grants: photos})))
+	if _, err := c.UpdateKey(ctx, &pb.UpdateKeyRequest{Id: id, Grants: photos, Disabled: true, Comment: "still"}); err != nil {
+		t.Error(err)
+	}
 	if _, err := c.DeleteKey(ctx, &pb.DeleteKeyRequest{Id: id}); err != nil {
 		t.Error(err)
 	}

@@ -184,9 +184,16 @@ func (s *iamService) UpdateKey(ctx context.Context, r *pb.UpdateKeyRequest) (*pb
 	if old.Service && len(grants) == 0 {
 		return nil, fault.New(fault.InvalidArgument, "grants", "are missing: a service key has its own")
 	}
+	revision := r.GetRevision()
 	if p := caller(ctx); !iam.Allowed(p, iam.IAMWrite, "", "") {
 		if err := checkOwnGrants(grants); err != nil {
 			return nil, err
+		}
+		if old.Disabled && !r.GetDisabled() {
+			return nil, fault.New(fault.PermissionDenied, "", "key %s is disabled, and only an admin enables it again", old.ID)
+		}
+		if revision == 0 {
+			revision = old.Revision // an admin may disable it meanwhile
 		}
 	}
 	expires, err := s.expiry(caller(ctx), r.GetExpiresAt())
@@ -195,7 +202,7 @@ func (s *iamService) UpdateKey(ctx context.Context, r *pb.UpdateKeyRequest) (*pb
 	}
 	k, err := s.identities.UpdateKey(ctx, iam.Key{
 		ID: r.GetId(), Disabled: r.GetDisabled(), Grants: grants, Expires: expires, Comment: r.GetComment(),
-	}, r.GetRevision())
+	}, revision)
 	if err != nil {
 		return nil, err
 	}
