@@ -31,7 +31,7 @@ test-real: ## tests against other programs, which it installs
 	@GO='$(GO)' $(TOOLS)/test.sh real
 
 .PHONY: soak
-soak: ## the longer runs
+soak: ## the longer runs, and every fuzz target for a minute
 	@GO='$(GO)' $(TOOLS)/test.sh soak
 
 .PHONY: fuzz

@@ -19,7 +19,7 @@ import (
 // -count 8 -cpuprofile): even if they cost nothing, p99 would not be that of
 // quiet. Who wants less than that to get through bounds the listener.
 func TestSoakHostile(t *testing.T) {
-	h := newHostility(t)
+	h := newHostility(t, 2*time.Second)
 	const rounds = 20
 	for range rounds {
 		h.quiet.during(func() { quietFor(time.Second) })

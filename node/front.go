@@ -63,20 +63,31 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	record := f.audit.Begin(doorHTTP, r.RemoteAddr, r.Method)
 	ctx := audit.With(r.Context(), record)
+	returned := false
 	defer func() {
+		if !returned { // it panics; what has broken off an answer has said why
+			record.Fail(fault.Internal.Reason())
+		}
 		if reason := w.Header().Get(fault.ReasonHeader); reason != "" {
 			record.Fail(reason)
 		}
 		record.API(observability.API(ctx))
 		f.audit.End(record, r.Method == http.MethodGet || r.Method == http.MethodHead, observability.TraceID(ctx))
 	}()
+	f.serve(w, r.WithContext(ctx), path)
+	returned = true
+}
+
+// serve finds out who a request is from, and gives it to its door.
+func (f *front) serve(w http.ResponseWriter, r *http.Request, path string) {
+	ctx := r.Context()
 	p, query, err := f.identify(ctx, r, path)
+	audit.From(ctx).Identity(p.User, p.ID, p.Via) // of who has made too many requests, too
 	if err != nil {
 		observability.SetAPI(ctx, refusedAPI(err))
 		fault.WriteProblem(w, err)
 		return
 	}
-	record.Identity(p.User, p.ID, p.Via)
 	r = r.WithContext(iam.WithPrincipal(ctx, p))
 	if query != r.URL.RawQuery { // without a link's own parameters
 		u := *r.URL
@@ -100,6 +111,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // identify finds out who a request is from, and takes everything from it that
 // says so, or that only a trusted hop may say. query is what is left of its own.
+// With an error there is a principal where it is known whose the request is.
 func (f *front) identify(ctx context.Context, r *http.Request, path string) (p iam.Principal, query string, err error) {
 	query = r.URL.RawQuery
 	credential := takeCredential(r.Header)
@@ -114,16 +126,12 @@ func (f *front) identify(ctx context.Context, r *http.Request, path string) (p i
 		}
 	}
 	stripHop(r.Header)
-	by := credential
-	if link != nil {
-		by = r.URL.RawQuery
-	}
-	err = f.callers.Admit(r.RemoteAddr, by, func() (_ string, err error) {
+	err = f.callers.Admit(r.RemoteAddr, credential != "" || link != nil, func() (_ string, err error) {
 		p, err = api.Identify(ctx, f.auth, iam.Request{
 			Authorization: credential, Link: link, Certificate: api.CertificateNames(r.TLS),
 			Addr: r.RemoteAddr, Door: doorHTTP, Now: time.Now(),
 		})
-		return p.Name(), err
+		return p.Account(), err
 	})
 	return p, query, err
 }

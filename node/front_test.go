@@ -7,10 +7,13 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
 )
@@ -155,6 +158,47 @@ func TestFrontWhileWaiting(t *testing.T) {
 		if want == 503 && (w.Header().Get("Retry-After") == "" || !strings.Contains(w.Body.String(), "node a")) {
 			t.Errorf("%s: no Retry-After, or not what is missing: %s", path, w.Body)
 		}
+	}
+}
+
+// TestFrontRecordsPanics: a handler that panics hasn't served the request.
+func TestFrontRecordsPanics(t *testing.T) {
+	var last seen
+	f, key := newTestFront(t, &last, nil)
+	file := filepath.Join(t.TempDir(), "audit.log")
+	log, err := audit.Open(audit.Options{File: file, Level: audit.All})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.audit = log
+	f.metrics = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("on purpose") })
+	f.door = http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		audit.From(r.Context()).Fail("incomplete_body")
+		panic(http.ErrAbortHandler)
+	})
+	for _, path := range []string{"/metrics", "/data/b/k", "/v1/buckets"} {
+		func() {
+			defer func() { _ = recover() }()
+			r := httptest.NewRequest(http.MethodGet, path, nil)
+			r.Header.Set("Authorization", "Bearer "+key.String())
+			f.ServeHTTP(httptest.NewRecorder(), r)
+		}()
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var outcomes []string
+	for line := range strings.Lines(string(text)) {
+		_, rest, _ := strings.Cut(line, `"outcome":"`)
+		outcome, _, _ := strings.Cut(rest, `"`)
+		outcomes = append(outcomes, outcome)
+	}
+	if got := strings.Join(outcomes, " "); got != "internal incomplete_body ok" {
+		t.Errorf("outcomes: %s", got)
 	}
 }
 

@@ -102,18 +102,22 @@ func (n *Node) keepGate(ctx context.Context) error {
 	}
 }
 
-// takeOver gives the gate the users and keys.
+// takeOver gives the gate the users and keys. Where they can't be read the gate
+// loses those that it had, among whom somebody may have been shut out since.
 func (n *Node) takeOver(rows *iam.Rows) error {
+	snapshot, err := n.openRows(rows)
+	if err == nil || n.gate.Snapshot() != nil {
+		n.gate.SetSnapshot(time.Now(), snapshot)
+	}
+	return err
+}
+
+func (n *Node) openRows(rows *iam.Rows) (*iam.Snapshot, error) {
 	master, err := iam.OpenMaster(rows.Boxes, n.cfg.MeshSecrets())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	snapshot, err := iam.NewSnapshot(rows, master)
-	if err != nil {
-		return err
-	}
-	n.gate.SetSnapshot(time.Now(), snapshot)
-	return nil
+	return iam.NewSnapshot(rows, master)
 }
 
 // follow has the gate look again at what a door has let in; its reasons are

@@ -234,3 +234,39 @@ func TestTouchIsBounded(t *testing.T) {
 		t.Errorf("%d keys are remembered, and there are %d", len(i.noted), len(used))
 	}
 }
+
+// TestUnreadableRows: users and keys that can't be read are no reason to go on
+// with older ones, among whom somebody may have been shut out since.
+func TestUnreadableRows(t *testing.T) {
+	secrets := [2][]byte{}
+	for i := range secrets {
+		var err error
+		if secrets[i], err = iam.ParseMeshSecret(iam.NewMeshSecret()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := &Node{cfg: Config{MeshSecrets: func() [][]byte { return secrets[:1] }}, gate: iam.NewGate(func() time.Duration { return 0 })}
+	n.gate.SetDeployment("d")
+	master, key := iam.NewMaster(), iam.Generate("k")
+	rows := &iam.Rows{
+		Epoch: 1, Boxes: []iam.Box{master.Seal(secrets[0])}, Users: []iam.User{{Name: "eve"}},
+		Keys: []iam.Key{{ID: "k", User: "eve", Sealed: master.SealKey(key, "eve")}},
+	}
+	come := func() error {
+		_, err := n.gate.Verify(iam.Request{Authorization: "Bearer " + key.String(), Now: time.Now()})
+		return err
+	}
+	if err := errors.Join(n.takeOver(rows), come()); err != nil {
+		t.Fatal(err)
+	}
+	shut := &iam.Rows{Epoch: 2, Boxes: []iam.Box{master.Seal(secrets[1])}, Users: rows.Users}
+	if err := n.takeOver(shut); !errors.Is(err, iam.ErrMaster) {
+		t.Errorf("taking over what another secret opens: %v", err)
+	}
+	if err := come(); !errors.Is(err, iam.ErrNotReady) {
+		t.Errorf("who has been shut out comes: %v", err)
+	}
+	if err := errors.Join(n.takeOver(rows), come()); err != nil {
+		t.Errorf("once they can be read: %v", err)
+	}
+}

@@ -11,8 +11,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -240,11 +243,10 @@ func TestRequestsOnTheWire(t *testing.T) {
 	expect(t, http.StatusOK, http.MethodGet, r.url("/livez"), nil)
 }
 
-// TestGuessingOnTheWire: wrong keys are soon not looked at any more, through
-// either door, while a client that was let in before goes on.
+// TestGuessingOnTheWire: who shows wrong keys is soon told to wait, through
+// either door, while others at the same address get in, for the first time, too.
 func TestGuessingOnTheWire(t *testing.T) {
 	r := runLimited(t, Limits{Failures: 3})
-	expect(t, http.StatusOK, http.MethodGet, r.url("/v1/buckets"), nil)
 	wrong := func() (*http.Response, []byte) {
 		return call(t, http.MethodGet, r.url("/v1/buckets"), nil, "Authorization", "Bearer "+iam.Generate("root").String())
 	}
@@ -259,9 +261,69 @@ func TestGuessingOnTheWire(t *testing.T) {
 	_, err := pb.NewBucketServiceClient(conn).ListBuckets(ctx, &pb.ListBucketsRequest{})
 	checkExhausted(t, "gRPC", err)
 	expect(t, http.StatusOK, http.MethodGet, r.url("/v1/buckets"), nil)
+	ann := someone(t, r, "ann", "readonly:*")
+	expect(t, http.StatusOK, http.MethodGet, r.url("/v1/buckets"), nil, "Authorization", "Bearer "+ann.String())
+	expect(t, http.StatusUnauthorized, http.MethodGet, r.url("/v1/buckets"), nil, "Authorization", "")
 	if n := limitedCount(t, r, "any", "failures"); n != 2 {
 		t.Errorf("counted %d times, want 2", n)
 	}
+}
+
+// TestLentOnTheWire: what a key is lent out as uses up its own requests, and none
+// of the key's; the audit log says who it was that made too many.
+func TestLentOnTheWire(t *testing.T) {
+	cfg := meshConfigs(t, t.TempDir(), 1)[0]
+	cfg.Limits.Requests = 1
+	r := runNode(t, cfg)
+	r.await(t)
+	ann := someone(t, r, "ann", "readonly:photos")
+	link := "/data/photos/a" + shareLink(t, r, ann, "GET", "photos", "a")
+	token := tokenOf(t, r.gate, ann, time.Minute, time.Now())
+	for _, lent := range [][2]string{{link, ""}, {"/v1/iam/whoami", "Bearer " + token}} {
+		var resp *http.Response
+		var body []byte
+		for range 10 {
+			if resp, body = call(t, http.MethodGet, r.url(lent[0]), nil, "Authorization", lent[1]); resp.StatusCode == http.StatusTooManyRequests {
+				break
+			}
+		}
+		checkTooMany(t, lent[0], resp, body)
+	}
+	if resp, body := call(t, http.MethodGet, r.url("/v1/buckets"), nil, "Authorization", "Bearer "+ann.String()); resp.StatusCode != http.StatusOK {
+		t.Errorf("the key that lent them: %s %s", resp.Status, body)
+	}
+	conn, ctx := overGRPC(t, r, token)
+	var err error
+	for range 10 {
+		if _, err = pb.NewIAMServiceClient(conn).WhoAmI(ctx, &pb.WhoAmIRequest{}); err != nil {
+			break
+		}
+	}
+	checkExhausted(t, "the token by gRPC", err)
+	r.stop(t)
+	text, err := os.ReadFile(filepath.Join(cfg.DataDir, auditFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`"door":"http","address":"[^"]+","user":"ann","access_key":"` + ann.ID + `","via":"link","api":"Limited","method":"GET","outcome":"overloaded"`,
+		`"door":"grpc","address":"[^"]+","user":"ann","access_key":"` + ann.ID + `","via":"token","api":"WhoAmI","outcome":"overloaded"`,
+	} {
+		if !regexp.MustCompile(want).Match(text) {
+			t.Errorf("no line has %s:\n%s", want, text)
+		}
+	}
+}
+
+// shareLink signs a link that is good for an hour, and gives its query.
+func shareLink(t *testing.T, r *running, c iam.Credential, method, bucket, key string) string {
+	t.Helper()
+	now := time.Now()
+	link, err := iam.SignLink(c, r.control.Deployment(), iam.LinkRequest{Method: method, Bucket: bucket, Key: key, Expires: now.Add(time.Hour)}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return link[strings.IndexByte(link, '?'):]
 }
 
 // TestUploadsOnTheWire: uploads that are open count over both doors, and so do

@@ -103,5 +103,5 @@ type limitConfig struct {
 	UploadBytes           byteSize      `cfg:"upload-bytes" in:"serve dev" default:"512 GiB" arg:"SIZE" node:"Limits.UploadBytes" help:"hold SIZE of uploads that are not finished"`
 	UploadBytesPerKey     byteSize      `cfg:"upload-bytes-per-key" in:"serve dev" default:"128 GiB" arg:"SIZE" node:"Limits.UploadBytesPerKey" help:"hold SIZE of them of one access key"`
 	Requests              int           `cfg:"requests" in:"serve dev" default:"20000" range:"1-10000000" arg:"N" node:"Limits.Requests" help:"serve N requests a second of one access key, twice as many at once"`
-	Failures              int           `cfg:"failures" in:"serve dev" default:"20" range:"1-1000000" arg:"N" node:"Limits.Failures" help:"look at N wrong credentials a minute from one address"`
+	Failures              int           `cfg:"failures" in:"serve dev" default:"20" range:"1-1000000" arg:"N" node:"Limits.Failures" help:"answer N wrong credentials a minute from one address, and tell whoever shows more to wait"`
 }

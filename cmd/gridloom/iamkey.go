@@ -50,8 +50,9 @@ the only time that it is shown. With --out it is in a new file that you alone
 can read, as --key-file takes it, and isn't printed.
 
 With --service it is a service key, which may do what both its own grants and
-its user's allow. You may make service keys for yourself; they end with the key
-that you make them with. Everything else takes admin:*.`,
+its user's allow. You may make service keys for yourself, until you have 100
+keys, with up to 16 grants each; they end with the key that you make them with.
+Everything else takes admin:*.`,
 		Example: `  gridloom iam key add ann --expires 90d --out ann.key
   gridloom iam key add --service --grant readonly:photos --comment 'report job' --out report.key
   gridloom iam key add ann --json | jq -r .credential`,

@@ -222,6 +222,7 @@ func writeCerts(t *testing.T, dir string) (ca, cert, key string) {
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		DNSNames:    []string{"a", "b"}, // the names of the nodes: peers are known by them
 	}
 	write := func(name, kind string, der []byte, err error) string {
 		if err != nil {

@@ -53,6 +53,20 @@ by_tag() {
 	$GO test $race -tags "$tag" -run "^($tests)\$" -timeout "$timeout" "$@" $TESTFLAGS $(packages $files)
 }
 
+# fuzz TIME runs every fuzz target for TIME, one after the other. Their seeds,
+# f.Add's and those in testdata/fuzz, run with the other tests.
+fuzz() {
+	files=$(find . -name '*_test.go' -not -path '*/node_modules/*' -not -path '*/testdata/*' -exec grep -l '^func Fuzz' {} + | sort)
+	# shellcheck disable=SC2086
+	for dir in $(packages $files); do
+		for target in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$dir"/*_test.go | sort); do
+			echo "$dir $target"
+			# shellcheck disable=SC2086
+			(cd "$dir" && $GO test -run '^$' -fuzz "^$target\$" -fuzztime "$1" $TESTFLAGS .)
+		done
+	done
+}
+
 case ${1:-} in
 unit)
 	# shellcheck disable=SC2086
@@ -77,17 +91,10 @@ real)
 	;;
 soak)
 	by_tag soak 3h -count=1 -v
+	fuzz "${FUZZTIME:-1m}"
 	;;
 fuzz)
-	files=$(find . -name '*_test.go' -not -path '*/node_modules/*' -not -path '*/testdata/*' -exec grep -l '^func Fuzz' {} + | sort)
-	# shellcheck disable=SC2086
-	for dir in $(packages $files); do
-		for target in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$dir"/*_test.go | sort); do
-			echo "$dir $target"
-			# shellcheck disable=SC2086
-			(cd "$dir" && $GO test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-20s}" $TESTFLAGS .)
-		done
-	done
+	fuzz "${FUZZTIME:-20s}"
 	;;
 *)
 	echo "usage: test.sh unit|real|soak|fuzz" >&2

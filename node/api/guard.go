@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"runtime/debug"
 	"time"
@@ -126,8 +127,23 @@ func (g *guard) local(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	if err := check(ctx, req); err != nil {
 		return nil, err
 	}
-	return next(ctx, req)
+	// Its body may have taken its time since the caller was let in, and what it
+	// asks for may, too.
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer g.follow(ctx, check, req, func(why error) { cancel(&ended{why}) })()
+	if err = ctx.Err(); err == nil {
+		resp, err = next(ctx, req)
+	}
+	var why *ended
+	if err != nil && errors.As(context.Cause(ctx), &why) {
+		return nil, why.error
+	}
+	return resp, err
 }
+
+// ended is why a call was ended that had been let in.
+type ended struct{ error }
 
 // enter lets a gRPC call in. The context has its principal, check decides on
 // its first message.
@@ -135,10 +151,10 @@ func (g *guard) enter(ctx context.Context, method string) (_ context.Context, ch
 	permission := g.permissions[method]
 	if !permission.open {
 		p, err := g.authenticate(ctx)
+		audit.From(ctx).Identity(p.User, p.ID, p.Via) // of who has made too many calls, too
 		if err != nil {
 			return nil, nil, err
 		}
-		audit.From(ctx).Identity(p.User, p.ID, p.Via)
 		ctx = iam.WithPrincipal(ctx, p)
 	}
 	if !permission.early {
@@ -150,7 +166,8 @@ func (g *guard) enter(ctx context.Context, method string) (_ context.Context, ch
 	return ctx, check, err
 }
 
-// authenticate finds out who calls.
+// authenticate finds out who calls. With an error there is a principal where it
+// is known who it is.
 func (g *guard) authenticate(ctx context.Context) (iam.Principal, error) {
 	credential := ""
 	for _, key := range credentialKeys {
@@ -167,9 +184,9 @@ func (g *guard) authenticate(ctx context.Context) (iam.Principal, error) {
 		}
 	}
 	var p iam.Principal
-	err := g.callers.Admit(r.Addr, credential, func() (_ string, err error) {
+	err := g.callers.Admit(r.Addr, credential != "", func() (_ string, err error) {
 		p, err = Identify(ctx, g.auth, r)
-		return p.Name(), err
+		return p.Account(), err
 	})
 	return p, err
 }
@@ -236,8 +253,11 @@ func (s *guardedStream) RecvMsg(m any) error {
 		}
 		s.check = nil
 		s.stop = s.passed(first(m))
+		// It may have come long after its caller was let in: what has changed since
+		// has ended the stream by now.
+		s.refused = context.Cause(s.ctx)
 	}
-	return nil
+	return s.refused
 }
 
 // leave ends what the check has begun.

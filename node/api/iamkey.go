@@ -36,6 +36,9 @@ func (s *iamService) CreateKey(ctx context.Context, r *pb.CreateKeyRequest) (*pb
 	case !r.GetService() && len(grants) > 0:
 		return nil, fault.New(fault.InvalidArgument, "grants", "are for service keys; other keys have their user's")
 	}
+	if err := s.roomForOwn(ctx, p, user, grants); err != nil {
+		return nil, err
+	}
 	expires, err := s.expiry(p, r.GetExpiresAt())
 	if err != nil {
 		return nil, err
@@ -50,6 +53,36 @@ func (s *iamService) CreateKey(ctx context.Context, r *pb.CreateKeyRequest) (*pb
 		return nil, err
 	}
 	return &pb.CreateKeyResponse{Key: protoKey(&k), Credential: credential.String()}, nil
+}
+
+// What someone may keep without an admin's doing: every node holds all keys in
+// memory, and there is a most of them, which a few users shall not use up.
+const (
+	maxOwnKeys   = 100 // with those that an admin has made
+	maxOwnGrants = 16  // of one key
+)
+
+// roomForOwn refuses what is more than someone may keep. Calls at once may exceed
+// the number of keys, up to what the index allows.
+func (s *iamService) roomForOwn(ctx context.Context, p iam.Principal, user string, grants []iam.Grant) error {
+	if iam.Allowed(p, iam.IAMWrite, "", "") {
+		return nil
+	}
+	if err := checkOwnGrants(grants); err != nil {
+		return err
+	}
+	keys, _, err := s.identities.ListKeys(ctx, user, "", maxOwnKeys)
+	if err == nil && len(keys) >= maxOwnKeys {
+		err = fault.New(fault.QuotaExceeded, "key", "can't be made: you have %d, and beyond %d an admin makes them", len(keys), maxOwnKeys)
+	}
+	return err
+}
+
+func checkOwnGrants(grants []iam.Grant) error {
+	if len(grants) > maxOwnGrants {
+		return fault.New(fault.InvalidArgument, "grants", "are %d; you may give a key %d, and an admin more", len(grants), maxOwnGrants)
+	}
+	return nil
 }
 
 // expiry reads when a key that p makes or changes shall expire; 0 is never.
@@ -80,7 +113,7 @@ func (s *iamService) expiry(p iam.Principal, t *timestamppb.Timestamp) (int64, e
 }
 
 func (s *iamService) GetKey(ctx context.Context, r *pb.GetKeyRequest) (*pb.GetKeyResponse, error) {
-	k, err := s.findKey(ctx, iam.IAMRead, r.GetId(), func(p iam.Principal, k *KeyInfo) bool { return k.User == p.User })
+	k, err := s.findKey(ctx, iam.IAMRead, r.GetId(), ownKey)
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +138,12 @@ func (s *iamService) findKey(ctx context.Context, a iam.Action, id string, own f
 		return KeyInfo{}, refused
 	}
 	return k, nil
+}
+
+// ownKey is what a caller may see of its own: as in checkListKeys, and the key that
+// it came with.
+func ownKey(p iam.Principal, k *KeyInfo) bool {
+	return k.User == p.User && (k.ID == p.ID || iam.Allowed(p, iam.IAMSelfKeys, "", ""))
 }
 
 // ownService is what a caller may change of its own.
@@ -145,13 +184,25 @@ func (s *iamService) UpdateKey(ctx context.Context, r *pb.UpdateKeyRequest) (*pb
 	if old.Service && len(grants) == 0 {
 		return nil, fault.New(fault.InvalidArgument, "grants", "are missing: a service key has its own")
 	}
+	revision := r.GetRevision()
+	if p := caller(ctx); !iam.Allowed(p, iam.IAMWrite, "", "") {
+		if err := checkOwnGrants(grants); err != nil {
+			return nil, err
+		}
+		if old.Disabled && !r.GetDisabled() {
+			return nil, fault.New(fault.PermissionDenied, "", "key %s is disabled, and only an admin enables it again", old.ID)
+		}
+		if revision == 0 {
+			revision = old.Revision // an admin may disable it meanwhile
+		}
+	}
 	expires, err := s.expiry(caller(ctx), r.GetExpiresAt())
 	if err != nil {
 		return nil, err
 	}
 	k, err := s.identities.UpdateKey(ctx, iam.Key{
 		ID: r.GetId(), Disabled: r.GetDisabled(), Grants: grants, Expires: expires, Comment: r.GetComment(),
-	}, r.GetRevision())
+	}, revision)
 	if err != nil {
 		return nil, err
 	}

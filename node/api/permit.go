@@ -165,10 +165,12 @@ func checkCreateKey(p iam.Principal, m any) error {
 	return iam.Authorize(p, iam.IAMWrite, "", "")
 }
 
-// checkListKeys wants an admin, but for the caller's own keys.
+// checkListKeys wants an admin, but for the caller's own keys. Those have grants,
+// which name buckets and prefixes: they are not for whoever has less than the user,
+// a service key or a token.
 func checkListKeys(p iam.Principal, m any) error {
 	if user := m.(*pb.ListKeysRequest).GetUser(); user != "" && user == p.User {
-		return authorizeEither(p, iam.IAMRead, iam.IAMSelf)
+		return authorizeEither(p, iam.IAMRead, iam.IAMSelfKeys)
 	}
 	return iam.Authorize(p, iam.IAMRead, "", "")
 }

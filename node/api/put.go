@@ -29,7 +29,7 @@ func (s *objectService) PutObject(stream grpc.ClientStreamingServer[pb.PutObject
 		return err
 	}
 	p, _ := iam.FromContext(stream.Context())
-	held, err := s.uploads.Begin(p.ID)
+	held, err := s.uploads.Begin(p.Account())
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Level says which requests are recorded. Those about health never are.
@@ -53,12 +55,21 @@ const (
 	flushEvery  = time.Second
 	// asideForm is the time in the name of a file that was put aside, UTC.
 	asideForm = "20060102T150405.000000000Z"
+
+	// Refused requests of nobody known that get a line: so many a second, and so
+	// many at once. They cost nobody a credential, and the files are bounded: at
+	// some 250 bytes a line, a flood of them takes more than a day to push out
+	// what the default of 700 MiB has of others.
+	strangersPerSecond = 20
+	strangersAtOnce    = 1000
 )
 
 // Log writes records. A nil Log, and one whose level is Off, writes nothing.
 type Log struct {
-	o    Options
-	lost atomic.Int64
+	o         Options
+	lost      atomic.Int64
+	strangers *rate.Limiter
+	unlisted  atomic.Int64 // of the strangers' requests, since the last line that said so
 
 	mu     sync.Mutex // guards what follows
 	file   *os.File
@@ -80,7 +91,7 @@ func Open(o Options) (*Log, error) {
 	if o.Keep <= 0 {
 		o.Keep = 10
 	}
-	l := &Log{o: o}
+	l := &Log{o: o, strangers: rate.NewLimiter(strangersPerSecond, strangersAtOnce)}
 	if o.Level == Off {
 		return l, nil
 	}
@@ -114,12 +125,15 @@ func (l *Log) Begin(door, address, method string) *Record {
 	if l == nil || l.o.Level == Off {
 		return nil
 	}
-	r := &Record{began: time.Now(), line: line{Node: l.o.Node, Door: door, Address: address, Method: method}}
+	r := &Record{began: time.Now(), line: line{
+		Node: l.o.Node, Door: door, Address: address, Method: bounded(method, maxMethodBytes),
+	}}
 	r.line.Resources = r.first[:0]
 	return r
 }
 
-// End writes a record. read tells that the request could change nothing; trace
+// End writes a record, but not each of many that were refused to nobody known:
+// those are counted in the next line. read tells that the request could change nothing; trace
 // is its trace's id, if it has one.
 func (l *Log) End(r *Record, read bool, trace string) {
 	if l == nil || r == nil {
@@ -133,8 +147,14 @@ func (l *Log) End(r *Record, read bool, trace string) {
 		r.mu.Unlock()
 		return
 	}
+	if r.line.User == "" && r.line.Outcome != "ok" && !l.strangers.Allow() {
+		r.mu.Unlock()
+		l.unlisted.Add(1)
+		return
+	}
 	r.line.Time = r.began.UTC().Format(time.RFC3339Nano)
 	r.line.Trace, r.line.Seconds = trace, time.Since(r.began).Seconds()
+	r.line.Unlisted = l.unlisted.Swap(0)
 	text, err := json.Marshal(&r.line)
 	r.mu.Unlock()
 	if err == nil {

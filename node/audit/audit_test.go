@@ -90,6 +90,98 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+// TestLongNames: what nothing has checked yet can't fill the files.
+func TestLongNames(t *testing.T) {
+	l := open(t, Options{Level: All})
+	r := l.Begin("http", "a", strings.Repeat("M", 60<<10))
+	long := strings.Repeat("é", 2<<20)
+	for range 2 * maxResources {
+		r.About(Resource{Bucket: long, Key: "a" + long, Other: long})
+	}
+	r.About(Resource{Key: strings.Repeat("k", maxNameBytes)})
+	l.End(r, false, "")
+	r = l.Begin("http", "a", "GET")
+	r.About(Resource{Key: strings.Repeat("k", maxNameBytes)})
+	l.End(r, false, "")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	all := lines(t, l.o.File)
+	if info, err := os.Stat(l.o.File); err != nil || info.Size() > 64<<10 {
+		t.Errorf("%d bytes, %v", info.Size(), err)
+	}
+	key := func(line int) string {
+		return all[line]["resources"].([]any)[0].(map[string]any)["key"].(string)
+	}
+	if got := key(0); got != "a"+strings.Repeat("é", maxNameBytes/2-1)+cutOff {
+		t.Errorf("%d bytes, ends with %q", len(got), got[len(got)-8:])
+	}
+	if got := key(1); got != strings.Repeat("k", maxNameBytes) {
+		t.Errorf("a key that may be was altered: %d bytes", len(got))
+	}
+	if got := all[0]["method"]; got != strings.Repeat("M", maxMethodBytes)+cutOff {
+		t.Errorf("method %q", got)
+	}
+}
+
+// TestKeyForName: an access key that somebody gives for a name isn't written down.
+func TestKeyForName(t *testing.T) {
+	l := open(t, Options{})
+	r := l.Begin("http", "a", "PUT")
+	secret := strings.Repeat("ab2", 17) + "c"
+	r.About(Resource{Bucket: "photos", Key: "x/gl_alice-1_" + secret + "_7abcdef/y"})
+	r.About(Resource{Other: "key gl_alice-1_" + secret[:30]}) // cut off
+	r.About(Resource{Key: "gl_summer_holidays"})
+	l.End(r, false, "")
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprint(lines(t, l.o.File)[0]["resources"])
+	if want := "[map[bucket:photos key:x/gl_alice-1_••••/y] map[other:key gl_alice-1_••••] map[key:gl_summer_holidays]]"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// TestFloodOfStrangers: requests that nobody known has made push nothing out of
+// the files, and are counted; those of somebody are written, one and all.
+func TestFloodOfStrangers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := open(t, Options{Level: Changes})
+		request := func(user, outcome string) {
+			r := l.Begin("http", "a", "GET")
+			r.Identity(user, "", "")
+			r.Fail(outcome)
+			l.End(r, true, "")
+		}
+		for range 5 * strangersAtOnce {
+			request("", "unauthenticated")
+		}
+		for range 5 * strangersAtOnce {
+			request("alice", "permission_denied")
+		}
+		time.Sleep(time.Second)
+		for range 5 * strangersAtOnce {
+			request("", "overloaded")
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		have, unlisted := map[string]int{}, 0
+		for _, line := range lines(t, l.o.File) {
+			have[line["outcome"].(string)]++
+			if n, ok := line["unlisted"].(float64); ok {
+				unlisted += int(n)
+			}
+		}
+		if have["unauthenticated"] != strangersAtOnce || have["permission_denied"] != 5*strangersAtOnce || have["overloaded"] != strangersPerSecond {
+			t.Errorf("lines: %v", have)
+		}
+		if unlisted != 4*strangersAtOnce { // those since then are the next line's to tell
+			t.Errorf("%d are counted, want %d", unlisted, 4*strangersAtOnce)
+		}
+	})
+}
+
 // What isn't recorded costs nothing and breaks nothing.
 func TestLevels(t *testing.T) {
 	outcomes := []struct {

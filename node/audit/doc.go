@@ -10,7 +10,13 @@
 //
 // A record has names, and never a credential, a signature, a header or a body.
 // Names come from outside; JSON's escaping keeps a name with a line break from
-// making a line of its own.
+// making a line of its own, and of one that is longer than any may be the
+// beginning is kept.
+//
+// The files are bounded, so who makes enough lines pushes the others' out. Nobody
+// does so without a credential: of the requests that were refused to nobody known
+// a few a second have a line, and the next line counts the rest. What others do is
+// written line by line: whoever wants that kept ships the files away.
 //
 // A line is in the kernel's hands within a second (Run flushes), and before
 // Close returns; it isn't synced, so that a power cut may take the last ones. A

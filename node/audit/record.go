@@ -2,6 +2,8 @@ package audit
 
 import (
 	"context"
+	"regexp"
+	"strings"
 	"sync"
 	"time"
 )
@@ -32,6 +34,7 @@ type line struct {
 	Outcome   string     `json:"outcome"`                  // "ok", or the kind of the error
 	Seconds   float64    `json:"seconds"`
 	Trace     string     `json:"trace_id,omitempty"`
+	Unlisted  int64      `json:"unlisted,omitempty"` // refused requests of nobody known, since the line before, that have none
 }
 
 // Resource is a thing that a request was about.
@@ -42,8 +45,35 @@ type Resource struct {
 	Other string `json:"other,omitempty"`
 }
 
-// maxResources bounds what a record names of a request for many.
-const maxResources = 16
+// What is written down of a request is bounded, before anything has checked its
+// names: else a few requests with names of megabytes push everything else out of
+// the files.
+const (
+	maxResources   = 16   // that a record names of a request for many
+	maxNameBytes   = 1024 // as long as a key may be
+	maxMethodBytes = 32
+	cutOff         = "…" // behind what was longer
+)
+
+func bounded(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit], "") + cutOff
+}
+
+// credential is an access key as package iam writes it: somebody who puts it where
+// a name belongs has given it away to the mesh, and not yet to who reads the log.
+var credential = regexp.MustCompile(`gl_([a-z0-9-]{1,64})_[a-z2-7]{20,}(_[a-z2-7]*)?`)
+
+// name is what is written down of a name.
+func name(s string) string {
+	s = bounded(s, maxNameBytes)
+	if strings.Contains(s, "gl_") {
+		s = credential.ReplaceAllString(s, "gl_${1}_••••")
+	}
+	return s
+}
 
 // Identity says who a request is from.
 func (r *Record) Identity(user, key, via string) {
@@ -65,7 +95,8 @@ func (r *Record) API(name string) {
 	r.line.API = name
 }
 
-// About adds a thing that the request is about.
+// About adds a thing that the request is about. Of a name that is longer than
+// any may be its beginning is kept.
 func (r *Record) About(what Resource) {
 	if r == nil {
 		return
@@ -76,7 +107,9 @@ func (r *Record) About(what Resource) {
 		r.line.More++
 		return
 	}
-	r.line.Resources = append(r.line.Resources, what)
+	r.line.Resources = append(r.line.Resources, Resource{
+		Bucket: name(what.Bucket), Key: name(what.Key), Other: name(what.Other),
+	})
 }
 
 // Fail says what became of the request: the kind of an error. The first counts.

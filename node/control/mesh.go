@@ -36,13 +36,17 @@ func (c *Control) register() error {
 	)
 }
 
-// serve makes a handler: what it does while the node is closing.
+// serve makes a handler. A call ends with the node, which waits for it: what it
+// needs may not come any more, from nodes that are stopping, too.
 func serve[Req, Resp any](c *Control, do func(context.Context, *Req) (*Resp, error)) func(context.Context, *Req) (*Resp, error) {
 	return func(ctx context.Context, req *Req) (*Resp, error) {
 		if err := c.enter(); err != nil {
 			return nil, ToWire(err)
 		}
 		defer c.leave()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(c.ctx, cancel)()
 		return do(ctx, req)
 	}
 }

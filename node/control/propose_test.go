@@ -343,3 +343,29 @@ func TestAroundACut(t *testing.T) {
 		}
 	})
 }
+
+// A node that stops doesn't wait for what the calls that it serves are waiting
+// for: the answer of a leader that is silent.
+func TestStopWhileServing(t *testing.T) {
+	virtual(t, 4, func(t *testing.T, m *mesh) {
+		m.openAll()
+		b := createBucket(t, m.node(0), "b")
+		leader, asked := m.leader(dataGroup), m.follower(dataGroup)
+		m.Blackhole(m.index(leader), m.index(asked))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = readCall.Call(ctx, m.node(3).conn(asked.self), &Query{Version: QueryVersion, BucketID: b.ID, Record: &RecordQuery{Bucket: "b", Key: "k"}})
+		}()
+		pause(50 * time.Millisecond) // it waits there
+		began := time.Now()
+		m.stop(m.index(asked))
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("stopping took %v", took)
+		}
+		cancel()
+		<-done
+		m.Heal(m.index(leader), m.index(asked))
+	})
+}

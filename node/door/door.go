@@ -125,7 +125,10 @@ func (d *door) serve(w http.ResponseWriter, r *http.Request, m method, t target)
 			cut(w)
 		})
 	defer stop()
-	err := m.serve(d, w, r.WithContext(ctx), t)
+	err := context.Cause(ctx) // what has changed since the request was let in has ended it by now
+	if err == nil {
+		err = m.serve(d, w, r.WithContext(ctx), t)
+	}
 	var why *revoked
 	if err == nil || !errors.As(context.Cause(ctx), &why) {
 		return err

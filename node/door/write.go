@@ -35,7 +35,7 @@ func (d *door) servePut(w http.ResponseWriter, r *http.Request, t target) error 
 		sums = append(sums, sum)
 	}
 	p, _ := iam.FromContext(r.Context()) // authorize has seen it
-	held, err := d.uploads.Begin(p.ID)
+	held, err := d.uploads.Begin(p.Account())
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ const (
 	IAMWrite     Action = "iam.write"      // users and keys
 	IAMSelf      Action = "iam.self"       // who the caller is and what it may do
 	IAMSelfToken Action = "iam.self.token" // a token for the caller itself
-	IAMSelfKeys  Action = "iam.self.keys"  // service keys for the caller itself
+	IAMSelfKeys  Action = "iam.self.keys"  // the caller's own keys, and service keys for it
 )
 
 // known reports whether a is one of the actions above. A switch, so that it

@@ -72,5 +72,5 @@
 //
 // Everything here may be used from many goroutines at once, and nothing
 // starts one. No lock is taken while another is held; a follower's is while it is
-// looked at, and the Gate's isn't.
+// looked at and ended, and the Gate's isn't.
 package iam

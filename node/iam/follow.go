@@ -11,7 +11,7 @@ type follower struct {
 	recheck func(Principal) error
 	cancel  func(error)
 
-	mu   sync.Mutex // held while it is looked at
+	mu   sync.Mutex // held while it is looked at and ended
 	p    Principal
 	seen *gateState // what p was last looked at on
 	done bool
@@ -24,9 +24,10 @@ type follower struct {
 // That the key's, token's or link's time is up is no reason: see
 // Principal.ExpiresAt.
 //
-// Both are called by whoever makes the change, so neither may block, and recheck
-// may not call stop. cancel may still be called while stop returns. There is one
-// follower for each open stream, which the doors bound.
+// Both are called by whoever makes the change, so neither may block or call stop.
+// Neither is called once stop has returned: what cancel ends may be somebody
+// else's by then. There is one follower for each open stream, which the doors
+// bound.
 func (g *Gate) Follow(p Principal, recheck func(now Principal) error, cancel func(error)) (stop func()) {
 	if p.is == nil {
 		return func() {}
@@ -83,20 +84,29 @@ func (g *Gate) forget(f *follower) {
 
 // look decides on one follower, and ends it if it has to.
 func (g *Gate) look(f *follower, stale error) {
-	if err := f.look(g, stale); err != nil {
+	if f.end(g, stale) {
 		g.forget(f)
-		f.cancel(err)
 	}
 }
 
-// look gives the reason to end f, once.
-func (f *follower) look(g *Gate, stale error) (err error) {
+// end ends f if there is a reason to, once.
+func (f *follower) end(g *Gate, stale error) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.done {
-		return nil
+		return false
 	}
-	defer func() { f.done = err != nil }()
+	err := f.look(g, stale)
+	if err == nil {
+		return false
+	}
+	f.done = true
+	f.cancel(err)
+	return true
+}
+
+// look gives the reason to end f. f.mu is held.
+func (f *follower) look(g *Gate, stale error) error {
 	if stale != nil && f.p.is.root == nil {
 		return stale
 	}

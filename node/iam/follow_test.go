@@ -3,7 +3,9 @@ package iam
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -180,6 +182,41 @@ func TestFollowStopped(t *testing.T) {
 	if err := ended.end(t); !errors.Is(err, ErrStale) {
 		t.Error(err)
 	}
+}
+
+// TestFollowStopWaits: once stop has returned, nothing of it is ended any more.
+func TestFollowStopWaits(t *testing.T) {
+	w := newWorld(t)
+	p := w.mustBearer(t, w.keys["bob"].String())
+	ending, goOn, stopped := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var canceled atomic.Bool
+	stop := w.gate.Follow(p, func(Principal) error { return nil }, func(error) {
+		close(ending)
+		<-goOn
+		canceled.Store(true)
+	})
+	w.age = MaxAge + 1
+	var wg sync.WaitGroup
+	wg.Go(w.gate.Recheck)
+	<-ending
+	wg.Go(func() {
+		stop()
+		close(stopped)
+	})
+	for range 1000 { // where it doesn't wait, it is done by now
+		runtime.Gosched()
+	}
+	select {
+	case <-stopped:
+		t.Error("stop hasn't waited")
+	default:
+	}
+	close(goOn)
+	<-stopped
+	if !canceled.Load() {
+		t.Error("it was ended after stop")
+	}
+	wg.Wait()
 }
 
 // TestFollowRoot: the streams of a root key end with it, and not with another's.

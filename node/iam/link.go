@@ -186,7 +186,7 @@ func (l *Link) read(pairs []queryPair, header func(name string) []string) error 
 func (l *Link) readHeaders(names string, header func(name string) []string) error {
 	for name := range strings.SplitSeq(names, ";") {
 		if !validHeader(name) || len(l.headers) > 0 && l.headers[len(l.headers)-1][0] >= name {
-			return badLink("%s isn't a sorted list of names in lower case, without those that carry a credential", linkNamesParam)
+			return badLink("%s isn't a sorted list of names in lower case, without those that carry a credential or belong to the connection", linkNamesParam)
 		}
 		if len(l.headers) == maxLinkHeaders {
 			return badLink("%s has more than %d names", linkNamesParam, maxLinkHeaders)
@@ -200,9 +200,16 @@ func (l *Link) readHeaders(names string, header func(name string) []string) erro
 	return nil
 }
 
-// validHeader takes the names that a link may sign.
+// validHeader takes the names that a link may sign: not those that carry a
+// credential, nor those that are about the message and change on its way, of which
+// a door may see another or none.
 func validHeader(name string) bool {
-	if name == "" || len(name) > 128 || name == "authorization" || name == "gridloom-authorization" {
+	switch name {
+	case "", "authorization", "gridloom-authorization",
+		"host", "connection", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive", "expect":
+		return false
+	}
+	if len(name) > 128 {
 		return false
 	}
 	for _, c := range []byte(name) {

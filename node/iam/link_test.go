@@ -343,6 +343,7 @@ func TestSignLinkRefuses(t *testing.T) {
 		{Method: "PUT", Bucket: "photos", Key: "a", Expires: good.Expires, Query: "x=" + strings.Repeat("x", maxLinkQueryBytes)},
 		{Method: "PUT", Bucket: "photos", Key: "a", Expires: good.Expires, Headers: [][2]string{{"x", "1"}, {"X", "2"}}},
 		{Method: "PUT", Bucket: "photos", Key: "a", Expires: good.Expires, Headers: [][2]string{{"x", "1\n"}}},
+		{Method: "PUT", Bucket: "photos", Key: "a", Expires: good.Expires, Headers: [][2]string{{"Host", "files.example.com"}}},
 		{Method: "PUT", Bucket: "photos", Key: "a", Expires: good.Expires, Headers: make([][2]string, maxLinkHeaders+1)},
 		{Method: "GET", Bucket: "photos", Key: "a", Expires: good.Expires, Digest: make([]byte, 32)},
 	} {

@@ -44,6 +44,11 @@ func (p Principal) Name() string {
 	return "an unknown caller"
 }
 
+// Account is what the caller's requests and uploads are counted by. What a key is
+// lent out as, a link or a token, has an account of its own: whoever was given it
+// uses up nothing of its owner's.
+func (p Principal) Account() string { return p.Via + " " + p.Name() }
+
 // Grants are what the caller has, in one list for each thing that narrows it:
 // what it may do, every list allows. There is none for Root.
 func (p Principal) Grants() [][]Grant {

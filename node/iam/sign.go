@@ -114,7 +114,7 @@ func (r *LinkRequest) signHeaders(l *Link) error {
 	for _, h := range r.Headers {
 		name := strings.ToLower(h[0])
 		if !validHeader(name) {
-			return invalid("headers", "have a name that can't be signed: a-z, 0-9 and - are allowed, and none that carries a credential")
+			return invalid("headers", "have a name that can't be signed: a-z, 0-9 and - are allowed, and none that carries a credential or belongs to the connection")
 		}
 		if err := validateText("headers", h[1], maxLinkQueryBytes); err != nil {
 			return err

@@ -13,23 +13,20 @@ type Callers struct {
 	Failures   *Failures
 }
 
-// Admit calls verify, which says whose request it is, unless the address has
-// failed too often, and then takes one of the identity's requests. credential is
-// what verify goes by, in whatever form; it is not kept. An error of verify that
-// is fault.Unauthenticated, of a credential, is a failure of the address; others,
-// that nothing is known yet for one, are not.
-func (c Callers) Admit(addr, credential string, verify func() (identity string, err error)) error {
+// Admit calls verify, which says whose request it is, and takes one of the
+// identity's requests. An error of verify that is fault.Unauthenticated is a
+// failure of the address where a credential was given, and is refused for that
+// once there were too many; others, that nothing is known yet for one, are not.
+func (c Callers) Admit(addr string, given bool, verify func() (identity string, err error)) error {
 	now := time.Now()
-	if err := c.Failures.Check(addr, credential, now); err != nil {
-		return err
-	}
 	id, err := verify()
-	if err != nil {
-		if credential != "" && fault.KindOf(err) == fault.Unauthenticated {
-			c.Failures.Failed(addr, now)
+	switch {
+	case err == nil:
+		return c.Identities.Check(id, now)
+	case given && fault.KindOf(err) == fault.Unauthenticated:
+		if slow := c.Failures.Check(addr, now); slow != nil {
+			return slow
 		}
-		return err
 	}
-	c.Failures.Passed(addr, credential)
-	return c.Identities.Check(id, now)
+	return err
 }

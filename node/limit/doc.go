@@ -12,9 +12,10 @@
 //     since a proxy on this machine may speak for everyone, and some room beyond
 //     the whole, so that its operator and its health checks get in.
 //   - Failures: failed authentications from an address. Whoever has failed too
-//     often waits, with a right credential too, or guessing would not be slow;
-//     but not with one that was right from there before.
-//   - Identities: requests a second of one identity, by a token bucket.
+//     often is told to wait. A right credential always gets in: an address may be
+//     that of many, and none of them can shut the others out.
+//   - Identities: requests a second of one identity, by a token bucket. A key,
+//     what its tokens do, what its links do and a certificate count apart.
 //   - Uploads: those that are under way, of the node and of one identity, and the
 //     bytes that they have brought and that nobody can see yet.
 //   - Flood: frames of an HTTP/2 connection that carry nothing, and answers that

@@ -1,7 +1,6 @@
 package limit
 
 import (
-	"hash/maphash"
 	"math"
 	"net/netip"
 	"sync"
@@ -16,7 +15,6 @@ import (
 const (
 	maxIdentities = 16 << 10
 	maxAddresses  = 16 << 10
-	maxRight      = 16 << 10 // credentials that were right
 )
 
 // source is what an address counts as: itself, or its IPv6 network of 64 bits.
@@ -100,84 +98,40 @@ func report(refused func(limit string), limit string) {
 	}
 }
 
-// Failures limits the failed authentications of each address.
+// Failures limits the failed authentications of each address: those beyond are
+// told to wait. Nobody is kept from a right credential, for an address may be
+// that of many, behind a proxy or a router, and secrets have 256 bits: there is
+// nothing to be guessed, whatever the pace.
 type Failures struct {
 	perMinute int
 	refused   func(limit string)
-	seed      maphash.Seed
 
 	mu    sync.Mutex // guards what follows
 	spent recent[netip.Addr, *rate.Limiter]
-	right recent[uint64, struct{}] // hashes of address and credential
 }
 
 // NewFailures allows each address so many failures a minute, and as many at
 // once.
 func NewFailures(perMinute int, refused func(limit string)) *Failures {
-	return &Failures{
-		perMinute: perMinute, refused: refused, seed: maphash.MakeSeed(),
-		spent: recent[netip.Addr, *rate.Limiter]{limit: maxAddresses},
-		right: recent[uint64, struct{}]{limit: maxRight},
-	}
+	return &Failures{perMinute: perMinute, refused: refused, spent: recent[netip.Addr, *rate.Limiter]{limit: maxAddresses}}
 }
 
-func (f *Failures) hash(from netip.Addr, credential string) uint64 {
-	var h maphash.Hash
-	h.SetSeed(f.seed)
-	b := from.As16()
-	_, _ = h.Write(b[:])
-	_, _ = h.WriteString(credential)
-	return h.Sum64()
-}
-
-// Check says whether a credential from an address may be looked at. It is asked
-// before, and told by Failed and Passed afterwards.
-func (f *Failures) Check(addr, credential string, now time.Time) error {
+// Check counts a failure, and says so where there were too many.
+func (f *Failures) Check(addr string, now time.Time) error {
 	if f == nil {
 		return nil
 	}
 	from := source(addr)
 	f.mu.Lock()
-	b, failed := f.spent.get(from)
-	if !failed || b.TokensAt(now) >= 1 {
-		f.mu.Unlock()
-		return nil
-	}
-	_, right := f.right.get(f.hash(from, credential))
-	f.mu.Unlock()
-	if right {
-		return nil
-	}
-	report(f.refused, "failures")
-	return overloaded(until(b, now), "authentication", "too many failures from this address; %d a minute are allowed", f.perMinute)
-}
-
-// Failed counts a failure.
-func (f *Failures) Failed(addr string, now time.Time) {
-	if f == nil {
-		return
-	}
-	from := source(addr)
-	f.mu.Lock()
-	defer f.mu.Unlock()
 	b, ok := f.spent.get(from)
 	if !ok {
 		b = rate.NewLimiter(rate.Limit(float64(f.perMinute)/60), f.perMinute)
 		f.spent.put(from, b)
 	}
-	b.AllowN(now, 1)
-}
-
-// Passed remembers that a credential was right from an address. Whether it still
-// is, authentication says.
-func (f *Failures) Passed(addr, credential string) {
-	if f == nil {
-		return
+	f.mu.Unlock()
+	if b.AllowN(now, 1) {
+		return nil
 	}
-	h := f.hash(source(addr), credential)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if _, ok := f.right.get(h); !ok {
-		f.right.put(h, struct{}{})
-	}
+	report(f.refused, "failures")
+	return overloaded(until(b, now), "authentication", "too many failures from this address; %d a minute are allowed", f.perMinute)
 }

@@ -37,63 +37,63 @@ func TestIdentities(t *testing.T) {
 	}
 }
 
-// TestGuessingIsSlow: an address that fails too often isn't even heard with the
-// right credential, but with one that was right before; others are.
-func TestGuessingIsSlow(t *testing.T) {
+// TestFailures: who fails too often is told to wait, each address for itself.
+func TestFailures(t *testing.T) {
 	var count tally
 	f := NewFailures(3, count.refused)
 	const guesser, neighbour = "192.0.2.1:1", "192.0.2.2:1"
-	f.Passed(guesser, "known")
 	for range 3 {
-		if err := f.Check(guesser, "guess", start); err != nil {
+		if err := f.Check(guesser, start); err != nil {
 			t.Fatal(err)
 		}
-		f.Failed(guesser, start)
 	}
-	wait := checkOverloaded(t, f.Check("192.0.2.1:999", "right", start))
+	wait := checkOverloaded(t, f.Check("192.0.2.1:999", start))
 	if wait != 20*time.Second || count.of("failures") != 1 {
 		t.Errorf("try again in %v, %d counted; want 20s, 1", wait, count.of("failures"))
 	}
-	for what, err := range map[string]error{
-		"what was right before": f.Check(guesser, "known", start),
-		"another address":       f.Check(neighbour, "right", start),
-		"after the wait":        f.Check(guesser, "right", start.Add(wait)),
-	} {
-		if err != nil {
-			t.Errorf("%s: %v", what, err)
-		}
+	if err := errors.Join(f.Check(neighbour, start), f.Check(guesser, start.Add(wait))); err != nil {
+		t.Error(err)
 	}
-	checkOverloaded(t, f.Check(guesser, "known there", start))
-	f.Passed(neighbour, "elsewhere")
-	checkOverloaded(t, f.Check(guesser, "elsewhere", start))
+	for n := range 2 * maxAddresses {
+		_ = f.Check(fmt.Sprintf("10.%d.%d.%d:1", n>>16&255, n>>8&255, n&255), start)
+	}
+	if n := f.spent.order.Len(); n != maxAddresses || len(f.spent.byKey) != n {
+		t.Errorf("%d and %d entries; want %d", n, len(f.spent.byKey), maxAddresses)
+	}
 }
 
-// TestAdmit: only a wrong credential is a failure of its address.
+// TestAdmit: only a wrong credential is a failure of its address, and no failures
+// there keep out who has a right one.
 func TestAdmit(t *testing.T) {
 	c := Callers{Failures: NewFailures(1, nil), Identities: NewIdentities(1, nil)}
-	say := func(err error) func() (string, error) { return func() (string, error) { return "a", err } }
+	const shared = "192.0.2.1:1"
+	say := func(id string, err error) func() (string, error) { return func() (string, error) { return id, err } }
 	wrong := fault.New(fault.Unauthenticated, "", "no")
 	for what, err := range map[string]error{
-		"nothing given": c.Admit("192.0.2.1:1", "", say(wrong)),
-		"not ready":     c.Admit("192.0.2.1:1", "x", say(fault.New(fault.Waiting, "", "soon"))),
-		"wrong":         c.Admit("192.0.2.1:1", "x", say(wrong)),
+		"nothing given": c.Admit(shared, false, say("", wrong)),
+		"not ready":     c.Admit(shared, true, say("", fault.New(fault.Waiting, "", "soon"))),
+		"wrong":         c.Admit(shared, true, say("", wrong)),
 	} {
 		if kind := fault.KindOf(err); kind == fault.Overloaded || err == nil {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	called := false
-	checkOverloaded(t, c.Admit("192.0.2.1:1", "y", func() (string, error) { called = true; return "a", nil }))
-	if called {
-		t.Error("the credential was looked at")
+	checkOverloaded(t, c.Admit(shared, true, say("", wrong)))
+	if err := c.Admit(shared, false, say("", wrong)); fault.KindOf(err) != fault.Unauthenticated {
+		t.Errorf("nothing given: %v", err)
+	}
+	for _, given := range []bool{true, false} { // by a credential; by a certificate
+		if err := c.Admit(shared, given, say(fmt.Sprint("b ", given), nil)); err != nil {
+			t.Errorf("a neighbour of who fails is kept out: %v", err)
+		}
 	}
 	for range 2 {
-		if err := c.Admit("192.0.2.2:1", "y", say(nil)); err != nil {
+		if err := c.Admit("192.0.2.2:1", true, say("a", nil)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	checkOverloaded(t, c.Admit("192.0.2.3:1", "y", say(nil)))
-	if err := (Callers{}).Admit("", "x", say(nil)); err != nil {
+	checkOverloaded(t, c.Admit("192.0.2.3:1", true, say("a", nil)))
+	if err := (Callers{}).Admit("", true, say("a", nil)); err != nil {
 		t.Errorf("without limits: %v", err)
 	}
 }
