@@ -32,6 +32,10 @@ import (
 // drainTimeout bounds a stop. What bounds a connection is in limits.go.
 const drainTimeout = 10 * time.Second
 
+// reconnectMax is the longest pause between two tries to reach a node that is
+// away. A mesh that loses its leader needs all that are left at once.
+const reconnectMax = 500 * time.Millisecond
+
 // Addrs are the addresses that a node's listeners have, "host:port".
 type Addrs struct{ GRPC, HTTP, Peer string }
 
@@ -202,6 +206,7 @@ func (n *Node) openGrid(ctx context.Context) (err error) {
 		TLS:             n.dialTLS(),
 		CertificateName: n.certificateName,
 		Realm:           n.realm,
+		BackoffMax:      reconnectMax,
 		Hooks:           grid.Hooks{Logger: n.log},
 	})
 	if err != nil {
