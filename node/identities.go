@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/base32"
 	"errors"
 	"log/slog"
 	"maps"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/gridloom/gridloom/node/api"
 	"github.com/gridloom/gridloom/node/control"
-	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
 )
 
@@ -50,21 +48,7 @@ func (i *identities) Deployment() string { return i.deployment() }
 // IssueToken implements api.Identities.
 func (i *identities) IssueToken(p iam.Principal, grants []iam.Grant, ttl time.Duration) (string, time.Time, error) {
 	token, expires, err := i.gate.IssueToken(p, grants, ttl, time.Now())
-	return token, expires, identityFault(err)
-}
-
-// identityFault gives an error of package iam its kind.
-func identityFault(err error) error {
-	var field *iam.FieldError
-	switch {
-	case errors.As(err, &field):
-		return fault.New(fault.InvalidArgument, field.Field, "%s", field.Problem)
-	case errors.Is(err, iam.ErrPermissionDenied):
-		return fault.Wrap(fault.PermissionDenied, "", err)
-	case errors.Is(err, iam.ErrNotReady):
-		return fault.Wrap(fault.Waiting, "", err)
-	}
-	return err
+	return token, expires, api.IdentityFault(err)
 }
 
 // CreateUser implements api.Identities.
@@ -147,17 +131,6 @@ func (i *identities) DeleteUser(ctx context.Context, name string, revision uint6
 	return err
 }
 
-// keyIDEncoding is of what ids are made of.
-var keyIDEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
-
-// newKeyID makes the id of a key: 80 random bits, so that it is never that of
-// another, and says nothing of whose it is to those who get a link.
-func newKeyID() string {
-	b := make([]byte, 10)
-	rand.Read(b) // never fails: it ends the program instead
-	return keyIDEncoding.EncodeToString(b)
-}
-
 // CreateKey implements api.Identities. What the index is told of the secret is
 // sealed; the credential is nowhere but in the answer.
 func (i *identities) CreateKey(ctx context.Context, k iam.Key) (api.KeyInfo, iam.Credential, error) {
@@ -165,10 +138,10 @@ func (i *identities) CreateKey(ctx context.Context, k iam.Key) (api.KeyInfo, iam
 	if err := i.awaitMaster(ctx); err != nil {
 		return api.KeyInfo{}, none, err
 	}
-	credential := iam.Generate(newKeyID())
+	credential := iam.Generate(iam.NewKeyID())
 	sealed, err := i.gate.SealKey(credential, k.User)
 	if err != nil {
-		return api.KeyInfo{}, none, identityFault(err)
+		return api.KeyInfo{}, none, api.IdentityFault(err)
 	}
 	k.ID, k.Sealed = credential.ID, sealed
 	res, err := i.propose(ctx, &control.Command{PutKey: &control.PutKey{Key: k}})
@@ -192,7 +165,7 @@ func (i *identities) awaitMaster(ctx context.Context) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err()
 	}
-	return identityFault(iam.ErrNotReady)
+	return api.IdentityFault(iam.ErrNotReady)
 }
 
 // GetKey implements api.Identities.

@@ -318,14 +318,19 @@ func awaitFollowers(t *testing.T, r *running, n int) {
 
 func awaitTick() { <-time.After(5 * time.Millisecond) }
 
-// slowly downloads, a little at a time until it is to hurry.
-func slowly(ctx context.Context, r *running, c iam.Credential, hurry <-chan struct{}) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url("/data/photos/large"), nil)
+// send makes a request on a connection of its own.
+func send(ctx context.Context, method, url string, c iam.Credential, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req.Header.Set("Authorization", "Bearer "+c.String())
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	return (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+}
+
+// slowly downloads, a little at a time until it is to hurry.
+func slowly(ctx context.Context, r *running, c iam.Credential, hurry <-chan struct{}) error {
+	resp, err := send(ctx, http.MethodGet, r.url("/data/photos/large"), c, nil)
 	if err != nil {
 		return err
 	}
@@ -355,12 +360,7 @@ func endlessPut(ctx context.Context, r *running, c iam.Credential) error {
 		_ = w.CloseWithError(context.Cause(ctx))
 	}()
 	defer func() { _ = body.Close() }()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, r.url("/data/photos/upload"), body)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", "Bearer "+c.String())
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	resp, err := send(ctx, http.MethodPut, r.url("/data/photos/upload"), c, body)
 	if err != nil {
 		return err
 	}

@@ -34,7 +34,10 @@ func Identify(ctx context.Context, gate *iam.Gate, r iam.Request) (iam.Principal
 
 // IdentityFault makes a fault of an error of package iam's; nil of nil.
 func IdentityFault(err error) error {
+	var field *iam.FieldError
 	switch {
+	case errors.As(err, &field):
+		return fault.New(fault.InvalidArgument, field.Field, "%s", field.Problem)
 	case errors.Is(err, iam.ErrNotReady), errors.Is(err, iam.ErrStale):
 		return fault.Wrap(fault.Waiting, "users and keys", err)
 	case errors.Is(err, iam.ErrPermissionDenied):

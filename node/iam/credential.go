@@ -65,7 +65,9 @@ func Generate(id string) Credential {
 	return Credential{ID: id, secret: seal(b)}
 }
 
-// NewKeyID makes an id for an access key: 16 random characters.
+// NewKeyID makes an id for an access key: 80 random bits in 16 characters, so that
+// it is never that of another, and tells those who get a link nothing of whose it
+// is.
 func NewKeyID() string {
 	b := make([]byte, 10)
 	rand.Read(b) // never fails: it ends the program instead

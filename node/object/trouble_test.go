@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -107,7 +108,8 @@ func (s slow) Read([]byte) (int, error) {
 // way to it costs the put nothing; the file that it may have is removed, or
 // reported.
 func TestLostDuringWrite(t *testing.T) {
-	release := make(chan struct{})
+	held := make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
 	var faults datatest.Faults
 	m := newMesh(t, meshConfig{drives: []int{0, 1, 1}, drive: func(node int) dataio.Options {
 		if node == 2 {
@@ -117,7 +119,8 @@ func TestLostDuringWrite(t *testing.T) {
 	}})
 	m.bucket("lost")
 	n, other := m.nodes[0], m.nodes[2]
-	faults.Add(datatest.Fault{Op: dataio.OpSync, Times: -1, Wait: release})
+	faults.Add(datatest.Fault{Op: dataio.OpSync, Times: -1, Wait: held})
+	t.Cleanup(release) // before the mesh's, which waits for the write
 	ctx := testContext(t)
 	data := randomBytes(GridMaxBytes)
 	done := make(chan error)
@@ -148,7 +151,7 @@ func TestLostDuringWrite(t *testing.T) {
 	}
 	must(t, other.grid.RemoveHost(n.url))
 	must(t, <-done)
-	close(release)
+	release()
 	must(t, other.grid.AddHost(n.url))
 	// Every object has one file: the one begun on the lost node is gone.
 	page, err := n.List(ctx, ListRequest{Bucket: "lost"})
