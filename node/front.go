@@ -26,6 +26,7 @@ var credentialHeaders = [...]string{"Gridloom-Authorization", "Authorization"}
 const (
 	answerTimeout = time.Minute
 	bodyTimeout   = 5 * time.Second
+	lingerTimeout = 500 * time.Millisecond // as long as net/http's
 )
 
 // doorHTTP is what a principal and a record have come by.

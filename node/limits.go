@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"time"
 
@@ -130,7 +131,7 @@ func newLimited(l Limits, count metric.Int64Counter) *limited {
 // server makes an http.Server that keeps the limits, for connections of conns.
 func (l *limited) server(h http.Handler, conns *limit.Conns) *http.Server {
 	return &http.Server{
-		Handler:           conns.Handler(strict(h)),
+		Handler:           conns.Handler(lingering(strict(h))),
 		ReadHeaderTimeout: l.HeaderTimeout, // of the TLS handshake too
 		IdleTimeout:       l.IdleTimeout,
 		MaxHeaderBytes:    l.HeaderBytes,
@@ -166,6 +167,43 @@ func strict(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// lingering reads on for a moment where a request was answered before the end of
+// its body and its connection ends with it: a socket that is closed with bytes
+// unread is reset, and the reset may reach the client before it has seen the
+// answer (RFC 9112, 9.6). net/http does as much, unless the request itself said
+// "Connection: close" or is of HTTP/1.0.
+func lingering(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 1 || !r.Close || r.ContentLength == 0 {
+			next.ServeHTTP(w, r)
+			return
+		}
+		body := &endedBody{ReadCloser: r.Body}
+		inner := r.WithContext(r.Context())
+		inner.Body = body
+		next.ServeHTTP(w, inner)
+		if body.ended {
+			return
+		}
+		control := http.NewResponseController(w)
+		if control.Flush() == nil && control.SetReadDeadline(time.Now().Add(lingerTimeout)) == nil {
+			_, _ = io.Copy(io.Discard, r.Body)
+		}
+	})
+}
+
+// endedBody knows whether it has been read to its end.
+type endedBody struct {
+	io.ReadCloser
+	ended bool
+}
+
+func (b *endedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.ended = b.ended || err == io.EOF
+	return n, err
 }
 
 // bounded is for handlers that want no body.

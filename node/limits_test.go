@@ -379,3 +379,33 @@ func TestUploadsOnTheWire(t *testing.T) {
 		t.Errorf("counted %d times, want 4", n)
 	}
 }
+
+// TestAnswerBeforeTheBody: a client that writes all of its body before it reads
+// hears why it was refused, also where the connection ends with the answer.
+func TestAnswerBeforeTheBody(t *testing.T) {
+	r := runLimited(t, Limits{})
+	body := randomBytes(8 << 20)
+	for _, version := range []string{"HTTP/1.1", "HTTP/1.0"} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(r.url(""), "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+		_, err = fmt.Fprintf(conn, "PUT /data/nowhere/x %s\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n", version, len(body))
+		if err == nil {
+			_, err = conn.Write(body)
+		}
+		if err != nil {
+			t.Fatalf("%s: the body: %v", version, err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("%s: the answer: %v", version, err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusUnauthorized || !json.Valid(text) {
+			t.Errorf("%s: %s %q, %v", version, resp.Status, text, err)
+		}
+	}
+}

@@ -45,14 +45,17 @@ func WriteProblem(w http.ResponseWriter, err error) {
 	if status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", `Bearer realm="gridloom"`)
 	}
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(Problem{
+	body, _ := json.Marshal(Problem{ // of strings and a number: it can't fail
 		Type:    "urn:gridloom:error:" + fe.Kind.Reason(),
 		Title:   fe.Kind.Reason(),
 		Status:  status,
 		Detail:  fe.Error(),
 		Subject: fe.Subject,
 	})
+	body = append(body, '\n')
+	h.Set("Content-Length", strconv.Itoa(len(body))) // whole, however soon it is flushed
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
 }
 
 // RefuseMethod answers 405, which must say what is allowed (RFC 9110, 15.5.6).
