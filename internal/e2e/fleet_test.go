@@ -22,8 +22,9 @@ type fleet struct {
 	size    int
 	program string // the build that runs
 	network *network
-	urls    []string // by which the nodes know each other
-	more    []string // arguments of every node
+	urls    []string                // by which the nodes know each other
+	more    []string                // arguments of every node
+	own     func(node int) []string // and of one; nil for none
 	running []*process
 }
 
@@ -103,10 +104,14 @@ func (f *fleet) peers() string {
 
 // args is the command line of a node.
 func (f *fleet) args(node int, peers string) []string {
-	return append([]string{"serve", "--name", f.name(node), "--peers", peers,
+	var own []string
+	if f.own != nil {
+		own = f.own(node)
+	}
+	return slices.Concat([]string{"serve", "--name", f.name(node), "--peers", peers,
 		"--key-file", filepath.Join(f.dir, "root.key"), "--mesh-secret-file", filepath.Join(f.dir, "mesh.secret"),
 		"--data", f.data(node),
-		"--grpc-addr", f.grpc(node), "--http-addr", f.http(node), "--peer-addr", f.peerAddr(node)}, f.more...)
+		"--grpc-addr", f.grpc(node), "--http-addr", f.http(node), "--peer-addr", f.peerAddr(node)}, f.more, own)
 }
 
 // start starts a node that isn't running.

@@ -74,3 +74,12 @@ func TestSoakHostile(t *testing.T) {
 	t.Run("slow", func(t *testing.T) { slowloris(t, 2000) })
 	t.Run("HTTP/2", func(t *testing.T) { hostileHTTP2(t, 8, 200_000) })
 }
+
+// TestSoakNodeLost has 10,000 copies to bring back.
+func TestSoakNodeLost(t *testing.T) { nodeLost(t, 10_000, 2*time.Minute) }
+
+// TestSoakBitRot flips a bit in a copy of each of 200 objects.
+func TestSoakBitRot(t *testing.T) { bitRot(t, 200) }
+
+// TestSoakPoolLate starts the second pool twenty seconds after the first.
+func TestSoakPoolLate(t *testing.T) { poolLate(t, 20*time.Second) }
