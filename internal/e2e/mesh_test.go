@@ -55,7 +55,7 @@ func (m meshUnderTest) env(node int) []string {
 	return []string{"GRIDLOOM_ENDPOINT=" + m.grpc(node), "GRIDLOOM_KEY=" + m.key}
 }
 
-// TestRealFiles puts some hundred real files and one of over 256 MiB through
+// TestRealFiles puts some hundred real files and a large one through
 // node 1, by each of the three doors, and reads all of them back through nodes
 // 2 and 3 by each of the three; then the mesh is killed and started on the same
 // data, and everything is read again, by each door once.
