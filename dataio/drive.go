@@ -36,6 +36,13 @@ type Options struct {
 	// none.
 	ReserveBytes int64
 
+	// Slow says when the drive counts as slow.
+	Slow Slow
+
+	// Set, if not nil, is that of the drives that are used together: a second
+	// one with the same id is refused.
+	Set *Set
+
 	// Events tell what happens on the drive.
 	Events Events
 
@@ -58,12 +65,13 @@ type Events struct {
 // State is what a drive can be used for.
 type State uint8
 
-// The states, from well to gone.
+// The states. They cross the wire, so a new one comes last.
 const (
 	Online   State = iota // everything works
 	ReadOnly              // no new payload: full up to the reserve, or mounted read-only
 	Suspect               // no new payload: a write or sync failed; until opened again
-	Offline               // closed, or the path leads elsewhere; the latter can heal
+	Offline               // closed, stalled, or the path leads elsewhere; the last two can heal
+	Degraded              // everything works, but slowly: better use another
 )
 
 // String returns the state's name, in lower case.
@@ -77,6 +85,8 @@ func (s State) String() string {
 		return "suspect"
 	case Offline:
 		return "offline"
+	case Degraded:
+		return "degraded"
 	}
 	return fmt.Sprintf("state(%d)", uint8(s))
 }
@@ -117,7 +127,7 @@ type Drive struct {
 // It fails with ErrForeign if the drive belongs to another deployment or node,
 // isn't the one with o.DriveID, or is a directory that holds other files;
 // with ErrUnknownFormat if drive.json can't be understood; with ErrLocked if
-// it is in use. Such a directory is left as it was.
+// it is in use; with ErrDuplicate if another of o.Set has its id. Such a directory is left as it was.
 func Open(ctx context.Context, dir string, o Options) (*Drive, error) {
 	if o.Deployment == "" || o.Node == "" {
 		return nil, errors.New("dataio: open: Options.Deployment and Options.Node are required")
@@ -134,8 +144,15 @@ func Open(ctx context.Context, dir string, o Options) (*Drive, error) {
 		return nil, err
 	}
 	d := &Drive{path: h.path, options: o, held: h, writers: make(map[ID]*Writer)}
+	if id.ID != "" {
+		if err := o.Set.add(id.ID, h.path); err != nil {
+			h.discard()
+			return nil, err
+		}
+	}
 	if err := d.start(id); err != nil {
 		d.closeFiles()
+		o.Set.remove(d.id)
 		h.discard()
 		return nil, err
 	}
@@ -154,6 +171,9 @@ func (d *Drive) start(id identity) error {
 			return fail(nil, err)
 		}
 		d.held.keep()
+		if err := d.options.Set.add(id.ID, d.path); err != nil {
+			return err
+		}
 	}
 	d.id = id.ID
 	if err := d.held.root.Mkdir(payloadName, 0o700); err == nil {
@@ -253,6 +273,7 @@ func (d *Drive) Close() error {
 	for _, w := range writers {
 		errs = append(errs, w.Abort())
 	}
+	d.options.Set.remove(d.id)
 	errs = append(errs, d.closeFiles(), d.held.release())
 	return errors.Join(errs...)
 }

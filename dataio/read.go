@@ -193,19 +193,27 @@ func (f *File) Verify(ctx context.Context, off, n int64) error {
 	buf := blockBuffers.Get().(*[blockBytes]byte)
 	defer blockBuffers.Put(buf)
 	for i := off / blockBytes; i*blockBytes < off+n; i++ {
-		if err := ctx.Err(); err != nil {
+		if _, err := f.checkBlock(ctx, i, buf); err != nil {
 			return err
-		}
-		b := buf[:min(blockBytes, f.footer.size-i*blockBytes)]
-		if err := f.readFull(b, i*blockBytes); err != nil {
-			return f.d.readError("verify", f.id, err)
-		}
-		if sum := crc32.Checksum(b, castagnoli); sum != f.footer.blocks[i] {
-			err := fmt.Errorf("MiB %d has CRC32C %08x, want %08x", i, sum, f.footer.blocks[i])
-			return &Error{Op: "verify", Path: f.d.path, ID: f.id, Kind: ErrCorrupted, Err: err}
 		}
 	}
 	return nil
+}
+
+// checkBlock reads the MiB i into buf and compares it with its checksum.
+func (f *File) checkBlock(ctx context.Context, i int64, buf *[blockBytes]byte) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	b := buf[:min(blockBytes, f.footer.size-i*blockBytes)]
+	if err := f.readFull(b, i*blockBytes); err != nil {
+		return nil, f.d.readError("verify", f.id, err)
+	}
+	if sum := crc32.Checksum(b, castagnoli); sum != f.footer.blocks[i] {
+		err := fmt.Errorf("MiB %d has CRC32C %08x, want %08x", i, sum, f.footer.blocks[i])
+		return nil, &Error{Op: "verify", Path: f.d.path, ID: f.id, Kind: ErrCorrupted, Err: err}
+	}
+	return b, nil
 }
 
 // Close closes the file. A Section of it ends.

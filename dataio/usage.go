@@ -109,9 +109,31 @@ func (d *Drive) forget(w *Writer) {
 	delete(d.writers, w.id)
 }
 
+// lease keeps others from w's id, if nobody has it.
+func (d *Drive) lease(w *Writer) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed || d.writers[w.id] != nil {
+		return false
+	}
+	d.writers[w.id] = w
+	return true
+}
+
 // writing reports whether id is being written, so is not there yet.
 func (d *Drive) writing(id ID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.writers[id] != nil
+	w := d.writers[id]
+	return w != nil && !w.replaces
+}
+
+// replacing returns who is writing a replacement of id.
+func (d *Drive) replacing(id ID) *Writer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if w := d.writers[id]; w != nil && w.replaces {
+		return w
+	}
+	return nil
 }

@@ -22,10 +22,17 @@ const (
 	idWrite  grid.HandlerID = 201
 	idRemove grid.HandlerID = 202
 	idSpace  grid.HandlerID = 203
+	idDrives grid.HandlerID = 204
+	idCopy   grid.HandlerID = 205
+	idCheck  grid.HandlerID = 206
 )
 
-// removeMax is the most payload files in one remove request.
-const removeMax = 1000
+// What one request holds at most.
+const (
+	removeMax = 1000 // payload files to remove
+	copyMax   = 64   // payload files to copy
+	checkMax  = 1000 // payload files to look at
+)
 
 //msgp:limit arrays:1000 maps:0
 //msgp:clearomitted
@@ -81,11 +88,88 @@ type spaceResponse struct {
 	FreeBytes int64 `msg:"f"`
 }
 
+// drivesRequest asks how a node's drives are.
+type drivesRequest struct{}
+
+// drivesResponse says it of those that are open.
+type drivesResponse struct {
+	Drives []driveReport `msg:"d"`
+}
+
+// driveReport is one drive.
+type driveReport struct {
+	ID    string `msg:"i"`
+	State uint8  `msg:"s"` // a dataio.State
+	Total int64  `msg:"t"` // bytes, as the following
+	Used  int64  `msg:"u"`
+	Free  int64  `msg:"f"`
+}
+
+// copyRequest asks a node to get payload from other drives onto one of its own.
+type copyRequest struct {
+	Drive string     `msg:"d"`
+	Items []copyItem `msg:"i"` // at most copyMax
+}
+
+// copyItem is one payload, as its record has it.
+type copyItem struct {
+	ID        [16]byte `msg:"i"`
+	SizeBytes int64    `msg:"s"`
+	CRC32C    uint32   `msg:"c"`
+	From      []string `msg:"f"`           // drives, best first
+	Replace   bool     `msg:"r,omitempty"` // the drive has a bad copy
+}
+
+// copyResponse says what became of each item.
+type copyResponse struct {
+	Results []copyResult `msg:"r"` // in the order of the items
+}
+
+// copyResult is what became of one.
+type copyResult struct {
+	Code    uint16 `msg:"c,omitempty"` // 0: it is durable; else one more than the fault.Kind
+	Subject string `msg:"s,omitempty"`
+	Detail  string `msg:"d,omitempty"`
+	Bytes   int64  `msg:"b,omitempty"` // moved
+}
+
+// checkRequest asks whether payload is on a drive, and is what was written.
+type checkRequest struct {
+	Drive  string      `msg:"d"`
+	Items  []checkItem `msg:"i"` // at most checkMax
+	Verify bool        `msg:"v,omitempty"`
+	// BytesPerSecond bounds how fast payload is read for Verify; 0: not at all.
+	BytesPerSecond int64 `msg:"r,omitempty"`
+}
+
+// checkItem is one payload, as its record has it.
+type checkItem struct {
+	ID        [16]byte `msg:"i"`
+	SizeBytes int64    `msg:"s"`
+	CRC32C    uint32   `msg:"c"`
+}
+
+// checkResponse says how far it came, and what was bad.
+type checkResponse struct {
+	Checked int       `msg:"n"` // so many of the items; the rest is to be asked again
+	Bad     []badItem `msg:"b"`
+}
+
+// badItem is a payload that isn't as it should be.
+type badItem struct {
+	Index  int    `msg:"i"` // in checkRequest.Items
+	Reason string `msg:"r"` // missing, size, corrupted, unreadable
+	Detail string `msg:"d"`
+}
+
 var (
 	readCall   = grid.NewSingle[readRequest, readResponse](idRead, "object.read")
 	writeCall  = grid.NewSingle[writeRequest, writeResponse](idWrite, "object.write")
 	removeCall = grid.NewSingle[removeRequest, removeResponse](idRemove, "object.remove")
 	spaceCall  = grid.NewSingle[spaceRequest, spaceResponse](idSpace, "object.space")
+	drivesCall = grid.NewSingle[drivesRequest, drivesResponse](idDrives, "object.drives")
+	copyCall   = grid.NewSingle[copyRequest, copyResponse](idCopy, "object.copy")
+	checkCall  = grid.NewSingle[checkRequest, checkResponse](idCheck, "object.check")
 )
 
 // Calls served at once, per kind: what a node does for its peers is bounded in
@@ -95,6 +179,9 @@ const (
 	writesAtOnce  = 256
 	removesAtOnce = 32
 	spaceAtOnce   = 64
+	drivesAtOnce  = 64
+	copiesAtOnce  = 32
+	checksAtOnce  = 32
 )
 
 // register serves the calls at m.
@@ -107,6 +194,9 @@ func (s *Service) register(m *grid.Manager) error {
 		writeCall.Register(m, served(s.serveWrite), atOnce(writesAtOnce)),
 		removeCall.Register(m, served(s.serveRemove), atOnce(removesAtOnce)),
 		spaceCall.Register(m, served(s.serveSpace), atOnce(spaceAtOnce)),
+		drivesCall.Register(m, served(s.serveDrives), atOnce(drivesAtOnce)),
+		copyCall.Register(m, served(s.serveCopy), atOnce(copiesAtOnce)),
+		checkCall.Register(m, served(s.serveCheck), atOnce(checksAtOnce)),
 	)
 }
 

@@ -43,6 +43,13 @@ type Options struct {
 	Log   *slog.Logger // (discarded)
 	Hooks Hooks
 
+	// BadCopy is told of a copy that a read has found to be missing or wrong;
+	// it must not block. May be nil.
+	BadCopy func(id dataio.ID, drive string, why string)
+
+	Replicas     int           // copies of each payload file, where its pool has so many drives (3)
+	HealthEvery  time.Duration // pause between two looks at all drives (2 s)
+	OrphanAge    time.Duration // log time from the first sight of a file that no record knows to its removal (2 h)
 	SegmentBytes int64         // payload files' largest size, for tests (SegmentMaxBytes)
 	WaitTimeout  time.Duration // longest wait for a node or drive that isn't there (10 s)
 	BulkUploads  int           // uploads served at once on the bulk port (256)
@@ -66,6 +73,15 @@ type Hooks struct {
 	// LeftBehind reports payload files that a failed put could not remove:
 	// their node was gone, or it is unknown whether the commit went through.
 	LeftBehind func(files int)
+	// CopiesMissing reports copies that a put was acknowledged without; they
+	// are healed later.
+	CopiesMissing func(copies int)
+	// Failover reports that a read went on with another copy, and why.
+	Failover func(reason string)
+	// BadCopy reports a copy that a read has found to be missing or wrong.
+	BadCopy func(drive string, id dataio.ID)
+	// Orphans reports payload files removed that no record has ever known.
+	Orphans func(files int, bytes int64)
 }
 
 // Path is the way that payload takes to a reader's destination.
@@ -147,6 +163,9 @@ func New(o Options) (*Service, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	o.Replicas = orDefault(o.Replicas, 3)
+	o.HealthEvery = orDefault(o.HealthEvery, 2*time.Second)
+	o.OrphanAge = orDefault(o.OrphanAge, 2*time.Hour)
 	o.SegmentBytes = orDefault(o.SegmentBytes, SegmentMaxBytes)
 	o.WaitTimeout = orDefault(o.WaitTimeout, 10*time.Second)
 	o.BulkUploads = orDefault(o.BulkUploads, 256)
