@@ -153,7 +153,7 @@ func TestDir(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if content, err := os.ReadFile(filepath.Join(dir, "FORMAT")); string(content) != "gridloom 1\n" || err != nil {
+	if content, err := os.ReadFile(filepath.Join(dir, "FORMAT")); string(content) != "gridloom 2\n" || err != nil {
 		t.Errorf("FORMAT is %q (%v)", content, err)
 	}
 	for _, content := range []string{"one", "two"} {

@@ -47,6 +47,8 @@ func (m *machine) execute(b *pebble.Batch, e *entry) (*outcome, error) {
 		return m.markNode(b, c.MarkNode)
 	case c.ForgetNode != nil:
 		return m.forgetNode(b, c.ForgetNode)
+	case c.MarkDrive != nil:
+		return m.markDrive(b, c.MarkDrive)
 	}
 	if out, err := m.executeIAM(b, e); out != nil || err != nil {
 		return out, err
@@ -71,6 +73,15 @@ func (m *machine) execute(b *pebble.Batch, e *entry) (*outcome, error) {
 		return m.closeBucket(b, c.CloseBucket)
 	case c.Reclaim != nil:
 		return m.reclaim(b, c.Reclaim)
+	case c.Recopy != nil:
+		return m.recopy(b, c.Recopy)
+	case c.SetQuota != nil:
+		if err := m.slots.owns(m.group, c.SetQuota.BucketID); err != nil {
+			return nil, err
+		}
+		return m.setQuota(b, c.SetQuota)
+	case c.NoteScrub != nil:
+		return m.noteScrub(b, c.NoteScrub)
 	}
 	return nil, fault.New(fault.InvalidArgument, "command", "is empty")
 }

@@ -151,6 +151,12 @@ func (c *Control) Propose(ctx context.Context, cmd *Command) (*Result, error) {
 			del.BucketID = id
 			return &Command{Version: full.Version, RequestID: full.RequestID, DeleteRecords: &del}
 		})
+	case full.SetQuota != nil && full.SetQuota.BucketID == [16]byte{}:
+		return c.inBucket(ctx, full, full.SetQuota.Bucket, func(id [16]byte) *Command {
+			quota := *full.SetQuota
+			quota.BucketID = id
+			return &Command{Version: full.Version, RequestID: full.RequestID, SetQuota: &quota}
+		})
 	case full.MoveRecord != nil && full.MoveRecord.From.BucketID == [16]byte{}:
 		return c.move(ctx, full)
 	}
@@ -201,7 +207,7 @@ func (c *Control) catchUp(ctx context.Context, index uint64) {
 func complete(cmd *Command) *Command {
 	full := *cmd
 	if full.Version == 0 {
-		full.Version = full.since()
+		full.Version = CommandVersion
 	}
 	if full.RequestID == ([16]byte{}) {
 		full.RequestID = randomID()

@@ -164,9 +164,6 @@ func (g *commands) draw(t *rapid.T) *entry {
 		c.Slots = uint64(rapid.SampledFrom([]int{1, 1, 1, 1, 1, 1, 1, 1, 1, 2}).Draw(t, "slots"))
 		g.fillData(t, c)
 	}
-	if rapid.IntRange(0, 3).Draw(t, "older") == 0 {
-		c.Version = c.since()
-	}
 	if err := c.validate(); err != nil {
 		t.Fatal(err)
 	}

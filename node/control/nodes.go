@@ -95,6 +95,10 @@ func (m *machine) markNode(b *pebble.Batch, c *MarkNode) (*outcome, error) {
 	return m.setNode(b, &n)
 }
 
+func (m *machine) markDrive(_ *pebble.Batch, _ *MarkDrive) (*outcome, error) {
+	return nil, fault.New(fault.Unimplemented, "command", "comes with the next change")
+}
+
 // staying counts the nodes that would be left without one: those that are
 // there and not leaving.
 func (m *machine) staying(without string) (count int) {

@@ -23,7 +23,7 @@ type outcome struct {
 	LogTime int64   `msg:"t"`
 	Epoch   uint64  `msg:"e"`
 	Bucket  *Bucket `msg:"b,omitempty"`
-	Fates   []byte  `msg:"f,omitempty"` // DeleteRecords: a fate for every key
+	Fates   []byte  `msg:"f,omitempty"` // DeleteRecords: a fate for every key; Recopy: one for every entry
 
 	Replaced bool `msg:"rp,omitempty"` // PutRecord, MoveRecord: there was a record of that key
 	// Moved is the record that a MoveRecord has moved, as it is at its target,

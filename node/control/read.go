@@ -42,6 +42,8 @@ func (v *view) answer(q *Query) (*Answer, error) {
 		err = v.segments(a, q.Segments)
 	case q.Usage != nil:
 		err = v.usage(a, q.Usage)
+	case q.Copies != nil, q.Scrub != nil, q.BucketUsage != nil, q.BucketUsages != nil, q.Totals != nil:
+		err = fault.New(fault.Unimplemented, "query", "comes with the next change")
 	default:
 		err = v.answerIAM(a, q)
 	}

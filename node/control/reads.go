@@ -83,8 +83,11 @@ func (q *Query) ofBucket() (name string, data bool) {
 		return q.Records.Bucket, true
 	case q.Begin != nil:
 		return q.Begin.Bucket, true
+	case q.BucketUsage != nil:
+		return q.BucketUsage.Bucket, true
 	}
-	return "", q.Garbage != nil || q.Segments != nil || q.Usage != nil
+	return "", q.Garbage != nil || q.Segments != nil || q.Usage != nil || q.Copies != nil ||
+		q.Scrub != nil || q.BucketUsages != nil || q.Totals != nil
 }
 
 // readSystem answers from the system group, readData from the data group.
