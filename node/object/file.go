@@ -1,0 +1,314 @@
+package object
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"syscall"
+	"time"
+
+	"github.com/gridloom/gridloom/dataio"
+	"github.com/gridloom/gridloom/node/control"
+	"github.com/gridloom/gridloom/node/fault"
+)
+
+// checkedBytes is what a checksum covers: so much has to be read of a payload to
+// verify one byte of it.
+const checkedBytes = 1 << 20
+
+// fileStream is a part of a payload on a drive of this node. Each window is in
+// memory before it is moved, so that nobody has to wait for the drive in the
+// middle of one, where another copy can't take over.
+type fileStream struct {
+	s        *Service
+	d        *dataio.Drive
+	ref      payloadRef
+	how      manner
+	subject  string
+	f        *dataio.File
+	off, end int64
+	known    int64 // up to here it is in memory, or was a moment ago
+
+	section io.Reader     // the *os.File
+	checked *bufio.Reader // in its place, for how.verify
+
+	ahead *readAhead // nil: none
+}
+
+// readAhead is a window that is being read while the one before is on its way.
+type readAhead struct {
+	upTo   int64
+	cancel context.CancelFunc
+	done   chan struct{} // closed when it has ended
+	err    error         // how; set by then
+}
+
+// stop ends a read ahead.
+func (a *readAhead) stop() {
+	if a != nil {
+		a.cancel()
+		<-a.done
+	}
+}
+
+// patience is how long the drive may stall.
+func (f *fileStream) patience() time.Duration {
+	if f.how.hedge {
+		return f.s.reads.hedge(f.ref.drive)
+	}
+	return f.how.patience
+}
+
+// openPayload opens a payload on a drive of this node.
+func (s *Service) openPayload(ctx context.Context, ref payloadRef, how manner) (*fileStream, error) {
+	d, err := s.driveFor(ctx, ref.drive, how)
+	if err != nil {
+		return nil, err
+	}
+	f := &fileStream{s: s, d: d, ref: ref, how: how, subject: s.driveName(s.o.Self, ref.drive)}
+	began := time.Now()
+	f.f, err = within(ctx, f.patience(),
+		func() (*dataio.File, error) { return d.Open(ctx, ref.id) },
+		func(file *dataio.File) { file.Close() })
+	s.reads.waited(ref.drive, time.Since(began))
+	switch {
+	case errors.Is(err, errStalled):
+		return nil, f.stalled()
+	case err != nil:
+		return nil, f.fault(err)
+	}
+	return f, nil
+}
+
+// driveFor returns a drive of this node, which may be waited for.
+func (s *Service) driveFor(ctx context.Context, id string, how manner) (*dataio.Drive, error) {
+	if !how.hedge {
+		return s.awaitDrive(ctx, id)
+	}
+	d, _ := s.drive(id)
+	if d == nil {
+		return nil, fault.New(fault.Waiting, s.driveName(s.o.Self, id), "is not open")
+	}
+	return d, nil
+}
+
+// openPart opens a part of a payload, which must be as its segment says.
+func (s *Service) openPart(ctx context.Context, ref payloadRef, p part, how manner) (*fileStream, error) {
+	f, err := s.openPayload(ctx, ref, how)
+	if err != nil {
+		return nil, err
+	}
+	if err = f.matches(p.segment); err == nil {
+		err = f.read(ctx, p.off, p.n)
+	}
+	if err != nil {
+		f.close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// matches compares what was opened with its record.
+func (f *fileStream) matches(seg *control.Segment) error {
+	switch {
+	case f.f.SizeBytes() != seg.SizeBytes:
+		f.s.badCopy(f.ref, badSize)
+		return fault.New(fault.Corrupted, f.subject, "has %d bytes of payload %s, whose record says %d", f.f.SizeBytes(), f.ref.id, seg.SizeBytes)
+	case f.f.CRC32C() != seg.CRC32C:
+		f.s.badCopy(f.ref, badCorrupted)
+		return fault.New(fault.Corrupted, f.subject, "has payload %s with another checksum than its record", f.ref.id)
+	}
+	return nil
+}
+
+// read says what is to be read.
+func (f *fileStream) read(ctx context.Context, off, n int64) error {
+	if err := checkRange(off, n, f.f.SizeBytes()); err != nil {
+		return err
+	}
+	f.off, f.end = off, off+n
+	if f.how.verify {
+		// The smallest buffer there is: it is for looking at one byte, whose MiB
+		// has been verified then.
+		f.checked = bufio.NewReaderSize(f.f.Verified(ctx, off, n), 16)
+		return nil
+	}
+	section, err := f.f.Section(off, n)
+	if err != nil {
+		return f.fault(err)
+	}
+	f.section = section.R
+	return nil
+}
+
+// errStalled ends a wait for a drive.
+var errStalled = errors.New("object: the drive has stalled")
+
+// within does what may hang in a system call, where nothing interrupts it, in
+// a goroutine of its own: if that takes longer than patience, it outlives the
+// call, which fails with errStalled, and what it comes back with is dropped.
+// Package dataio bounds how many hang.
+func within[T any](ctx context.Context, patience time.Duration, do func() (T, error), drop func(T)) (T, error) {
+	type outcome struct {
+		v   T
+		err error
+	}
+	done, gone := make(chan outcome), make(chan struct{})
+	defer close(gone)
+	go func() {
+		v, err := do()
+		select {
+		case done <- outcome{v, err}:
+		case <-gone:
+			if err == nil {
+				drop(v)
+			}
+		}
+	}()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	var none T
+	select {
+	case o := <-done:
+		return o.v, o.err
+	case <-timer.C:
+		return none, errStalled
+	case <-ctx.Done():
+		return none, context.Cause(ctx)
+	}
+}
+
+// stalled is the error of a drive that was waited for long enough.
+func (f *fileStream) stalled() error {
+	kind := fault.Unavailable
+	if f.how.hedge {
+		kind = fault.Deadline
+	}
+	return &fault.Error{Kind: kind, Subject: f.subject, Detail: fmt.Sprintf("has not answered within %v", f.patience()), Err: errStalled}
+}
+
+// fault gives an error of the drive its kind, and reports a copy that is bad.
+func (f *fileStream) fault(err error) error {
+	switch {
+	case errors.Is(err, dataio.ErrNotFound):
+		f.s.badCopy(f.ref, badMissing)
+	case errors.Is(err, dataio.ErrCorrupted):
+		f.s.badCopy(f.ref, badCorrupted)
+	case errors.Is(err, dataio.ErrSize), errors.Is(err, dataio.ErrRange):
+		f.s.badCopy(f.ref, badSize)
+	case errors.Is(err, syscall.EIO):
+		f.s.badCopy(f.ref, badUnreadable)
+	}
+	return f.s.driveFault(err, f.d)
+}
+
+func (f *fileStream) ready(ctx context.Context, want, next int64) (int64, error) {
+	upTo := min(f.off+want, f.end)
+	if err := f.fetch(ctx, upTo); err != nil {
+		return 0, err
+	}
+	if f.ahead == nil && upTo < f.end && f.known < f.end {
+		f.fetchAhead(ctx, min(max(upTo, f.known)+next, f.end))
+	}
+	if f.checked == nil {
+		return upTo - f.off, nil
+	}
+	if _, err := f.checked.Peek(1); err != nil {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		return 0, f.fault(err)
+	}
+	return min(upTo-f.off, checkedBytes-f.off%checkedBytes), nil
+}
+
+// span is what has to be in memory for the bytes up to there, beyond what is.
+func (f *fileStream) span(upTo int64) (off, n int64) {
+	off = max(f.off, f.known)
+	if f.checked != nil {
+		off -= off % checkedBytes
+		upTo = min((upTo+checkedBytes-1)/checkedBytes*checkedBytes, f.f.SizeBytes())
+	}
+	return off, upTo - off
+}
+
+// fetch has the bytes up to there in memory.
+func (f *fileStream) fetch(ctx context.Context, upTo int64) error {
+	if upTo <= f.known {
+		return nil
+	}
+	began, patience := time.Now(), f.patience()
+	defer func() { f.s.reads.waited(f.ref.drive, time.Since(began)) }()
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errStalled)
+	defer cancel()
+	if a := f.ahead; a != nil {
+		f.ahead = nil
+		select {
+		case <-a.done:
+		case <-ctx.Done():
+		}
+		a.stop()
+		if a.err == nil {
+			f.known = a.upTo
+		}
+	}
+	if upTo <= f.known {
+		return nil
+	}
+	off, n := f.span(upTo)
+	err := f.f.Prefetch(ctx, off, n)
+	switch {
+	case err == nil:
+		f.known = upTo
+		return nil
+	case ctx.Err() == nil:
+		return f.fault(err)
+	case context.Cause(ctx) == errStalled:
+		return f.stalled()
+	}
+	return context.Cause(ctx)
+}
+
+// fetchAhead begins to read the next window.
+func (f *fileStream) fetchAhead(ctx context.Context, upTo int64) {
+	ctx, cancel := context.WithCancel(ctx)
+	a := &readAhead{upTo: upTo, cancel: cancel, done: make(chan struct{})}
+	f.ahead = a
+	off, n := f.span(upTo)
+	go func() {
+		defer close(a.done)
+		a.err = f.f.Prefetch(ctx, off, n)
+	}()
+}
+
+func (f *fileStream) reader() io.Reader {
+	if f.checked != nil {
+		return f.checked
+	}
+	return f.section
+}
+
+func (f *fileStream) took(n int64) { f.off += n }
+
+// blame reads again what could not be sent: a destination's error doesn't show
+// whether it was the file that failed.
+func (f *fileStream) blame(ctx context.Context, err error) error {
+	if f.checked != nil {
+		return nil // what was ready was in memory of ours
+	}
+	f.known = f.off
+	if _, err := f.ready(ctx, 1, 0); err != nil {
+		return err
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fault.New(fault.Unavailable, f.subject, "broke off in the middle of a payload")
+	}
+	return nil
+}
+
+func (f *fileStream) close() {
+	f.ahead.stop()
+	f.f.Close()
+}
