@@ -16,6 +16,7 @@ var layers = map[string][]string{
 	"node/api":     {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio", "gen", "gen/gridloom/v1"},
 	"node/door":    {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio"},
 	"node/object":  {"node/control", "node/iam", "node/fault", "grid", "dataio"},
+	"node/heal":    {"node/control", "node/object", "node/fault", "grid", "dataio"},
 	"node/control": {"node/control/replica", "node/control/disk", "node/iam", "node/fault", "grid"},
 
 	"node/control/replica": nil,
@@ -49,6 +50,7 @@ var forTests = map[string][]string{
 	"node/api":             {"node/control", "grid/gridtest", "dataio/datatest"},
 	"node/door":            {"node/control", "grid/gridtest", "dataio/datatest"},
 	"node/object":          {"grid/gridtest", "dataio/datatest"},
+	"node/heal":            {"grid/gridtest", "dataio/datatest"},
 	"node/control":         {"grid/gridtest", "node/control/replica/replicatest"},
 	"node/control/replica": {"node/control/disk", "node/control/replica/replicatest"},
 	"internal/e2e":         {"gen/gridloom/v1"},

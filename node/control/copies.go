@@ -20,6 +20,12 @@ func (q *CopiesQuery) validate() error {
 	if n := len(q.Good); n > MaxQueryDrives {
 		return fault.New(fault.InvalidArgument, "drives", "has %d entries, at most %d are allowed", n, MaxQueryDrives)
 	}
+	if n := len(q.IDs); n > MaxSegmentIDs {
+		return fault.New(fault.InvalidArgument, "ids", "has %d entries, at most %d are allowed", n, MaxSegmentIDs)
+	}
+	if len(q.IDs) > 0 && (q.After != "" || q.Pending) {
+		return fault.New(fault.InvalidArgument, "ids", "are all on one page, and in no order")
+	}
 	if q.After != "" {
 		_, _, err := parseCopiesPosition(q.After)
 		if q.Pending && len(q.After) != 16 || !q.Pending && err != nil {
@@ -92,6 +98,9 @@ func (p *page) add(bucket [16]byte, key string, s *Segment) {
 func (p *page) end(next string) { p.a.More, p.a.Next = true, next }
 
 func (v *view) copies(a *Answer, q *CopiesQuery) error {
+	if len(q.IDs) > 0 {
+		return v.copiesOf(newPage(a, q))
+	}
 	if q.Pending {
 		return v.pendingCopies(newPage(a, q))
 	}
@@ -199,6 +208,32 @@ func (v *view) pendingCopies(p *page) (err error) {
 		last = string(id[:])
 	}
 	return it.Error()
+}
+
+// copiesOf looks segments up by their ids.
+func (v *view) copiesOf(p *page) error {
+	owners := owners{v: v, records: map[place]*foundRecord{}}
+	for _, id := range p.q.IDs {
+		var row segmentRow
+		if found, err := get(v.rows, segmentKey(id), &row); err != nil {
+			return err
+		} else if !found {
+			continue
+		}
+		rec, s, err := owners.of(id, &row)
+		if err != nil {
+			return err
+		}
+		if s == nil || !p.wants(s) {
+			continue
+		}
+		bucket, _, _, err := parseRecordKey(rec.row)
+		if err != nil {
+			return err
+		}
+		p.add(bucket, rec.Key, s)
+	}
+	return nil
 }
 
 // owners finds the records that segments belong to, each once.

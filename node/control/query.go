@@ -111,9 +111,13 @@ type TopologyQuery struct{}
 // to since Before, oldest first: Answer.Garbage and More. What was deleted is
 // told by Reclaim and not given again.
 type GarbageQuery struct {
-	Drive  string `msg:"d"`
+	Drive  string `msg:"d"` // "" with Present
 	Before int64  `msg:"b"` // log time, exclusive
 	Limit  int    `msg:"l"` // 0 and more than MaxPage mean MaxPage
+	// Present, instead of a drive, asks for the garbage of all drives but these,
+	// in the order of the drives: of those that have left the mesh, whose nodes
+	// never ask.
+	Present []string `msg:"p,omitempty,limit=4096"` // ids; at most MaxQueryDrives
 }
 
 // SegmentsQuery asks which segments are known, that is referred to by a
@@ -149,6 +153,9 @@ type CopiesQuery struct {
 	// at least Want of their copies on these drives, and none elsewhere.
 	Good []string `msg:"g,omitempty,limit=4096"` // ids; at most MaxQueryDrives
 	Want uint8    `msg:"w,omitempty"`
+	// IDs asks for these segments alone, those of them that a record has, all on
+	// one page.
+	IDs [][16]byte `msg:"ids,omitempty"` // at most MaxSegmentIDs
 }
 
 // SegmentCopies is where the copies of a segment are.

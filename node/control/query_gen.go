@@ -1386,8 +1386,8 @@ func (z BucketsQuery) Msgsize() (s int) {
 func (z *CopiesQuery) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(5)
-	var zb0001Mask uint8 /* 5 bits */
+	zb0001Len := uint32(6)
+	var zb0001Mask uint8 /* 6 bits */
 	_ = zb0001Mask
 	if z.Pending == false {
 		zb0001Len--
@@ -1400,6 +1400,10 @@ func (z *CopiesQuery) MarshalMsg(b []byte) (o []byte, err error) {
 	if z.Want == 0 {
 		zb0001Len--
 		zb0001Mask |= 0x10
+	}
+	if z.IDs == nil {
+		zb0001Len--
+		zb0001Mask |= 0x20
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -1429,6 +1433,14 @@ func (z *CopiesQuery) MarshalMsg(b []byte) (o []byte, err error) {
 			// string "w"
 			o = append(o, 0xa1, 0x77)
 			o = msgp.AppendUint8(o, z.Want)
+		}
+		if (zb0001Mask & 0x20) == 0 { // if not omitted
+			// string "ids"
+			o = append(o, 0xa3, 0x69, 0x64, 0x73)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.IDs)))
+			for za0002 := range z.IDs {
+				o = msgp.AppendBytes(o, (z.IDs[za0002])[:])
+			}
 		}
 	}
 	return
@@ -1503,6 +1515,29 @@ func (z *CopiesQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Want")
 				return
 			}
+		case "ids":
+			var zb0003 uint32
+			zb0003, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "IDs")
+				return
+			}
+			if zb0003 > z9eee6f6blimitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.IDs) >= int(zb0003) {
+				z.IDs = (z.IDs)[:zb0003]
+			} else {
+				z.IDs = make([][16]byte, zb0003)
+			}
+			for za0002 := range z.IDs {
+				bts, err = msgp.ReadExactBytes(bts, (z.IDs[za0002])[:])
+				if err != nil {
+					err = msgp.WrapError(err, "IDs", za0002)
+					return
+				}
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -1521,7 +1556,7 @@ func (z *CopiesQuery) Msgsize() (s int) {
 	for za0001 := range z.Good {
 		s += msgp.StringPrefixSize + len(z.Good[za0001])
 	}
-	s += 2 + msgp.Uint8Size
+	s += 2 + msgp.Uint8Size + 4 + msgp.ArrayHeaderSize + (len(z.IDs) * (16 * (msgp.ByteSize)))
 	return
 }
 
@@ -1575,18 +1610,39 @@ func (z DeploymentQuery) Msgsize() (s int) {
 }
 
 // MarshalMsg implements msgp.Marshaler
-func (z GarbageQuery) MarshalMsg(b []byte) (o []byte, err error) {
+func (z *GarbageQuery) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 3
-	// string "d"
-	o = append(o, 0x83, 0xa1, 0x64)
-	o = msgp.AppendString(o, z.Drive)
-	// string "b"
-	o = append(o, 0xa1, 0x62)
-	o = msgp.AppendInt64(o, z.Before)
-	// string "l"
-	o = append(o, 0xa1, 0x6c)
-	o = msgp.AppendInt(o, z.Limit)
+	// check for omitted fields
+	zb0001Len := uint32(4)
+	var zb0001Mask uint8 /* 4 bits */
+	_ = zb0001Mask
+	if z.Present == nil {
+		zb0001Len--
+		zb0001Mask |= 0x8
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "d"
+		o = append(o, 0xa1, 0x64)
+		o = msgp.AppendString(o, z.Drive)
+		// string "b"
+		o = append(o, 0xa1, 0x62)
+		o = msgp.AppendInt64(o, z.Before)
+		// string "l"
+		o = append(o, 0xa1, 0x6c)
+		o = msgp.AppendInt(o, z.Limit)
+		if (zb0001Mask & 0x8) == 0 { // if not omitted
+			// string "p"
+			o = append(o, 0xa1, 0x70)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.Present)))
+			for za0001 := range z.Present {
+				o = msgp.AppendString(o, z.Present[za0001])
+			}
+		}
+	}
 	return
 }
 
@@ -1630,6 +1686,29 @@ func (z *GarbageQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Limit")
 				return
 			}
+		case "p":
+			var zb0002 uint32
+			zb0002, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Present")
+				return
+			}
+			if zb0002 > 4096 {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Present) >= int(zb0002) {
+				z.Present = (z.Present)[:zb0002]
+			} else {
+				z.Present = make([]string, zb0002)
+			}
+			for za0001 := range z.Present {
+				z.Present[za0001], bts, err = msgp.ReadStringBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Present", za0001)
+					return
+				}
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -1643,8 +1722,11 @@ func (z *GarbageQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
 }
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
-func (z GarbageQuery) Msgsize() (s int) {
-	s = 1 + 2 + msgp.StringPrefixSize + len(z.Drive) + 2 + msgp.Int64Size + 2 + msgp.IntSize
+func (z *GarbageQuery) Msgsize() (s int) {
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Drive) + 2 + msgp.Int64Size + 2 + msgp.IntSize + 2 + msgp.ArrayHeaderSize
+	for za0001 := range z.Present {
+		s += msgp.StringPrefixSize + len(z.Present[za0001])
+	}
 	return
 }
 
@@ -2166,16 +2248,11 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 			if z.Garbage == nil {
 				o = msgp.AppendNil(o)
 			} else {
-				// map header, size 3
-				// string "d"
-				o = append(o, 0x83, 0xa1, 0x64)
-				o = msgp.AppendString(o, z.Garbage.Drive)
-				// string "b"
-				o = append(o, 0xa1, 0x62)
-				o = msgp.AppendInt64(o, z.Garbage.Before)
-				// string "l"
-				o = append(o, 0xa1, 0x6c)
-				o = msgp.AppendInt(o, z.Garbage.Limit)
+				o, err = z.Garbage.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "Garbage")
+					return
+				}
 			}
 		}
 		if (zb0001Mask & 0x800) == 0 { // if not omitted
@@ -2185,25 +2262,25 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				o = msgp.AppendNil(o)
 			} else {
 				// check for omitted fields
-				zb0009Len := uint32(2)
-				var zb0009Mask uint8 /* 2 bits */
-				_ = zb0009Mask
+				zb0008Len := uint32(2)
+				var zb0008Mask uint8 /* 2 bits */
+				_ = zb0008Mask
 				if z.Segments.Drive == "" {
-					zb0009Len--
-					zb0009Mask |= 0x2
+					zb0008Len--
+					zb0008Mask |= 0x2
 				}
-				// variable map header, size zb0009Len
-				o = append(o, 0x80|uint8(zb0009Len))
+				// variable map header, size zb0008Len
+				o = append(o, 0x80|uint8(zb0008Len))
 
 				// skip if no fields are to be emitted
-				if zb0009Len != 0 {
+				if zb0008Len != 0 {
 					// string "i"
 					o = append(o, 0xa1, 0x69)
 					o = msgp.AppendArrayHeader(o, uint32(len(z.Segments.IDs)))
 					for za0002 := range z.Segments.IDs {
 						o = msgp.AppendBytes(o, (z.Segments.IDs[za0002])[:])
 					}
-					if (zb0009Mask & 0x2) == 0 { // if not omitted
+					if (zb0008Mask & 0x2) == 0 { // if not omitted
 						// string "d"
 						o = append(o, 0xa1, 0x64)
 						o = msgp.AppendString(o, z.Segments.Drive)
@@ -2684,49 +2761,10 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				if z.Garbage == nil {
 					z.Garbage = new(GarbageQuery)
 				}
-				var zb0008 uint32
-				zb0008, bts, err = msgp.ReadMapHeaderBytes(bts)
+				bts, err = z.Garbage.UnmarshalMsg(bts)
 				if err != nil {
 					err = msgp.WrapError(err, "Garbage")
 					return
-				}
-				if zb0008 > z9eee6f6blimitMaps {
-					err = msgp.ErrLimitExceeded
-					return
-				}
-				for zb0008 > 0 {
-					zb0008--
-					field, bts, err = msgp.ReadMapKeyZC(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Garbage")
-						return
-					}
-					switch msgp.UnsafeString(field) {
-					case "d":
-						z.Garbage.Drive, bts, err = msgp.ReadStringBytes(bts)
-						if err != nil {
-							err = msgp.WrapError(err, "Garbage", "Drive")
-							return
-						}
-					case "b":
-						z.Garbage.Before, bts, err = msgp.ReadInt64Bytes(bts)
-						if err != nil {
-							err = msgp.WrapError(err, "Garbage", "Before")
-							return
-						}
-					case "l":
-						z.Garbage.Limit, bts, err = msgp.ReadIntBytes(bts)
-						if err != nil {
-							err = msgp.WrapError(err, "Garbage", "Limit")
-							return
-						}
-					default:
-						bts, err = msgp.Skip(bts)
-						if err != nil {
-							err = msgp.WrapError(err, "Garbage")
-							return
-						}
-					}
 				}
 			}
 		case "s":
@@ -2740,18 +2778,18 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				if z.Segments == nil {
 					z.Segments = new(SegmentsQuery)
 				}
-				var zb0009 uint32
-				zb0009, bts, err = msgp.ReadMapHeaderBytes(bts)
+				var zb0008 uint32
+				zb0008, bts, err = msgp.ReadMapHeaderBytes(bts)
 				if err != nil {
 					err = msgp.WrapError(err, "Segments")
 					return
 				}
-				if zb0009 > z9eee6f6blimitMaps {
+				if zb0008 > z9eee6f6blimitMaps {
 					err = msgp.ErrLimitExceeded
 					return
 				}
-				for zb0009 > 0 {
-					zb0009--
+				for zb0008 > 0 {
+					zb0008--
 					field, bts, err = msgp.ReadMapKeyZC(bts)
 					if err != nil {
 						err = msgp.WrapError(err, "Segments")
@@ -2759,20 +2797,20 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 					switch msgp.UnsafeString(field) {
 					case "i":
-						var zb0010 uint32
-						zb0010, bts, err = msgp.ReadArrayHeaderBytes(bts)
+						var zb0009 uint32
+						zb0009, bts, err = msgp.ReadArrayHeaderBytes(bts)
 						if err != nil {
 							err = msgp.WrapError(err, "Segments", "IDs")
 							return
 						}
-						if zb0010 > z9eee6f6blimitArrays {
+						if zb0009 > z9eee6f6blimitArrays {
 							err = msgp.ErrLimitExceeded
 							return
 						}
-						if cap(z.Segments.IDs) >= int(zb0010) {
-							z.Segments.IDs = (z.Segments.IDs)[:zb0010]
+						if cap(z.Segments.IDs) >= int(zb0009) {
+							z.Segments.IDs = (z.Segments.IDs)[:zb0009]
 						} else {
-							z.Segments.IDs = make([][16]byte, zb0010)
+							z.Segments.IDs = make([][16]byte, zb0009)
 						}
 						for za0002 := range z.Segments.IDs {
 							bts, err = msgp.ReadExactBytes(bts, (z.Segments.IDs[za0002])[:])
@@ -2841,18 +2879,18 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				if z.Scrub == nil {
 					z.Scrub = new(ScrubQuery)
 				}
-				var zb0011 uint32
-				zb0011, bts, err = msgp.ReadMapHeaderBytes(bts)
+				var zb0010 uint32
+				zb0010, bts, err = msgp.ReadMapHeaderBytes(bts)
 				if err != nil {
 					err = msgp.WrapError(err, "Scrub")
 					return
 				}
-				if zb0011 > z9eee6f6blimitMaps {
+				if zb0010 > z9eee6f6blimitMaps {
 					err = msgp.ErrLimitExceeded
 					return
 				}
-				for zb0011 > 0 {
-					zb0011--
+				for zb0010 > 0 {
+					zb0010--
 					field, bts, err = msgp.ReadMapKeyZC(bts)
 					if err != nil {
 						err = msgp.WrapError(err, "Scrub")
@@ -2879,18 +2917,18 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				if z.BucketUsage == nil {
 					z.BucketUsage = new(BucketUsageQuery)
 				}
-				var zb0012 uint32
-				zb0012, bts, err = msgp.ReadMapHeaderBytes(bts)
+				var zb0011 uint32
+				zb0011, bts, err = msgp.ReadMapHeaderBytes(bts)
 				if err != nil {
 					err = msgp.WrapError(err, "BucketUsage")
 					return
 				}
-				if zb0012 > z9eee6f6blimitMaps {
+				if zb0011 > z9eee6f6blimitMaps {
 					err = msgp.ErrLimitExceeded
 					return
 				}
-				for zb0012 > 0 {
-					zb0012--
+				for zb0011 > 0 {
+					zb0011--
 					field, bts, err = msgp.ReadMapKeyZC(bts)
 					if err != nil {
 						err = msgp.WrapError(err, "BucketUsage")
@@ -2940,18 +2978,18 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				if z.Totals == nil {
 					z.Totals = new(TotalsQuery)
 				}
-				var zb0013 uint32
-				zb0013, bts, err = msgp.ReadMapHeaderBytes(bts)
+				var zb0012 uint32
+				zb0012, bts, err = msgp.ReadMapHeaderBytes(bts)
 				if err != nil {
 					err = msgp.WrapError(err, "Totals")
 					return
 				}
-				if zb0013 > z9eee6f6blimitMaps {
+				if zb0012 > z9eee6f6blimitMaps {
 					err = msgp.ErrLimitExceeded
 					return
 				}
-				for zb0013 > 0 {
-					zb0013--
+				for zb0012 > 0 {
+					zb0012--
 					field, bts, err = msgp.ReadMapKeyZC(bts)
 					if err != nil {
 						err = msgp.WrapError(err, "Totals")
@@ -3095,7 +3133,7 @@ func (z *Query) Msgsize() (s int) {
 	if z.Garbage == nil {
 		s += msgp.NilSize
 	} else {
-		s += 1 + 2 + msgp.StringPrefixSize + len(z.Garbage.Drive) + 2 + msgp.Int64Size + 2 + msgp.IntSize
+		s += z.Garbage.Msgsize()
 	}
 	s += 2
 	if z.Segments == nil {

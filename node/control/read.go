@@ -197,22 +197,29 @@ func commonPrefix(key, prefix, delimiter string) (string, bool) {
 
 func (v *view) garbage(a *Answer, q *GarbageQuery) (err error) {
 	limit := pageSize(q.Limit)
-	it, err := v.rows.NewIter(&pebble.IterOptions{
-		LowerBound: garbagePosition(q.Drive, 0),
-		UpperBound: garbagePosition(q.Drive, q.Before),
-	})
+	bounds := &pebble.IterOptions{LowerBound: garbagePosition(q.Drive, 0), UpperBound: garbagePosition(q.Drive, q.Before)}
+	if len(q.Present) > 0 {
+		bounds = &pebble.IterOptions{LowerBound: []byte{kindGarbage}, UpperBound: after([]byte{kindGarbage})}
+	}
+	it, err := v.rows.NewIter(bounds)
 	if err != nil {
 		return err
 	}
 	defer closeInto(&err, it)
 	for ok := it.First(); ok; ok = it.Next() {
+		g, err := parseGarbageKey(it.Key())
+		for err == nil && slices.Contains(q.Present, g.Drive) {
+			if !it.SeekGE(garbagePosition(g.Drive, -1)) { // behind all of that drive
+				return it.Error()
+			}
+			g, err = parseGarbageKey(it.Key())
+		}
+		if err != nil {
+			return err
+		}
 		if len(a.Garbage) == limit {
 			a.More = true
 			break
-		}
-		g, err := parseGarbageKey(it.Key())
-		if err != nil {
-			return err
 		}
 		value, err := it.ValueAndErr()
 		if err != nil {
@@ -223,6 +230,9 @@ func (v *view) garbage(a *Answer, q *GarbageQuery) (err error) {
 			return err
 		}
 		g.SizeBytes = row.SizeBytes
+		if g.LogTime >= q.Before {
+			continue // with Present, all ages are in the range
+		}
 		a.Garbage = append(a.Garbage, g)
 	}
 	return it.Error()

@@ -345,6 +345,11 @@ func (q *Query) validate() error {
 		if err := checkPosition("", q.Garbage.Limit); err != nil {
 			return err
 		}
+		if n := len(q.Garbage.Present); n > MaxQueryDrives || n > 0 && q.Garbage.Drive != "" {
+			return fault.New(fault.InvalidArgument, "drives", "has %d entries, at most %d are allowed, and none beside a drive", n, MaxQueryDrives)
+		} else if n > 0 {
+			return nil
+		}
 		return checkName("drive", q.Garbage.Drive)
 	case q.Segments != nil:
 		if n := len(q.Segments.IDs); n > MaxSegmentIDs {

@@ -144,4 +144,3 @@ func has(drives []string, id string) bool {
 	}
 	return false
 }
-

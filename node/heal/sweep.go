@@ -25,9 +25,12 @@ func (t *term) sweep(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		q := &control.GarbageQuery{Before: math.MaxInt64, Absent: true}
+		q := &control.GarbageQuery{Before: math.MaxInt64}
 		for _, n := range top.Topology.Nodes {
-			q.Drives = append(q.Drives, n.Drives...)
+			q.Present = append(q.Present, n.Drives...)
+		}
+		if len(q.Present) == 0 || len(q.Present) > control.MaxQueryDrives {
+			return nil
 		}
 		a, err := t.o.Index.Read(ctx, &control.Query{Garbage: q})
 		if err != nil || len(a.Garbage) == 0 {

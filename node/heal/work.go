@@ -73,8 +73,8 @@ type work struct {
 	rate *meter // bytes copied
 	name func(ctx context.Context, bucket [16]byte) string
 
-	ended   func(seg *control.SegmentCopies, why string) // a task has; "" is in order
-	freed   func(drive string, bytes int64)              // a copy is off a drive's list
+	ended func(seg *control.SegmentCopies, why string) // a task has; "" is in order
+	freed func(drive string, bytes int64)              // a copy is off a drive's list
 
 	ctx     context.Context // of the term
 	batches sync.WaitGroup
@@ -372,6 +372,9 @@ func (t *task) change() *control.CopyChange {
 		}
 	}
 	well := len(p.keep) + len(t.made) // each in made is one of add or replace
+	if t.fixed && well < p.want {
+		return nil // it stays where it is
+	}
 	if well >= p.want && (t.verified || len(t.made) > 0 || t.harmless()) {
 		c.Remove = p.remove
 	}
