@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"syscall"
 	"time"
 
 	"github.com/gridloom/gridloom/dataio"
@@ -127,15 +126,18 @@ func (s *Service) openPart(ctx context.Context, ref payloadRef, p part, how mann
 
 // matches compares what was opened with its record.
 func (f *fileStream) matches(seg *control.Segment) error {
+	var err error
 	switch {
 	case f.f.SizeBytes() != seg.SizeBytes:
-		f.s.badCopy(f.ref, badSize)
-		return fault.New(fault.Corrupted, f.subject, "has %d bytes of payload %s, whose record says %d", f.f.SizeBytes(), f.ref.id, seg.SizeBytes)
+		err = &fault.Error{Kind: fault.Corrupted, Subject: f.subject, Err: dataio.ErrSize,
+			Detail: fmt.Sprintf("has %d bytes of payload %s, whose record says %d", f.f.SizeBytes(), f.ref.id, seg.SizeBytes)}
 	case f.f.CRC32C() != seg.CRC32C:
-		f.s.badCopy(f.ref, badCorrupted)
-		return fault.New(fault.Corrupted, f.subject, "has payload %s with another checksum than its record", f.ref.id)
+		err = &fault.Error{Kind: fault.Corrupted, Subject: f.subject, Err: dataio.ErrCorrupted,
+			Detail: fmt.Sprintf("has payload %s with another checksum than its record", f.ref.id)}
+	default:
+		return nil
 	}
-	return nil
+	return f.fault(err)
 }
 
 // read says what is to be read.
@@ -173,15 +175,8 @@ func (f *fileStream) stalled() error {
 
 // fault gives an error of the drive its kind, and reports a copy that is bad.
 func (f *fileStream) fault(err error) error {
-	switch {
-	case errors.Is(err, dataio.ErrNotFound):
-		f.s.badCopy(f.ref, badMissing)
-	case errors.Is(err, dataio.ErrCorrupted):
-		f.s.badCopy(f.ref, badCorrupted)
-	case errors.Is(err, dataio.ErrSize), errors.Is(err, dataio.ErrRange):
-		f.s.badCopy(f.ref, badSize)
-	case errors.Is(err, syscall.EIO):
-		f.s.badCopy(f.ref, badUnreadable)
+	if why := whyBad(err); why != "" && !f.how.quiet {
+		f.s.badCopy(f.ref, why)
 	}
 	return f.s.driveFault(err, f.d)
 }
