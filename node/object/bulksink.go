@@ -12,7 +12,6 @@ import (
 
 	"github.com/gridloom/gridloom/dataio"
 	"github.com/gridloom/gridloom/node/control"
-	"github.com/gridloom/gridloom/node/fault"
 )
 
 // bulkSink is a payload file that is being written on a peer. A goroutine

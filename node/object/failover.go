@@ -3,7 +3,9 @@ package object
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/zeebo/xxh3"
@@ -23,6 +25,22 @@ const (
 	badCorrupted  = "corrupted"
 	badUnreadable = "unreadable"
 )
+
+// whyBad says why a copy is bad whose drive gave an error; "" where that is
+// about something else.
+func whyBad(err error) string {
+	switch {
+	case errors.Is(err, dataio.ErrNotFound):
+		return badMissing
+	case errors.Is(err, dataio.ErrSize), errors.Is(err, dataio.ErrRange):
+		return badSize
+	case errors.Is(err, dataio.ErrCorrupted):
+		return badCorrupted
+	case errors.Is(err, syscall.EIO):
+		return badUnreadable
+	}
+	return ""
+}
 
 // badCopy reports a copy that isn't what its record says.
 func (s *Service) badCopy(ref payloadRef, why string) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"syscall"
 	"time"
 
 	"github.com/gridloom/gridloom/dataio"
@@ -14,8 +13,8 @@ import (
 	"github.com/gridloom/gridloom/node/fault"
 )
 
-// checkedBytes is what a checksum covers: so much has to be read of a payload to
-// verify one byte of it.
+// checkedBytes is what a checksum covers: dataio.File.Verified gives so much at
+// once, from a multiple of it on.
 const checkedBytes = 1 << 20
 
 // fileStream is a part of a payload on a drive of this node. Each window is in
@@ -33,6 +32,7 @@ type fileStream struct {
 
 	section io.Reader     // the *os.File
 	checked *bufio.Reader // in its place, for how.verify
+	unread  func()        // ends checked
 
 	ahead *readAhead // nil: none
 }
@@ -68,18 +68,32 @@ func (s *Service) openPayload(ctx context.Context, ref payloadRef, how manner) (
 		return nil, err
 	}
 	f := &fileStream{s: s, d: d, ref: ref, how: how, subject: s.driveName(s.o.Self, ref.drive)}
-	began := time.Now()
-	f.f, err = within(ctx, f.patience(),
-		func() (*dataio.File, error) { return d.Open(ctx, ref.id) },
-		func(file *dataio.File) { file.Close() })
-	s.reads.waited(ref.drive, time.Since(began))
-	switch {
-	case errors.Is(err, errStalled):
-		return nil, f.stalled()
-	case err != nil:
-		return nil, f.fault(err)
+	err = f.wait(ctx, func(ctx context.Context) (err error) {
+		f.f, err = d.Open(ctx, ref.id)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return f, nil
+}
+
+// wait has the drive do something, for as long as it may take.
+func (f *fileStream) wait(ctx context.Context, do func(ctx context.Context) error) error {
+	began := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, f.patience(), errStalled)
+	defer cancel()
+	err := do(ctx)
+	f.s.reads.waited(f.ref.drive, time.Since(began))
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() == nil:
+		return f.fault(err)
+	case context.Cause(ctx) == errStalled:
+		return f.stalled()
+	}
+	return context.Cause(ctx)
 }
 
 // driveFor returns a drive of this node, which may be waited for.
@@ -112,15 +126,18 @@ func (s *Service) openPart(ctx context.Context, ref payloadRef, p part, how mann
 
 // matches compares what was opened with its record.
 func (f *fileStream) matches(seg *control.Segment) error {
+	var err error
 	switch {
 	case f.f.SizeBytes() != seg.SizeBytes:
-		f.s.badCopy(f.ref, badSize)
-		return fault.New(fault.Corrupted, f.subject, "has %d bytes of payload %s, whose record says %d", f.f.SizeBytes(), f.ref.id, seg.SizeBytes)
+		err = &fault.Error{Kind: fault.Corrupted, Subject: f.subject, Err: dataio.ErrSize,
+			Detail: fmt.Sprintf("has %d bytes of payload %s, whose record says %d", f.f.SizeBytes(), f.ref.id, seg.SizeBytes)}
 	case f.f.CRC32C() != seg.CRC32C:
-		f.s.badCopy(f.ref, badCorrupted)
-		return fault.New(fault.Corrupted, f.subject, "has payload %s with another checksum than its record", f.ref.id)
+		err = &fault.Error{Kind: fault.Corrupted, Subject: f.subject, Err: dataio.ErrCorrupted,
+			Detail: fmt.Sprintf("has payload %s with another checksum than its record", f.ref.id)}
+	default:
+		return nil
 	}
-	return nil
+	return f.fault(err)
 }
 
 // read says what is to be read.
@@ -130,6 +147,7 @@ func (f *fileStream) read(ctx context.Context, off, n int64) error {
 	}
 	f.off, f.end = off, off+n
 	if f.how.verify {
+		ctx, f.unread = context.WithCancel(ctx)
 		// The smallest buffer there is: it is for looking at one byte, whose MiB
 		// has been verified then.
 		f.checked = bufio.NewReaderSize(f.f.Verified(ctx, off, n), 16)
@@ -146,40 +164,6 @@ func (f *fileStream) read(ctx context.Context, off, n int64) error {
 // errStalled ends a wait for a drive.
 var errStalled = errors.New("object: the drive has stalled")
 
-// within does what may hang in a system call, where nothing interrupts it, in
-// a goroutine of its own: if that takes longer than patience, it outlives the
-// call, which fails with errStalled, and what it comes back with is dropped.
-// Package dataio bounds how many hang.
-func within[T any](ctx context.Context, patience time.Duration, do func() (T, error), drop func(T)) (T, error) {
-	type outcome struct {
-		v   T
-		err error
-	}
-	done, gone := make(chan outcome), make(chan struct{})
-	defer close(gone)
-	go func() {
-		v, err := do()
-		select {
-		case done <- outcome{v, err}:
-		case <-gone:
-			if err == nil {
-				drop(v)
-			}
-		}
-	}()
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	var none T
-	select {
-	case o := <-done:
-		return o.v, o.err
-	case <-timer.C:
-		return none, errStalled
-	case <-ctx.Done():
-		return none, context.Cause(ctx)
-	}
-}
-
 // stalled is the error of a drive that was waited for long enough.
 func (f *fileStream) stalled() error {
 	kind := fault.Unavailable
@@ -191,84 +175,62 @@ func (f *fileStream) stalled() error {
 
 // fault gives an error of the drive its kind, and reports a copy that is bad.
 func (f *fileStream) fault(err error) error {
-	switch {
-	case errors.Is(err, dataio.ErrNotFound):
-		f.s.badCopy(f.ref, badMissing)
-	case errors.Is(err, dataio.ErrCorrupted):
-		f.s.badCopy(f.ref, badCorrupted)
-	case errors.Is(err, dataio.ErrSize), errors.Is(err, dataio.ErrRange):
-		f.s.badCopy(f.ref, badSize)
-	case errors.Is(err, syscall.EIO):
-		f.s.badCopy(f.ref, badUnreadable)
+	if why := whyBad(err); why != "" && !f.how.quiet {
+		f.s.badCopy(f.ref, why)
 	}
 	return f.s.driveFault(err, f.d)
 }
 
 func (f *fileStream) ready(ctx context.Context, want, next int64) (int64, error) {
 	upTo := min(f.off+want, f.end)
-	if err := f.fetch(ctx, upTo); err != nil {
-		return 0, err
+	if f.checked != nil {
+		return f.verified(ctx, upTo)
 	}
-	if f.ahead == nil && upTo < f.end && f.known < f.end {
-		f.fetchAhead(ctx, min(max(upTo, f.known)+next, f.end))
-	}
-	if f.checked == nil {
-		return upTo - f.off, nil
-	}
-	if _, err := f.checked.Peek(1); err != nil {
-		if ctx.Err() != nil {
-			return 0, context.Cause(ctx)
+	if upTo > f.known {
+		if err := f.wait(ctx, func(ctx context.Context) error { return f.fetch(ctx, upTo) }); err != nil {
+			return 0, err
 		}
-		return 0, f.fault(err)
 	}
-	return min(upTo-f.off, checkedBytes-f.off%checkedBytes), nil
+	if f.ahead == nil && f.known < f.end && next > 0 {
+		f.fetchAhead(ctx, min(f.known+next, f.end))
+	}
+	return upTo - f.off, nil
 }
 
-// span is what has to be in memory for the bytes up to there, beyond what is.
-func (f *fileStream) span(upTo int64) (off, n int64) {
-	off = max(f.off, f.known)
-	if f.checked != nil {
-		off -= off % checkedBytes
-		upTo = min((upTo+checkedBytes-1)/checkedBytes*checkedBytes, f.f.SizeBytes())
+// verified has the next byte verified, and with it all of its MiB.
+func (f *fileStream) verified(ctx context.Context, upTo int64) (int64, error) {
+	err := f.wait(ctx, func(ctx context.Context) error {
+		defer context.AfterFunc(ctx, f.unread)()
+		_, err := f.checked.Peek(1)
+		return err
+	})
+	if err != nil {
+		return 0, err
 	}
-	return off, upTo - off
+	return min(upTo, f.off-f.off%checkedBytes+checkedBytes) - f.off, nil
 }
 
 // fetch has the bytes up to there in memory.
 func (f *fileStream) fetch(ctx context.Context, upTo int64) error {
-	if upTo <= f.known {
-		return nil
-	}
-	began, patience := time.Now(), f.patience()
-	defer func() { f.s.reads.waited(f.ref.drive, time.Since(began)) }()
-	ctx, cancel := context.WithTimeoutCause(ctx, patience, errStalled)
-	defer cancel()
 	if a := f.ahead; a != nil {
 		f.ahead = nil
 		select {
 		case <-a.done:
 		case <-ctx.Done():
 		}
-		a.stop()
-		if a.err == nil {
+		if a.stop(); a.err == nil {
 			f.known = a.upTo
 		}
 	}
 	if upTo <= f.known {
 		return nil
 	}
-	off, n := f.span(upTo)
-	err := f.f.Prefetch(ctx, off, n)
-	switch {
-	case err == nil:
-		f.known = upTo
-		return nil
-	case ctx.Err() == nil:
-		return f.fault(err)
-	case context.Cause(ctx) == errStalled:
-		return f.stalled()
+	off := max(f.off, f.known)
+	if err := f.f.Prefetch(ctx, off, upTo-off); err != nil {
+		return err
 	}
-	return context.Cause(ctx)
+	f.known = upTo
+	return nil
 }
 
 // fetchAhead begins to read the next window.
@@ -276,10 +238,10 @@ func (f *fileStream) fetchAhead(ctx context.Context, upTo int64) {
 	ctx, cancel := context.WithCancel(ctx)
 	a := &readAhead{upTo: upTo, cancel: cancel, done: make(chan struct{})}
 	f.ahead = a
-	off, n := f.span(upTo)
+	off := f.known
 	go func() {
 		defer close(a.done)
-		a.err = f.f.Prefetch(ctx, off, n)
+		a.err = f.f.Prefetch(ctx, off, upTo-off)
 	}()
 }
 
@@ -310,5 +272,8 @@ func (f *fileStream) blame(ctx context.Context, err error) error {
 
 func (f *fileStream) close() {
 	f.ahead.stop()
+	if f.unread != nil {
+		f.unread()
+	}
 	f.f.Close()
 }

@@ -174,7 +174,7 @@ func newMesh(t testing.TB, c meshConfig) *testMesh {
 			}
 		}
 		// Everybody knows everybody's drives before a test begins.
-		for len(n.reachable(n.ctl.Topology())) < len(m.drives()) {
+		for n.usable() < len(m.drives()) {
 			if _, err := n.ctl.Read(ctx, &control.Query{Topology: &control.TopologyQuery{}}); err != nil {
 				t.Fatal(err)
 			}
@@ -184,6 +184,14 @@ func newMesh(t testing.TB, c meshConfig) *testMesh {
 		}
 	}
 	return m
+}
+
+// usable is how many drives a node would put payload on.
+func (n *testNode) usable() (drives int) {
+	for _, p := range n.pools(n.ctl.Topology(), 0) {
+		drives += len(p.found)
+	}
+	return drives
 }
 
 // start makes everything of a node but its drives.

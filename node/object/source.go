@@ -19,6 +19,7 @@ const silence = time.Second
 // manner is how a copy is to be read.
 type manner struct {
 	verify bool // only what was compared with its checksums
+	quiet  bool // a bad copy is reported by who asks
 	// hedge: there is another copy, so neither a node nor a drive that isn't
 	// there is waited for, and one that has stalled not longer than usual.
 	hedge bool
