@@ -70,15 +70,15 @@ type replicas struct {
 	// nobody can tell.
 	again func(ctx context.Context) []string
 
-	all   []*replica
+	all   []*choice
 	until time.Time // the end of all patience; zero while it isn't needed
 	last  error     // of a copy that may be good
 	bad   error     // of one that isn't
 	why   string    // the last failed, for Hooks.Failover
 }
 
-// replica is one copy.
-type replica struct {
+// choice is one of them.
+type choice struct {
 	drive    string
 	rank     standing
 	tries    int
@@ -118,11 +118,11 @@ func (s *Service) replicasOf(p part, verify bool) *replicas {
 func (r *replicas) add(drives []string) bool {
 	known := len(r.all)
 	for _, drive := range drives {
-		if !slices.ContainsFunc(r.all, func(have *replica) bool { return have.drive == drive }) {
-			r.all = append(r.all, &replica{drive: drive, rank: r.s.rankOf(drive, r.part.segment.ID)})
+		if !slices.ContainsFunc(r.all, func(have *choice) bool { return have.drive == drive }) {
+			r.all = append(r.all, &choice{drive: drive, rank: r.s.rankOf(drive, r.part.segment.ID)})
 		}
 	}
-	slices.SortStableFunc(r.all, func(a, b *replica) int { return a.rank.compare(b.rank) })
+	slices.SortStableFunc(r.all, func(a, b *choice) int { return a.rank.compare(b.rank) })
 	return len(r.all) > known
 }
 
@@ -146,11 +146,11 @@ func (s *Service) classOf(drive string) int {
 	if _, known := findDrive(s.o.Topology(), drive); own == nil && (!known || s.away(drive) != nil) {
 		return classAway
 	}
-	state := dataio.Online
+	var state dataio.State
 	if own != nil {
 		state = own.State()
-	} else if h, ok := s.healthOf(drive); ok {
-		state = h.State
+	} else {
+		state = s.lastState(drive)
 	}
 	switch state {
 	case dataio.Online, dataio.ReadOnly:
@@ -161,14 +161,19 @@ func (s *Service) classOf(drive string) int {
 	return classSlow
 }
 
-// healthOf returns what is known of a drive elsewhere.
-func (s *Service) healthOf(drive string) (DriveHealth, bool) {
-	for _, h := range s.Health() {
-		if h.ID == drive {
-			return h, true
-		}
+// lastState is how a drive elsewhere was at the last look, Online if there was
+// none yet. One whose node is connected and doesn't answer is slow.
+func (s *Service) lastState(drive string) dataio.State {
+	s.health.mu.Lock()
+	defer s.health.mu.Unlock()
+	switch l := s.health.drives[drive]; {
+	case l == nil, !l.known:
+		return dataio.Online
+	case !l.reachable():
+		return dataio.Degraded
+	default:
+		return l.state()
 	}
-	return DriveHealth{}, false
 }
 
 // absence is what a drive waits for before it can be asked.
@@ -233,7 +238,7 @@ func (r *replicas) done(src *source) {
 }
 
 // failed notes that a copy can't be read, or not for now.
-func (r *replicas) failed(c *replica, err error) {
+func (r *replicas) failed(c *choice, err error) {
 	c.failedAt = time.Now()
 	r.why = fault.KindOf(err).Reason()
 	if fault.KindOf(err) == fault.Corrupted {
@@ -247,7 +252,7 @@ func (r *replicas) failed(c *replica, err error) {
 // next returns the copy to be tried next, and how. While there are copies that
 // have not been tried and aren't away, it doesn't wait; then it does, for as
 // long as a request may.
-func (r *replicas) next(ctx context.Context) (*replica, manner, error) {
+func (r *replicas) next(ctx context.Context) (*choice, manner, error) {
 	how := manner{verify: r.verify, patience: r.s.o.WaitTimeout}
 	leave := func() {}
 	defer func() { leave() }()
@@ -292,7 +297,7 @@ func (r *replicas) next(ctx context.Context) (*replica, manner, error) {
 
 // untried returns the first copy that was not tried yet, unless it was away
 // when the read began.
-func (r *replicas) untried() *replica {
+func (r *replicas) untried() *choice {
 	for _, c := range r.all {
 		if c.tries == 0 && !c.bad && c.rank.class < classAway {
 			return c
@@ -303,15 +308,15 @@ func (r *replicas) untried() *replica {
 
 // others says whether there is another copy that could be read in place of one
 // that stalls.
-func (r *replicas) others(c *replica) bool {
-	return slices.ContainsFunc(r.all, func(other *replica) bool {
+func (r *replicas) others(c *choice) bool {
+	return slices.ContainsFunc(r.all, func(other *choice) bool {
 		return other != c && !other.bad && other.tries < triesMax && other.rank.class < classAway
 	})
 }
 
 // second returns the first copy that may be tried once more and isn't away,
 // with the number of them; and why one is away.
-func (r *replicas) second() (c *replica, left int, away error) {
+func (r *replicas) second() (c *choice, left int, away error) {
 	for _, other := range r.all {
 		if other.bad || other.tries >= triesMax {
 			continue

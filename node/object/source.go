@@ -29,10 +29,10 @@ type manner struct {
 
 // source is an open part of one copy of a segment: bytes in memory, or a reader.
 type source struct {
-	copy    *replica // of which it is
-	subject string   // "drive 6f… on node b"
-	path    Path     // to a destination with ReadFrom
-	data    []byte   // from the grid; there is no stream then
+	copy    *choice // of which it is
+	subject string  // "drive 6f… on node b"
+	path    Path    // to a destination with ReadFrom
+	data    []byte  // from the grid; there is no stream then
 	stream
 }
 
