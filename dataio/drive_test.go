@@ -185,7 +185,7 @@ func TestDir(t *testing.T) {
 
 func TestDirRefuses(t *testing.T) {
 	for name, content := range map[string]string{
-		"FORMAT":  "gridloom 2\n",
+		"FORMAT":  "gridloom 1\n",
 		"FORMAT ": "x",
 		"thesis":  "x",
 	} {

@@ -170,18 +170,15 @@ func (c *Control) commit(ctx context.Context, full *Command) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	res, left, err := out.result(full)
-	// A DeleteRecords that would grow too large for one entry leaves keys.
-	for err == nil && len(left) > 0 {
-		rest := complete(&Command{DeleteRecords: &DeleteRecords{Bucket: full.DeleteRecords.Bucket, BucketID: full.DeleteRecords.BucketID, Keys: left}})
+	res, rest, err := out.result(full)
+	// What would grow too large for one entry of the log leaves a part.
+	for err == nil && rest != nil {
 		if out, err = c.submit(ctx, rest); err != nil {
 			break
 		}
 		var more *Result
-		if more, left, err = out.result(rest); err == nil {
-			more.Deleted = append(res.Deleted, more.Deleted...)
-			more.Missing = append(res.Missing, more.Missing...)
-			res = more
+		if more, rest, err = out.result(rest); err == nil {
+			res.add(more)
 		}
 	}
 	if err != nil {

@@ -54,6 +54,8 @@ func (c *Control) Read(ctx context.Context, q *Query) (a *Answer, err error) {
 	defer c.leave()
 	name, ofRecords := full.ofBucket()
 	switch {
+	case full.BucketUsages != nil:
+		a, err = c.readUsages(ctx, &full)
 	case name != "":
 		err = c.withBucket(ctx, name, func(b *Bucket) error {
 			full.BucketID = b.ID

@@ -97,9 +97,7 @@ func (c *Control) describeGroup(out *GroupStatus, st replica.Status) {
 // acts as the leader must do nothing that a second one would spoil.
 func (c *Control) DataLeader() (name string, self bool) {
 	if !c.hosts(dataGroup) {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.hint, false
+		return c.meetings.dataLeader(), false
 	}
 	l := c.engine.Load().Leader(dataGroup)
 	return c.nameOf(l.Leader), l.Leads
