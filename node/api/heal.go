@@ -19,14 +19,16 @@ const (
 	HealScrubbing   = "scrubbing"
 )
 
-// HealInfo says how the copies are and what is being done about it. A negative
-// ETA is one that can't be said.
+// HealInfo says how the copies are and what is being done about it. An ETA of 0
+// is one that can't be said.
 type HealInfo struct {
 	Leader string // node that coordinates
 	Phase  string // one of the phases
 	Since  time.Time
 
-	// Of the pass that is under way.
+	// Of the pass that is under way, or of the last one.
+	Pass                                int64
+	Passing                             bool
 	Scanned, Total, Done, Failed, Bytes int64
 	BytesPerSecond                      float64
 	ETA                                 time.Duration
@@ -42,7 +44,7 @@ type HealInfo struct {
 }
 
 // LostInfo is a segment without a good copy.
-type LostInfo struct{ Bucket, Key, Segment string }
+type LostInfo struct{ Bucket, Key, Segment, Why string }
 
 // StuckInfo is work that is left until the next pass.
 type StuckInfo struct{ What, Why string }
@@ -59,7 +61,7 @@ type DrainInfo struct {
 	Kind, Name              string
 	LeftSegments, LeftBytes int64 // where Counted
 	Counted                 bool
-	ETA                     time.Duration // negative: can't be said
+	ETA                     time.Duration // 0: can't be said
 	Blocked                 string        // what keeps it from coming to an end
 	Done                    bool          // the index names nothing on it
 }
@@ -67,15 +69,19 @@ type DrainInfo struct {
 // ScrubInfo is the continuous verification of all copies.
 type ScrubInfo struct {
 	Round                int64
+	Running, Fast        bool
 	StartedAt, EndedAt   time.Time // zero: it hasn't
 	Segments, Bytes, Bad int64
+	ETA                  time.Duration
 }
 
-// RebalanceInfo is the progress of a rebalance.
+// RebalanceInfo is the run that is under way, or the last one.
 type RebalanceInfo struct {
-	Running                              bool
-	MovedSegments, MovedBytes, LeftBytes int64
-	Blocked                              string
+	Running                                    bool
+	StartedAt, EndedAt                         time.Time // zero: it hasn't
+	Scanned, MovedSegments, MovedBytes, Failed int64
+	ETA                                        time.Duration
+	Stopped                                    string // why it ended before its time
 }
 
 func (s *storageService) GetHealStatus(ctx context.Context, _ *pb.GetHealStatusRequest) (*pb.GetHealStatusResponse, error) {
@@ -84,20 +90,22 @@ func (s *storageService) GetHealStatus(ctx context.Context, _ *pb.GetHealStatusR
 		return nil, err
 	}
 	resp := &pb.GetHealStatusResponse{
-		Leader: h.Leader, Phase: healPhase(h.Phase), Since: protoTime(h.Since),
+		Leader: h.Leader, Pass: h.Pass, Passing: h.Passing, Phase: healPhase(h.Phase), Since: protoTime(h.Since),
 		Scanned: h.Scanned, Total: h.Total, Done: h.Done, Failed: h.Failed, Bytes: h.Bytes, BytesPerSecond: h.BytesPerSecond,
 		Eta: left(h.ETA), Pending: h.Pending, Endangered: h.Endangered, UnrecoverableCount: h.LostCount,
 		Scrub: &pb.Scrub{
 			Round: h.Scrub.Round, StartedAt: protoTime(h.Scrub.StartedAt), EndedAt: protoTime(h.Scrub.EndedAt),
 			Segments: h.Scrub.Segments, Bytes: h.Scrub.Bytes, Bad: h.Scrub.Bad,
+			Running: h.Scrub.Running, Fast: h.Scrub.Fast, Eta: left(h.Scrub.ETA),
 		},
 		Rebalance: &pb.RebalanceStatus{
-			Running: h.Rebalance.Running, MovedSegments: h.Rebalance.MovedSegments,
-			MovedBytes: h.Rebalance.MovedBytes, LeftBytes: h.Rebalance.LeftBytes, Blocked: h.Rebalance.Blocked,
+			Running: h.Rebalance.Running, StartedAt: protoTime(h.Rebalance.StartedAt), EndedAt: protoTime(h.Rebalance.EndedAt),
+			Scanned: h.Rebalance.Scanned, MovedSegments: h.Rebalance.MovedSegments, MovedBytes: h.Rebalance.MovedBytes,
+			Failed: h.Rebalance.Failed, Eta: left(h.Rebalance.ETA), Stopped: h.Rebalance.Stopped,
 		},
 	}
 	for _, l := range h.Lost {
-		resp.Unrecoverable = append(resp.Unrecoverable, &pb.LostSegment{Bucket: l.Bucket, Key: l.Key, Segment: l.Segment})
+		resp.Unrecoverable = append(resp.Unrecoverable, &pb.LostSegment{Bucket: l.Bucket, Key: l.Key, Segment: l.Segment, Why: l.Why})
 	}
 	for _, t := range h.Stuck {
 		resp.Stuck = append(resp.Stuck, &pb.StuckTask{What: t.What, Why: t.Why})
@@ -114,7 +122,7 @@ func (s *storageService) GetHealStatus(ctx context.Context, _ *pb.GetHealStatusR
 
 // left is what is left of a time, and nothing where that can't be said.
 func left(d time.Duration) *durationpb.Duration {
-	if d < 0 {
+	if d <= 0 {
 		return nil
 	}
 	return durationpb.New(d)

@@ -205,35 +205,35 @@ func TestListPools(t *testing.T) {
 
 func TestHealStatus(t *testing.T) {
 	s := serve(t, nil)
-	s.mesh.heal = &HealInfo{Phase: HealIdle, ETA: -1}
+	s.mesh.heal = &HealInfo{Phase: HealIdle}
 	resp, body := s.call(t, "GET", "/v1/heal", "")
 	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("%s %s", resp.Status, body)
 	}
 	checkJSON(t, body, `{"leader":"","phase":"HEAL_PHASE_IDLE","scanned":"0","total":"0","done":"0","failed":"0","bytes":"0",
 		"bytesPerSecond":0,"pending":"0","endangered":"0","unrecoverable":[],"unrecoverableCount":"0","stuck":[],"draining":[],
-		"scrub":{"round":"0","segments":"0","bytes":"0","bad":"0"},
-		"rebalance":{"running":false,"movedSegments":"0","movedBytes":"0","leftBytes":"0","blocked":""}}`)
+		"pass":"0","passing":false,"scrub":{"round":"0","segments":"0","bytes":"0","bad":"0","running":false,"fast":false},
+		"rebalance":{"running":false,"scanned":"0","movedSegments":"0","movedBytes":"0","failed":"0","stopped":""}}`)
 	s.mesh.heal = &HealInfo{
 		Leader: "a", Phase: HealDraining, Since: time.Unix(1000, 0), Scanned: 1, Total: 2, Done: 3, Failed: 4, Bytes: 5, BytesPerSecond: 6.5,
-		ETA: 90 * time.Second, Pending: 7, Endangered: 8, Lost: []LostInfo{{"photos", "a", "s"}}, LostCount: 101, Stuck: []StuckInfo{{"w", "y"}},
+		ETA: 90 * time.Second, Pending: 7, Endangered: 8, Pass: 9, Passing: true, Lost: []LostInfo{{"photos", "a", "s", "rotten"}}, LostCount: 101, Stuck: []StuckInfo{{"w", "y"}},
 		Draining: []DrainInfo{
-			{Kind: DrainsNode, Name: "n", ETA: -1},
+			{Kind: DrainsNode, Name: "n"},
 			{Kind: DrainsDrive, Name: "d", Counted: true, LeftSegments: 1, LeftBytes: 2, ETA: time.Second},
 			{Kind: DrainsPool, Name: "p", Counted: true, ETA: 0, Blocked: "no room", Done: true},
 		},
-		Scrub:     ScrubInfo{Round: 2, StartedAt: time.Unix(1000, 0), EndedAt: time.Unix(2000, 0), Segments: 3, Bytes: 4, Bad: 5},
-		Rebalance: RebalanceInfo{Running: true, MovedSegments: 1, MovedBytes: 2, LeftBytes: 3, Blocked: "b"},
+		Scrub:     ScrubInfo{Round: 2, StartedAt: time.Unix(1000, 0), EndedAt: time.Unix(2000, 0), Segments: 3, Bytes: 4, Bad: 5, Running: true, Fast: true, ETA: time.Minute},
+		Rebalance: RebalanceInfo{Running: true, StartedAt: time.Unix(1000, 0), EndedAt: time.Unix(2000, 0), Scanned: 1, MovedSegments: 2, MovedBytes: 3, Failed: 4, ETA: time.Hour, Stopped: "b"},
 	}
 	_, body = s.call(t, "GET", "/v1/heal", "")
 	checkJSON(t, body, `{"leader":"a","phase":"HEAL_PHASE_DRAINING","since":"1970-01-01T00:16:40Z","scanned":"1","total":"2","done":"3","failed":"4","bytes":"5",
-		"bytesPerSecond":6.5,"eta":"90s","pending":"7","endangered":"8","unrecoverable":[{"bucket":"photos","key":"a","segment":"s"}],
+		"bytesPerSecond":6.5,"eta":"90s","pending":"7","endangered":"8","unrecoverable":[{"bucket":"photos","key":"a","segment":"s","why":"rotten"}],
 		"unrecoverableCount":"101","stuck":[{"what":"w","why":"y"}],
 		"draining":[{"kind":"DRAIN_KIND_NODE","name":"n","blocked":"","done":false},
 			{"kind":"DRAIN_KIND_DRIVE","name":"d","leftSegments":"1","leftBytes":"2","eta":"1s","blocked":"","done":false},
-			{"kind":"DRAIN_KIND_POOL","name":"p","leftSegments":"0","leftBytes":"0","eta":"0s","blocked":"no room","done":true}],
-		"scrub":{"round":"2","startedAt":"1970-01-01T00:16:40Z","endedAt":"1970-01-01T00:33:20Z","segments":"3","bytes":"4","bad":"5"},
-		"rebalance":{"running":true,"movedSegments":"1","movedBytes":"2","leftBytes":"3","blocked":"b"}}`)
+			{"kind":"DRAIN_KIND_POOL","name":"p","leftSegments":"0","leftBytes":"0","blocked":"no room","done":true}],
+		"scrub":{"round":"2","startedAt":"1970-01-01T00:16:40Z","endedAt":"1970-01-01T00:33:20Z","segments":"3","bytes":"4","bad":"5","running":true,"fast":true,"eta":"60s"},"pass":"9","passing":true,
+		"rebalance":{"running":true,"startedAt":"1970-01-01T00:16:40Z","endedAt":"1970-01-01T00:33:20Z","scanned":"1","movedSegments":"2","movedBytes":"3","failed":"4","eta":"3600s","stopped":"b"}}`)
 	for phase, want := range map[string]string{HealCopying: "COPYING", HealRebalancing: "REBALANCING", HealScrubbing: "SCRUBBING", "x": "UNSPECIFIED"} {
 		s.mesh.heal.Phase = phase
 		if _, body = s.call(t, "GET", "/v1/heal", ""); !strings.Contains(body, `"HEAL_PHASE_`+want+`"`) {
