@@ -17,14 +17,14 @@ const (
 	formatName = "FORMAT"
 	// format is the content of FORMAT. A version that lays out a data
 	// directory differently writes another number.
-	format = "gridloom 1\n"
+	format = "gridloom 2\n"
 	// newSuffix marks a file that was about to replace another.
 	newSuffix = ".new"
 )
 
 // A Dir is a node's data directory, held by this process:
 //
-//	DATA/FORMAT  "gridloom 1\n"
+//	DATA/FORMAT  "gridloom 2\n"
 //	DATA/lock    locked while the directory is open; its content has no meaning
 //
 // What else is in it belongs to those who put it there.

@@ -153,7 +153,7 @@ func TestDir(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if content, err := os.ReadFile(filepath.Join(dir, "FORMAT")); string(content) != "gridloom 1\n" || err != nil {
+	if content, err := os.ReadFile(filepath.Join(dir, "FORMAT")); string(content) != "gridloom 2\n" || err != nil {
 		t.Errorf("FORMAT is %q (%v)", content, err)
 	}
 	for _, content := range []string{"one", "two"} {
@@ -185,7 +185,7 @@ func TestDir(t *testing.T) {
 
 func TestDirRefuses(t *testing.T) {
 	for name, content := range map[string]string{
-		"FORMAT":  "gridloom 2\n",
+		"FORMAT":  "gridloom 1\n",
 		"FORMAT ": "x",
 		"thesis":  "x",
 	} {

@@ -25,13 +25,16 @@ var (
 	// was opened. What was being written is lost; the drive takes no new
 	// payload until it is opened again.
 	ErrSuspect = errors.New("drive is suspect")
-	// ErrOffline: the drive was closed, or its path no longer leads to it.
+	// ErrOffline: the drive was closed, it has stalled, or its path no longer
+	// leads to it.
 	ErrOffline = errors.New("drive is offline")
 	// ErrCorrupted: what is stored is not what was written.
 	ErrCorrupted = errors.New("corrupted")
 	// ErrForeign: the directory belongs to another deployment or node, or
 	// holds files that are not ours.
 	ErrForeign = errors.New("directory is not ours")
+	// ErrDuplicate: a drive with the same id is open in another directory.
+	ErrDuplicate = errors.New("drive is open in another directory")
 	// ErrLocked: another process, or this one, has the directory open.
 	ErrLocked = errors.New("directory is in use by another process")
 	// ErrUnknownFormat: written by a version that this one can't read.

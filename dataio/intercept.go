@@ -14,6 +14,7 @@ const (
 	OpWrite                  // write Data at Offset of the file Name
 	OpSync                   // make the content of the file Name durable
 	OpSyncDir                // make the entries of the directory Name durable
+	OpRename                 // give the file Name the name To, in place of what has it
 	OpRemove                 // remove the file Name
 	OpOpen                   // open the file Name for reading
 	OpRead                   // read Bytes at Offset of the file Name
@@ -23,7 +24,7 @@ const (
 )
 
 var opNames = [numOps]string{
-	"mkdir", "create", "allocate", "write", "sync", "syncdir", "remove", "open", "read", "list", "usage",
+	"mkdir", "create", "allocate", "write", "sync", "syncdir", "rename", "remove", "open", "read", "list", "usage",
 }
 
 // String returns the operation's name, in lower case.
@@ -38,6 +39,7 @@ func (k OpKind) String() string {
 type Op struct {
 	Kind   OpKind
 	Name   string // below the drive's directory, with forward slashes: payload/6f/6fa4…
+	To     string // OpRename: the new name, in the same directory
 	Offset int64  // OpWrite, OpRead: in the file, bytes
 	Bytes  int64  // OpAllocate, OpWrite, OpRead
 	Data   []byte // OpWrite: valid during the call only, not to be changed
@@ -51,6 +53,7 @@ type Op struct {
 //
 // Not intercepted are opening and formatting the drive, and what a File's
 // Section reads: those bytes go from the *os.File to the kernel directly.
+// File.Prefetch, which comes before them, is an OpRead.
 //
 // Intercept is called by every goroutine that uses the drive, and must not use
 // the drive itself.

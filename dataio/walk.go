@@ -6,8 +6,10 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -17,8 +19,9 @@ const walkBatch = 256
 // Walk calls fn for every payload file with the time when it was written, in no
 // particular order, and ends with fn's error if it returns one. A payload that
 // is committed or removed meanwhile may be seen or not. The footer isn't read:
-// a file that a crash cut off is among them, so that it can be removed. Files
-// that are not named by an id are not ours and left alone.
+// a file that a crash cut off is among them, so that it can be removed. What a
+// crash left of a replacement Walk removes itself. Other files that are not
+// named by an id are not ours and left alone.
 func (d *Drive) Walk(ctx context.Context, fn func(id ID, modified time.Time) error) error {
 	if err := d.present("walk", ID{}); err != nil {
 		return err
@@ -28,7 +31,10 @@ func (d *Drive) Walk(ctx context.Context, fn func(id ID, modified time.Time) err
 			return nil
 		}
 		return d.list(ctx, sub, func(file string) error {
-			id, err := ParseID(file)
+			id, err := ParseID(strings.TrimSuffix(file, newSuffix))
+			if err == nil && strings.HasSuffix(file, newSuffix) && file[:2] == sub {
+				return d.removeLeftover(id, file)
+			}
 			if err != nil || file[:2] != sub || d.writing(id) {
 				return nil
 			}
@@ -77,6 +83,25 @@ func (d *Drive) list(ctx context.Context, dir string, fn func(name string) error
 	}
 }
 
+// removeLeftover removes the beginning of a replacement, unless it is being
+// written. A drive that refuses keeps it for the next Walk.
+func (d *Drive) removeLeftover(id ID, file string) error {
+	// Whoever creates one meanwhile removes the leftover as well, and then
+	// finds its own name: so it is looked at and removed under the id's claim.
+	lease := &Writer{d: d, id: id, replaces: true, end: errors.New("a leftover is being removed")}
+	if !d.lease(lease) {
+		return nil
+	}
+	defer d.forget(lease)
+	d.removeBelow(d.payload, filepath.Join(file[:2], file), path.Join(payloadName, file[:2], file))
+	return nil
+}
+
+// removeBelow removes a file, told by its full name.
+func (d *Drive) removeBelow(dir *os.Root, file, name string) error {
+	return d.do(Op{Kind: OpRemove, Name: name}, func() error { return dir.Remove(file) })
+}
+
 // Remove removes the payload id, ErrNotFound if there is none. Files that are
 // open stay readable. It works on a drive that takes no new payload. It isn't
 // synced: after a loss of power the file may be back.
@@ -90,9 +115,11 @@ func (d *Drive) Remove(ctx context.Context, id ID) error {
 	if d.writing(id) {
 		return &Error{Op: "remove", Path: d.path, ID: id, Kind: ErrNotFound}
 	}
+	if w := d.replacing(id); w != nil {
+		w.cancel()
+	}
 	_, name := names(id)
-	err := d.do(Op{Kind: OpRemove, Name: name}, func() error { return d.payload.Remove(below(id)) })
-	if err != nil {
+	if err := d.removeBelow(d.payload, below(id), name); err != nil {
 		return d.fail("remove", id, OpRemove, err)
 	}
 	return nil

@@ -21,14 +21,16 @@ const claimStepBytes = 8 << 20
 type Writer struct {
 	d        *Drive
 	id       ID
+	file     string // the file's name in its directory
 	name     string // as Op.Name
 	announce int64  // size told to Create, negative if unknown
+	replaces bool   // the payload, if there is one, is there until Commit
 
 	claimed int64 // guarded by Drive.mu
 
 	mu        sync.Mutex // a call under way; guards what follows
 	dir       *os.Root   // payload/<2 hex>
-	file      *os.File
+	f         *os.File
 	made      bool // the file exists
 	allocated bool // the file system has set the announced size aside
 	size      int64
@@ -53,6 +55,21 @@ type Written struct {
 // written; with ErrReadOnly, ErrSuspect, ErrOffline as State says; with ErrSize
 // above MaxPayloadBytes.
 func (d *Drive) Create(ctx context.Context, id ID, sizeBytes int64) (*Writer, error) {
+	return d.create(ctx, id, sizeBytes, false)
+}
+
+// CreateReplacement begins a payload that takes the place of one that is there,
+// or was: a copy that scrubbing found damaged. What is there stays visible, and
+// is what Open gives, until Commit renames the new file over it; Files that are
+// open stay what they were. After a crash it is the one or the other, and after
+// Commit has returned, the new one. It fails as Create does, with ErrExists if
+// the payload is being written. Removing the payload meanwhile ends the Writer,
+// with ErrNotFound.
+func (d *Drive) CreateReplacement(ctx context.Context, id ID, sizeBytes int64) (*Writer, error) {
+	return d.create(ctx, id, sizeBytes, true)
+}
+
+func (d *Drive) create(ctx context.Context, id ID, sizeBytes int64, replaces bool) (*Writer, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -64,7 +81,11 @@ func (d *Drive) Create(ctx context.Context, id ID, sizeBytes int64) (*Writer, er
 		return nil, &Error{Op: "create", Path: d.path, Err: errors.New("the payload's id is zero")}
 	}
 	sub, name := names(id)
-	w := &Writer{d: d, id: id, name: name, announce: max(sizeBytes, -1)}
+	w := &Writer{d: d, id: id, file: id.String(), name: name, announce: max(sizeBytes, -1), replaces: replaces}
+	if replaces {
+		w.file += newSuffix
+		w.name += newSuffix
+	}
 	need, most := footerBytes(0), int64(claimStepBytes)
 	if sizeBytes >= 0 {
 		need = sizeBytes + footerBytes(sizeBytes)
@@ -102,8 +123,15 @@ func (w *Writer) create(sub string, need int64) (kind OpKind, err error) {
 	if err != nil {
 		return OpOpen, err
 	}
+	if w.replaces {
+		// What a crash left of an earlier one; it has no meaning.
+		err := d.removeBelow(w.dir, w.file, w.name)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return OpRemove, err
+		}
+	}
 	err = d.do(Op{Kind: OpCreate, Name: w.name}, func() (err error) {
-		w.file, err = w.dir.OpenFile(w.id.String(), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		w.f, err = w.dir.OpenFile(w.file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		w.made = err == nil
 		return err
 	})
@@ -111,7 +139,7 @@ func (w *Writer) create(sub string, need int64) (kind OpKind, err error) {
 		return OpCreate, err
 	}
 	err = d.do(Op{Kind: OpAllocate, Name: w.name, Bytes: need}, func() (err error) {
-		w.allocated, err = allocate(w.file, need)
+		w.allocated, err = allocate(w.f, need)
 		return err
 	})
 	return OpAllocate, err
@@ -155,7 +183,7 @@ func (w *Writer) writeLocked(p []byte, offset int64) (n int, err error) {
 	}
 	op := Op{Kind: OpWrite, Name: w.name, Offset: offset, Bytes: int64(len(p)), Data: p}
 	err = d.do(op, func() (err error) {
-		n, err = w.file.Write(p)
+		n, err = w.f.Write(p)
 		return err
 	})
 	if !w.allocated {
@@ -237,14 +265,25 @@ func (w *Writer) Commit(ctx context.Context) (Written, error) {
 // syncLocked makes the file and its name durable.
 func (w *Writer) syncLocked() (OpKind, error) {
 	d := w.d
-	err := d.do(Op{Kind: OpSync, Name: w.name}, func() error { return syncData(w.file) })
+	// All of it may still have to go to the disk.
+	err := d.doMoving(Op{Kind: OpSync, Name: w.name}, w.size, false, func() error { return syncData(w.f) })
 	if err != nil {
 		return OpSync, err
 	}
-	err = w.file.Close()
-	w.file = nil
+	err = w.f.Close()
+	w.f = nil
 	if err != nil {
 		return OpSync, err
+	}
+	if w.replaces {
+		_, final := names(w.id)
+		err := d.do(Op{Kind: OpRename, Name: w.name, To: final}, func() error {
+			return w.dir.Rename(w.file, w.id.String())
+		})
+		if err != nil {
+			return OpRename, err
+		}
+		w.made = false // the file is the payload now, and stays
 	}
 	sub := payloadName + "/" + w.id.String()[:2]
 	err = d.do(Op{Kind: OpSyncDir, Name: sub}, func() error {
@@ -285,6 +324,16 @@ func (w *Writer) Abort() error {
 	return w.discardLocked()
 }
 
+// cancel ends a replacement whose payload is being removed.
+func (w *Writer) cancel() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.end == nil {
+		err := errors.New("it was removed while it was being replaced")
+		w.abandonLocked(&Error{Op: "write", Path: w.d.path, ID: w.id, Kind: ErrNotFound, Err: err})
+	}
+}
+
 // abandonLocked ends the writer with err, removing the file.
 func (w *Writer) abandonLocked(err error) error {
 	w.end = err
@@ -303,15 +352,14 @@ func (w *Writer) discardLocked() error {
 		return nil
 	}
 	defer w.dir.Close()
-	if w.file != nil {
-		w.file.Close()
-		w.file = nil
+	if w.f != nil {
+		w.f.Close()
+		w.f = nil
 	}
 	if !w.made {
 		return nil
 	}
-	err := w.d.do(Op{Kind: OpRemove, Name: w.name}, func() error { return w.dir.Remove(w.id.String()) })
-	if err != nil {
+	if err := w.d.removeBelow(w.dir, w.file, w.name); err != nil {
 		return w.d.fail("remove", w.id, OpRemove, err)
 	}
 	return nil

@@ -14,7 +14,8 @@ import (
 var bands = map[string][2]uint64{
 	"grid":         {1, 99},
 	"node/control": {100, 199},
-	"node/object":  {200, 299},
+	"node/object":  {200, 209},
+	"node/heal":    {210, 219},
 	"node":         {300, 499}, // telemetry, then services
 }
 

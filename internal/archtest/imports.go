@@ -11,11 +11,12 @@ import (
 var layers = map[string][]string{
 	"cmd/gridloom": {"node", "node/audit", "node/certs", "node/fault", "node/iam", "gen/gridloom/v1", "observability"},
 
-	"node": {"node/api", "node/door", "node/object", "node/control", "node/certs", "node/iam", "node/audit", "node/limit", "node/fault",
+	"node": {"node/api", "node/door", "node/heal", "node/object", "node/control", "node/certs", "node/iam", "node/audit", "node/limit", "node/fault",
 		"grid", "dataio", "observability"},
 	"node/api":     {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio", "gen", "gen/gridloom/v1"},
 	"node/door":    {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio"},
 	"node/object":  {"node/control", "node/iam", "node/fault", "grid", "dataio"},
+	"node/heal":    {"node/control", "node/object", "node/fault", "grid", "dataio"},
 	"node/control": {"node/control/replica", "node/control/disk", "node/iam", "node/fault", "grid"},
 
 	"node/control/replica": nil,
@@ -49,6 +50,7 @@ var forTests = map[string][]string{
 	"node/api":             {"node/control", "grid/gridtest", "dataio/datatest"},
 	"node/door":            {"node/control", "grid/gridtest", "dataio/datatest"},
 	"node/object":          {"grid/gridtest", "dataio/datatest"},
+	"node/heal":            {"grid/gridtest", "dataio/datatest"},
 	"node/control":         {"grid/gridtest", "node/control/replica/replicatest"},
 	"node/control/replica": {"node/control/disk", "node/control/replica/replicatest"},
 	"internal/e2e":         {"gen/gridloom/v1"},

@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -47,6 +48,8 @@ func (m *machine) execute(b *pebble.Batch, e *entry) (*outcome, error) {
 		return m.markNode(b, c.MarkNode)
 	case c.ForgetNode != nil:
 		return m.forgetNode(b, c.ForgetNode)
+	case c.MarkDrive != nil:
+		return m.markDrive(b, c.MarkDrive)
 	}
 	if out, err := m.executeIAM(b, e); out != nil || err != nil {
 		return out, err
@@ -71,6 +74,12 @@ func (m *machine) execute(b *pebble.Batch, e *entry) (*outcome, error) {
 		return m.closeBucket(b, c.CloseBucket)
 	case c.Reclaim != nil:
 		return m.reclaim(b, c.Reclaim)
+	case c.Recopy != nil:
+		return m.recopy(b, c.Recopy)
+	case c.SetQuota != nil:
+		return m.setQuota(b, c.SetQuota)
+	case c.NoteScrub != nil:
+		return m.noteScrub(b, c.NoteScrub)
 	}
 	return nil, fault.New(fault.InvalidArgument, "command", "is empty")
 }
@@ -116,6 +125,9 @@ func (m *machine) closeBucket(b *pebble.Batch, c *CloseBucket) (*outcome, error)
 	if !empty {
 		return nil, fault.New(fault.BucketNotEmpty, bucketSubject(c.Name), "isn't empty")
 	}
+	if err := m.forgetUsage(b, c.ID); err != nil {
+		return nil, err
+	}
 	m.lastClosed = m.meta.Applied
 	clear(m.open)
 	return &outcome{}, put(b, closedKey(c.ID), &closedRow{LogTime: m.meta.LogTime})
@@ -154,8 +166,8 @@ func (m *machine) putRecord(b *pebble.Batch, index uint64, c *PutRecord) (*outco
 		return nil, err
 	}
 	subject := objectSubject(c.BucketName, c.Record.Key)
-	if age := time.Duration(m.meta.LogTime - c.Birth); len(c.Record.Segments) > 0 && (age > putWindow || age < -putWindow) {
-		return nil, fault.New(fault.Conflict, subject, "the put began %v before its commit, at most %v are allowed", age.Round(time.Second), putWindow)
+	if age, late := m.age(c.Birth); len(c.Record.Segments) > 0 && late {
+		return nil, fault.New(fault.Conflict, subject, "the put began %v before its commit, at most %v are allowed", age, putWindow)
 	}
 	old, err := m.find(b, c.BucketID, c.Record.Key)
 	if err != nil {
@@ -164,12 +176,22 @@ func (m *machine) putRecord(b *pebble.Batch, index uint64, c *PutRecord) (*outco
 	if err := checkPreconditions(old, subject, c.IfMatch, c.IfNoneMatch, c.IfUnmodifiedSince); err != nil {
 		return nil, err
 	}
-	if err := checkSegments(b, subject, old, c.Record.Segments); err != nil {
+	usage, err := m.usageOf(b, c.BucketID)
+	if err != nil {
 		return nil, err
 	}
+	grows := growth(old, &c.Record)
+	if err := usage.check(c.BucketName, grows); err != nil {
+		return nil, err
+	}
+	kept, err := m.checkSegments(b, subject, old, c.Record.Segments)
+	if err != nil {
+		return nil, err
+	}
+	m.use(c.BucketID, usage, grows)
 	record := stored(&c.Record, m.meta.LogTime)
 	if old != nil {
-		if err := m.dropRecord(b, old, record.Segments); err != nil {
+		if err := m.dropRecord(b, old, kept); err != nil {
 			return nil, err
 		}
 	}
@@ -178,19 +200,56 @@ func (m *machine) putRecord(b *pebble.Batch, index uint64, c *PutRecord) (*outco
 		return nil, err
 	}
 	m.wrote(rowOrder.Split.Prefix(row))
-	owner := segmentRow{Bucket: c.BucketID, Key: record.Key}
 	for i := range record.Segments {
-		if err := put(b, segmentKey(record.Segments[i].ID), &owner); err != nil {
+		if err := m.ownSegment(b, c, &record.Segments[i], kept); err != nil {
 			return nil, err
 		}
 	}
 	return &outcome{Replaced: old != nil}, nil
 }
 
+// age is how long ago something began, and whether that is too long for a put.
+// Nothing begins ahead of its time: that would be a clock far off.
+func (m *machine) age(birth int64) (age time.Duration, late bool) {
+	age = time.Duration(m.meta.LogTime - birth)
+	return age.Round(time.Second), age > putWindow || age < -putWindow
+}
+
+// ownSegment writes down that a put's record refers to a segment, and whether
+// there are fewer copies of it than there should be.
+func (m *machine) ownSegment(b *pebble.Batch, c *PutRecord, s *Segment, kept map[[16]byte]bool) error {
+	row := segmentRow{Bucket: c.BucketID, Key: c.Record.Key}
+	unfinished := len(s.Drives) < int(c.Copies)
+	if kept[s.ID] {
+		if !unfinished {
+			return nil
+		}
+		if _, err := m.row(b, segmentKey(s.ID), &row); err != nil {
+			return err
+		}
+	}
+	if err := m.setHeal(b, s.ID, &row, row.Heal || unfinished); err != nil {
+		return err
+	}
+	return m.setSegment(b, s.ID, &row)
+}
+
+// setHeal says in a segment's row whether it has a healRow, and sees to that.
+func (m *machine) setHeal(b *pebble.Batch, id [16]byte, row *segmentRow, heal bool) error {
+	if row.Heal == heal {
+		return nil
+	}
+	row.Heal = heal
+	if heal {
+		return put(b, healKey(id), &healRow{})
+	}
+	return remove(b, healKey(id))
+}
+
 // checkSegments refuses a segment that is known already: it belongs to
 // another record, or is garbage and its file about to go. The record that is
-// replaced may hand its own on as they are.
-func checkSegments(r pebble.Reader, subject string, old *foundRecord, segments []Segment) error {
+// replaced may hand its own on as they are: those are kept.
+func (m *machine) checkSegments(b *pebble.Batch, subject string, old *foundRecord, segments []Segment) (kept map[[16]byte]bool, err error) {
 	own := map[[16]byte][]string{}
 	if old != nil {
 		for i := range old.Segments {
@@ -200,50 +259,71 @@ func checkSegments(r pebble.Reader, subject string, old *foundRecord, segments [
 	for i := range segments {
 		s := &segments[i]
 		if drives, ok := own[s.ID]; ok && slices.Equal(drives, s.Drives) {
+			if kept == nil {
+				kept = make(map[[16]byte]bool, len(segments))
+			}
+			kept[s.ID] = true
 			continue
 		}
 		var row segmentRow
-		found, err := get(r, segmentKey(s.ID), &row)
+		found, err := m.row(b, segmentKey(s.ID), &row)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if found {
-			return fault.New(fault.Conflict, subject, "segment %x has been used before", s.ID)
+			return nil, fault.New(fault.Conflict, subject, "segment %x has been used before", s.ID)
+		}
+	}
+	return kept, nil
+}
+
+// dropRecord deletes a record's row. Its segments become garbage, except
+// those that are kept by the one that replaces it. The usage is its caller's.
+func (m *machine) dropRecord(b *pebble.Batch, old *foundRecord, kept map[[16]byte]bool) error {
+	if err := remove(b, old.row); err != nil {
+		return err
+	}
+	m.wrote(rowOrder.Split.Prefix(old.row))
+	for i := range old.Segments {
+		s := &old.Segments[i]
+		if kept[s.ID] {
+			continue
+		}
+		var row segmentRow
+		if _, err := m.row(b, segmentKey(s.ID), &row); err != nil {
+			return err
+		}
+		if err := m.setHeal(b, s.ID, &row, false); err != nil {
+			return err
+		}
+		row = segmentRow{Garbage: row.Garbage} // of copies that were taken away before
+		if err := m.discard(b, s, &row, s.Drives); err != nil {
+			return err
+		}
+		if err := m.setSegment(b, s.ID, &row); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// dropRecord deletes a record's row. Its segments become garbage, except
-// those that are kept by the one that replaces it.
-func (m *machine) dropRecord(b *pebble.Batch, old *foundRecord, kept []Segment) error {
-	if err := remove(b, old.row); err != nil {
-		return err
-	}
-	m.wrote(rowOrder.Split.Prefix(old.row))
-	keep := make(map[[16]byte]bool, len(kept))
-	for i := range kept {
-		keep[kept[i].ID] = true
-	}
-	for i := range old.Segments {
-		s := &old.Segments[i]
-		if keep[s.ID] {
-			continue
-		}
-		if err := put(b, segmentKey(s.ID), &segmentRow{Garbage: s.Drives}); err != nil {
+// discard makes garbage of a segment's copies on some drives.
+func (m *machine) discard(b *pebble.Batch, s *Segment, row *segmentRow, drives []string) error {
+	for _, drive := range drives {
+		if err := put(b, garbageKey(drive, m.meta.LogTime, s.ID), &garbageRow{SizeBytes: s.SizeBytes}); err != nil {
 			return err
 		}
-		for _, drive := range s.Drives {
-			if err := put(b, garbageKey(drive, m.meta.LogTime, s.ID), &garbageRow{SizeBytes: s.SizeBytes}); err != nil {
-				return err
-			}
-		}
+		row.Garbage = append(row.Garbage, drive)
 	}
 	return nil
 }
 
 func (m *machine) deleteRecords(b *pebble.Batch, c *DeleteRecords) (*outcome, error) {
 	if err := m.checkOpen(b, c.Bucket, c.BucketID); err != nil {
+		return nil, err
+	}
+	usage, err := m.usageOf(b, c.BucketID)
+	if err != nil {
 		return nil, err
 	}
 	out := &outcome{Fates: make([]byte, len(c.Keys))}
@@ -269,6 +349,7 @@ func (m *machine) deleteRecords(b *pebble.Batch, c *DeleteRecords) (*outcome, er
 		if err := m.dropRecord(b, old, nil); err != nil {
 			return nil, err
 		}
+		m.use(c.BucketID, usage, growth(old, nil))
 		dropped += len(old.Segments)
 		out.Fates[i] = fateDeleted
 	}
@@ -280,7 +361,12 @@ func (m *machine) joinNode(b *pebble.Batch, c *JoinNode) (*outcome, error) {
 	if err != nil {
 		return nil, err
 	}
-	drives := slices.Sorted(slices.Values(c.Drives))
+	drives := slices.Concat(n.Drives, c.Drives)
+	slices.Sort(drives)
+	drives = slices.Compact(drives)
+	if len(drives) > MaxDrives {
+		return nil, fault.New(fault.QuotaExceeded, nodeSubject(c.Node), "would have %d drives with those that it had before, at most %d are allowed", len(drives), MaxDrives)
+	}
 	for i := range m.topology.Nodes {
 		known := &m.topology.Nodes[i]
 		for _, d := range drives {
@@ -289,10 +375,11 @@ func (m *machine) joinNode(b *pebble.Batch, c *JoinNode) (*outcome, error) {
 			}
 		}
 	}
-	if n.URL == c.URL && slices.Equal(n.Drives, drives) {
+	pool := cmp.Or(c.Pool, DefaultPool)
+	if n.URL == c.URL && n.Pool == pool && n.Zone == c.Zone && slices.Equal(n.Drives, drives) {
 		return &outcome{}, nil
 	}
-	n.URL, n.Drives = c.URL, drives
+	n.URL, n.Pool, n.Zone, n.Drives = c.URL, pool, c.Zone, nilIfEmpty(drives)
 	return m.setNode(b, &n)
 }
 
@@ -307,17 +394,14 @@ func (m *machine) reclaim(b *pebble.Batch, c *Reclaim) (*outcome, error) {
 			continue
 		}
 		var row segmentRow
-		if _, err := get(b, segmentKey(g.ID), &row); err != nil {
+		if _, err := m.row(b, segmentKey(g.ID), &row); err != nil {
 			return nil, err
 		}
 		row.Garbage = slices.DeleteFunc(row.Garbage, func(d string) bool { return d == g.Drive })
-		err := remove(b, key)
-		if len(row.Garbage) == 0 {
-			err = errors.Join(err, remove(b, segmentKey(g.ID)))
-		} else {
-			err = errors.Join(err, put(b, segmentKey(g.ID), &row))
+		if row.Key != "" {
+			row.Reclaimed = m.meta.LogTime
 		}
-		if err != nil {
+		if err := errors.Join(remove(b, key), m.setSegment(b, g.ID, &row)); err != nil {
 			return nil, err
 		}
 	}

@@ -6,11 +6,10 @@ package control
 
 // CommandVersion is the newest version of commands that this program writes and
 // applies, and oldestCommand the oldest. A command of another version is refused
-// before it enters the log. Each command is written in the version that first
-// had it: 2 for MoveRecord, 1 for all others.
+// before it enters the log.
 const (
-	CommandVersion = 2
-	oldestCommand  = 1
+	CommandVersion = 3
+	oldestCommand  = 3
 )
 
 // Limits of one command. Propose refuses what is over them, so that nothing
@@ -18,9 +17,10 @@ const (
 const (
 	MaxDeleteKeys   = 1000    // keys of one DeleteRecords
 	MaxReclaim      = 1000    // entries of one Reclaim
-	MaxDrives       = 256     // drives of one JoinNode
+	MaxRecopy       = 1000    // entries of one Recopy
+	MaxDrives       = 256     // drives of one node
 	MaxConditions   = 64      // ETags in one IfMatch or IfNoneMatch
-	MaxNameBytes    = 255     // node names, drive ids, bucket names
+	MaxNameBytes    = 255     // node names, drive ids, bucket names, pools, zones
 	MaxURLBytes     = 1024    // JoinNode.URL
 	maxCommandBytes = 2 << 20 // bytes of one encoded command
 	maxETagBytes    = 1024    // one ETag, as stored or as a condition
@@ -30,8 +30,7 @@ const (
 // Propose doesn't change it, and nor may its caller any more: where the caller
 // has left, the command may still be on its way.
 type Command struct {
-	// Version is the one that first had the command, or a later one up to
-	// CommandVersion; 0 means the first, and is filled in by Propose.
+	// Version is CommandVersion; 0 means that, and is filled in by Propose.
 	Version uint8 `msg:"v"`
 	// RequestID makes retries safe: a command whose id was applied within the
 	// last ten minutes of log time is answered as it was then, and not applied
@@ -50,6 +49,7 @@ type Command struct {
 	BindNode     *BindNode     `msg:"bn,omitempty"`
 	MarkNode     *MarkNode     `msg:"mn,omitempty"`
 	ForgetNode   *ForgetNode   `msg:"fn,omitempty"`
+	MarkDrive    *MarkDrive    `msg:"md,omitempty"`
 
 	// Of the system group, for users and keys: iam.go.
 	PutUser    *PutUser    `msg:"pu,omitempty"`
@@ -66,7 +66,10 @@ type Command struct {
 	DeleteRecords *DeleteRecords `msg:"dr,omitempty"`
 	CloseBucket   *CloseBucket   `msg:"clb,omitempty"`
 	Reclaim       *Reclaim       `msg:"rc,omitempty"`
-	MoveRecord    *MoveRecord    `msg:"mr,omitempty"` // since version 2
+	MoveRecord    *MoveRecord    `msg:"mr,omitempty"`
+	Recopy        *Recopy        `msg:"cp,omitempty"`
+	SetQuota      *SetQuota      `msg:"sq,omitempty"`
+	NoteScrub     *NoteScrub     `msg:"ns,omitempty"`
 
 	// DeleteBucket is of both: Propose makes a CloseBucket and a RemoveBucket
 	// of it, and it is never in a log.
@@ -111,8 +114,9 @@ type RemoveBucket struct {
 }
 
 // PutRecord makes an object visible: Result.Record. BucketNotFound unless the
-// bucket BucketName has the id BucketID; PreconditionFailed; Conflict for a
-// put that is over an hour old and for a segment of another record.
+// bucket BucketName has the id BucketID; PreconditionFailed; QuotaExceeded;
+// Conflict for a put that is over an hour old and for a segment of another
+// record.
 type PutRecord struct {
 	BucketName string   `msg:"b"`
 	BucketID   [16]byte `msg:"i"` // from BeginQuery; without segments it may be left to Propose
@@ -134,6 +138,11 @@ type PutRecord struct {
 	// collector may delete what no record refers to after two. A record
 	// without segments needs none.
 	Birth int64 `msg:"t"`
+
+	// Copies is how many copies each segment was meant to have. Those with
+	// fewer drives are noted as unfinished: CopiesQuery.Pending has them until a
+	// Recopy settles them. 0: as many as it has.
+	Copies uint8 `msg:"cp,omitempty"`
 }
 
 // DeleteRecords removes records: Result.Deleted and Result.Missing, in the
@@ -152,7 +161,7 @@ type DeleteRecords struct {
 // Result.Record and Replaced. What it refers to stays as it is: no payload
 // moves, and nothing becomes garbage but what the target overwrites.
 // BucketNotFound and ObjectNotFound of the source; PreconditionFailed of either;
-// InvalidArgument where both are the same place; Unimplemented where another
+// QuotaExceeded of the target; InvalidArgument where both are the same place; Unimplemented where another
 // group than the source's has the target.
 type MoveRecord struct {
 	From Place `msg:"f"`
@@ -173,14 +182,22 @@ type Place struct {
 	IfUnmodifiedSince int64    `msg:"us,omitempty"`
 }
 
-// JoinNode makes a node's address and drives known: Result.Epoch. Joining again
-// with the same facts changes nothing, the epoch included. NotFound where it is
-// no node of the mesh.
+// JoinNode makes known where a node is and what it has: Result.Epoch. Joining
+// again with the same facts changes nothing, the epoch included. NotFound where
+// it is no node of the mesh, Conflict for a drive of another node, QuotaExceeded
+// for more than MaxDrives.
 type JoinNode struct {
-	Node   string   `msg:"n"`
-	URL    string   `msg:"u"` // base URL of its peer listener
-	Drives []string `msg:"d"` // drive ids; the order has no meaning
+	Node string `msg:"n"`
+	URL  string `msg:"u"` // base URL of its peer listener
+	// Drives are ids, in any order. The node keeps those it had before: a drive
+	// that doesn't come is away, and leaves by MarkDrive alone.
+	Drives []string `msg:"d"`
+	Pool   string   `msg:"pl"`          // "" is DefaultPool
+	Zone   string   `msg:"z,omitempty"` // "": the node is a zone of its own
 }
+
+// DefaultPool is the pool of nodes that give none.
+const DefaultPool = "default"
 
 // AdmitNode lets a node in that has no part in the mesh yet: it may come under
 // that name. AlreadyExists.
@@ -217,6 +234,76 @@ type ForgetNode struct {
 	Node string `msg:"n"`
 }
 
+// MarkDrive changes what is to become of a drive. NotFound.
+type MarkDrive struct {
+	Drive string `msg:"i"`
+	// Drain keeps new payload away and has the copies there moved to other
+	// drives, Undo ends that. Remove takes it out of the mesh, where its copies
+	// count as gone; it comes again only if its node joins with it once more.
+	// Exactly one is set.
+	Drain  bool `msg:"d,omitempty"`
+	Undo   bool `msg:"u,omitempty"`
+	Remove bool `msg:"r,omitempty"`
+}
+
+// Recopy says where copies of segments are now: Result.Fates. It is refused as
+// Conflict an hour of log time after Birth, where it adds any.
+type Recopy struct {
+	Entries []CopyChange `msg:"e"` // at most MaxRecopy, of no segment twice
+	// Birth is a log time before the first of the copies to add was begun: that
+	// of any answer. Without any it may be 0.
+	Birth int64 `msg:"t,omitempty"`
+}
+
+// CopyChange makes of a segment's drives those that are neither in Remove nor
+// in Drop, and those in Add. No drive is in two of them.
+type CopyChange struct {
+	ID     [16]byte `msg:"i"`           // of the segment
+	Add    []string `msg:"a,omitempty"` // drives that have synced a copy
+	Remove []string `msg:"r,omitempty"` // drives whose copies become garbage
+	Drop   []string `msg:"d,omitempty"` // drives that are no part of the mesh: their copies are forgotten
+	// Settled: the segment has the copies that it should. Otherwise, with fewer
+	// copies than before, it is noted as unfinished.
+	Settled bool `msg:"s,omitempty"`
+}
+
+// CopyFate is what became of an entry of a Recopy.
+type CopyFate uint8
+
+// The fates. A change that is refused may be right later, after another look at
+// the segment.
+const (
+	FateGone    CopyFate = iota // no record refers to the segment
+	FateDone                    // it is as the entry says, or was so already
+	FateRefused                 // no copy would be left, or more than a segment may have, or the file of one to add is garbage, or was until after Birth
+)
+
+// SetQuota limits what a bucket may hold. What it holds already stays, and may
+// shrink. BucketNotFound.
+type SetQuota struct {
+	Bucket     string   `msg:"b"`
+	BucketID   [16]byte `msg:"i"`           // may be left to Propose
+	MaxObjects int64    `msg:"o,omitempty"` // 0: no limit
+	MaxBytes   int64    `msg:"s,omitempty"` // 0: no limit
+}
+
+// NoteScrub remembers how far scrubbing has come. An older round than the one
+// that is known changes nothing.
+type NoteScrub struct {
+	Scrub ScrubState `msg:"s"`
+}
+
+// ScrubState is how far scrubbing has come.
+type ScrubState struct {
+	Round    uint64 `msg:"r"`           // counts the passes over all segments
+	After    string `msg:"a,omitempty"` // CopiesQuery.After of where it goes on
+	Started  int64  `msg:"b"`           // log time of the round's beginning
+	Ended    int64  `msg:"e,omitempty"` // and of its end; 0: it isn't at its end
+	Segments int64  `msg:"n"`           // that the round has looked at
+	Bytes    int64  `msg:"s"`           // that it has read, of all copies
+	Bad      int64  `msg:"x"`           // copies that it has found bad
+}
+
 // Reclaim says that these segments' files are gone. Unknown entries are
 // no error.
 type Reclaim struct {
@@ -234,14 +321,15 @@ type Garbage struct {
 // Result is what a command came to. LogTime and Epoch are set by every
 // command, the others by those that say so.
 type Result struct {
-	LogTime  int64    // unix ns, of the command
-	Epoch    uint64   // of the topology, after the command
-	Bucket   *Bucket  // CreateBucket
-	Record   *Record  // PutRecord: the record as stored, Inline and Segments shared with the command's; MoveRecord: without them
-	Deleted  []string // DeleteRecords
-	Missing  []string // DeleteRecords
-	Replaced bool     // PutRecord, MoveRecord: there was a record of that key before
-	Revision uint64   // PutUser, UpdateUser, PutKey, UpdateKey
+	LogTime  int64      // unix ns, of the command
+	Epoch    uint64     // of the topology, after the command
+	Bucket   *Bucket    // CreateBucket
+	Record   *Record    // PutRecord: the record as stored, Inline and Segments shared with the command's; MoveRecord: without them
+	Deleted  []string   // DeleteRecords
+	Missing  []string   // DeleteRecords
+	Fates    []CopyFate // Recopy, in the order of its entries
+	Replaced bool       // PutRecord, MoveRecord: there was a record of that key before
+	Revision uint64     // PutUser, UpdateUser, PutKey, UpdateKey
 }
 
 // Bucket is a bucket's row.

@@ -294,8 +294,8 @@ func (z *CloseBucket) Msgsize() (s int) {
 func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(24)
-	var zb0001Mask uint32 /* 24 bits */
+	zb0001Len := uint32(28)
+	var zb0001Mask uint32 /* 28 bits */
 	_ = zb0001Mask
 	if z.Slots == 0 {
 		zb0001Len--
@@ -333,57 +333,73 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 		zb0001Len--
 		zb0001Mask |= 0x400
 	}
-	if z.PutUser == nil {
+	if z.MarkDrive == nil {
 		zb0001Len--
 		zb0001Mask |= 0x800
 	}
-	if z.UpdateUser == nil {
+	if z.PutUser == nil {
 		zb0001Len--
 		zb0001Mask |= 0x1000
 	}
-	if z.DeleteUser == nil {
+	if z.UpdateUser == nil {
 		zb0001Len--
 		zb0001Mask |= 0x2000
 	}
-	if z.PutKey == nil {
+	if z.DeleteUser == nil {
 		zb0001Len--
 		zb0001Mask |= 0x4000
 	}
-	if z.UpdateKey == nil {
+	if z.PutKey == nil {
 		zb0001Len--
 		zb0001Mask |= 0x8000
 	}
-	if z.DeleteKey == nil {
+	if z.UpdateKey == nil {
 		zb0001Len--
 		zb0001Mask |= 0x10000
 	}
-	if z.TouchKeys == nil {
+	if z.DeleteKey == nil {
 		zb0001Len--
 		zb0001Mask |= 0x20000
 	}
-	if z.SealMaster == nil {
+	if z.TouchKeys == nil {
 		zb0001Len--
 		zb0001Mask |= 0x40000
 	}
-	if z.PutRecord == nil {
+	if z.SealMaster == nil {
 		zb0001Len--
 		zb0001Mask |= 0x80000
 	}
-	if z.DeleteRecords == nil {
+	if z.PutRecord == nil {
 		zb0001Len--
 		zb0001Mask |= 0x100000
 	}
-	if z.CloseBucket == nil {
+	if z.DeleteRecords == nil {
 		zb0001Len--
 		zb0001Mask |= 0x200000
 	}
-	if z.Reclaim == nil {
+	if z.CloseBucket == nil {
 		zb0001Len--
 		zb0001Mask |= 0x400000
 	}
-	if z.MoveRecord == nil {
+	if z.Reclaim == nil {
 		zb0001Len--
 		zb0001Mask |= 0x800000
+	}
+	if z.MoveRecord == nil {
+		zb0001Len--
+		zb0001Mask |= 0x1000000
+	}
+	if z.Recopy == nil {
+		zb0001Len--
+		zb0001Mask |= 0x2000000
+	}
+	if z.SetQuota == nil {
+		zb0001Len--
+		zb0001Mask |= 0x4000000
+	}
+	if z.NoteScrub == nil {
+		zb0001Len--
+		zb0001Mask |= 0x8000000
 	}
 	// variable map header, size zb0001Len
 	o = msgp.AppendMapHeader(o, zb0001Len)
@@ -515,6 +531,19 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 			}
 		}
 		if (zb0001Mask & 0x800) == 0 { // if not omitted
+			// string "md"
+			o = append(o, 0xa2, 0x6d, 0x64)
+			if z.MarkDrive == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.MarkDrive.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "MarkDrive")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x1000) == 0 { // if not omitted
 			// string "pu"
 			o = append(o, 0xa2, 0x70, 0x75)
 			if z.PutUser == nil {
@@ -527,7 +556,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x1000) == 0 { // if not omitted
+		if (zb0001Mask & 0x2000) == 0 { // if not omitted
 			// string "uu"
 			o = append(o, 0xa2, 0x75, 0x75)
 			if z.UpdateUser == nil {
@@ -540,7 +569,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x2000) == 0 { // if not omitted
+		if (zb0001Mask & 0x4000) == 0 { // if not omitted
 			// string "du"
 			o = append(o, 0xa2, 0x64, 0x75)
 			if z.DeleteUser == nil {
@@ -553,7 +582,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x4000) == 0 { // if not omitted
+		if (zb0001Mask & 0x8000) == 0 { // if not omitted
 			// string "pk"
 			o = append(o, 0xa2, 0x70, 0x6b)
 			if z.PutKey == nil {
@@ -566,7 +595,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x8000) == 0 { // if not omitted
+		if (zb0001Mask & 0x10000) == 0 { // if not omitted
 			// string "uk"
 			o = append(o, 0xa2, 0x75, 0x6b)
 			if z.UpdateKey == nil {
@@ -579,7 +608,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x10000) == 0 { // if not omitted
+		if (zb0001Mask & 0x20000) == 0 { // if not omitted
 			// string "dk"
 			o = append(o, 0xa2, 0x64, 0x6b)
 			if z.DeleteKey == nil {
@@ -592,7 +621,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x20000) == 0 { // if not omitted
+		if (zb0001Mask & 0x40000) == 0 { // if not omitted
 			// string "tk"
 			o = append(o, 0xa2, 0x74, 0x6b)
 			if z.TouchKeys == nil {
@@ -605,7 +634,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x40000) == 0 { // if not omitted
+		if (zb0001Mask & 0x80000) == 0 { // if not omitted
 			// string "sm"
 			o = append(o, 0xa2, 0x73, 0x6d)
 			if z.SealMaster == nil {
@@ -618,7 +647,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x80000) == 0 { // if not omitted
+		if (zb0001Mask & 0x100000) == 0 { // if not omitted
 			// string "pr"
 			o = append(o, 0xa2, 0x70, 0x72)
 			if z.PutRecord == nil {
@@ -631,7 +660,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x100000) == 0 { // if not omitted
+		if (zb0001Mask & 0x200000) == 0 { // if not omitted
 			// string "dr"
 			o = append(o, 0xa2, 0x64, 0x72)
 			if z.DeleteRecords == nil {
@@ -644,7 +673,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x200000) == 0 { // if not omitted
+		if (zb0001Mask & 0x400000) == 0 { // if not omitted
 			// string "clb"
 			o = append(o, 0xa3, 0x63, 0x6c, 0x62)
 			if z.CloseBucket == nil {
@@ -659,7 +688,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				o = msgp.AppendBytes(o, (z.CloseBucket.ID)[:])
 			}
 		}
-		if (zb0001Mask & 0x400000) == 0 { // if not omitted
+		if (zb0001Mask & 0x800000) == 0 { // if not omitted
 			// string "rc"
 			o = append(o, 0xa2, 0x72, 0x63)
 			if z.Reclaim == nil {
@@ -678,7 +707,7 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x800000) == 0 { // if not omitted
+		if (zb0001Mask & 0x1000000) == 0 { // if not omitted
 			// string "mr"
 			o = append(o, 0xa2, 0x6d, 0x72)
 			if z.MoveRecord == nil {
@@ -687,6 +716,72 @@ func (z *Command) MarshalMsg(b []byte) (o []byte, err error) {
 				o, err = z.MoveRecord.MarshalMsg(o)
 				if err != nil {
 					err = msgp.WrapError(err, "MoveRecord")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x2000000) == 0 { // if not omitted
+			// string "cp"
+			o = append(o, 0xa2, 0x63, 0x70)
+			if z.Recopy == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				// check for omitted fields
+				zb0010Len := uint32(2)
+				var zb0010Mask uint8 /* 2 bits */
+				_ = zb0010Mask
+				if z.Recopy.Birth == 0 {
+					zb0010Len--
+					zb0010Mask |= 0x2
+				}
+				// variable map header, size zb0010Len
+				o = append(o, 0x80|uint8(zb0010Len))
+
+				// skip if no fields are to be emitted
+				if zb0010Len != 0 {
+					// string "e"
+					o = append(o, 0xa1, 0x65)
+					o = msgp.AppendArrayHeader(o, uint32(len(z.Recopy.Entries)))
+					for za0006 := range z.Recopy.Entries {
+						o, err = z.Recopy.Entries[za0006].MarshalMsg(o)
+						if err != nil {
+							err = msgp.WrapError(err, "Recopy", "Entries", za0006)
+							return
+						}
+					}
+					if (zb0010Mask & 0x2) == 0 { // if not omitted
+						// string "t"
+						o = append(o, 0xa1, 0x74)
+						o = msgp.AppendInt64(o, z.Recopy.Birth)
+					}
+				}
+			}
+		}
+		if (zb0001Mask & 0x4000000) == 0 { // if not omitted
+			// string "sq"
+			o = append(o, 0xa2, 0x73, 0x71)
+			if z.SetQuota == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.SetQuota.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "SetQuota")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x8000000) == 0 { // if not omitted
+			// string "ns"
+			o = append(o, 0xa2, 0x6e, 0x73)
+			if z.NoteScrub == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				// map header, size 1
+				// string "s"
+				o = append(o, 0x81, 0xa1, 0x73)
+				o, err = z.NoteScrub.Scrub.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "NoteScrub", "Scrub")
 					return
 				}
 			}
@@ -1063,6 +1158,23 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
+		case "md":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.MarkDrive = nil
+			} else {
+				if z.MarkDrive == nil {
+					z.MarkDrive = new(MarkDrive)
+				}
+				bts, err = z.MarkDrive.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "MarkDrive")
+					return
+				}
+			}
 		case "pu":
 			if msgp.IsNil(bts) {
 				bts, err = msgp.ReadNilBytes(bts)
@@ -1361,6 +1473,134 @@ func (z *Command) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
+		case "cp":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.Recopy = nil
+			} else {
+				if z.Recopy == nil {
+					z.Recopy = new(Recopy)
+				}
+				var zb0011 uint32
+				zb0011, bts, err = msgp.ReadMapHeaderBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Recopy")
+					return
+				}
+				if zb0011 > z5439c54climitMaps {
+					err = msgp.ErrLimitExceeded
+					return
+				}
+				for zb0011 > 0 {
+					zb0011--
+					field, bts, err = msgp.ReadMapKeyZC(bts)
+					if err != nil {
+						err = msgp.WrapError(err, "Recopy")
+						return
+					}
+					switch msgp.UnsafeString(field) {
+					case "e":
+						var zb0012 uint32
+						zb0012, bts, err = msgp.ReadArrayHeaderBytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Recopy", "Entries")
+							return
+						}
+						if zb0012 > z5439c54climitArrays {
+							err = msgp.ErrLimitExceeded
+							return
+						}
+						if cap(z.Recopy.Entries) >= int(zb0012) {
+							z.Recopy.Entries = (z.Recopy.Entries)[:zb0012]
+						} else {
+							z.Recopy.Entries = make([]CopyChange, zb0012)
+						}
+						for za0006 := range z.Recopy.Entries {
+							bts, err = z.Recopy.Entries[za0006].UnmarshalMsg(bts)
+							if err != nil {
+								err = msgp.WrapError(err, "Recopy", "Entries", za0006)
+								return
+							}
+						}
+					case "t":
+						z.Recopy.Birth, bts, err = msgp.ReadInt64Bytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Recopy", "Birth")
+							return
+						}
+					default:
+						bts, err = msgp.Skip(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Recopy")
+							return
+						}
+					}
+				}
+			}
+		case "sq":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.SetQuota = nil
+			} else {
+				if z.SetQuota == nil {
+					z.SetQuota = new(SetQuota)
+				}
+				bts, err = z.SetQuota.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "SetQuota")
+					return
+				}
+			}
+		case "ns":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.NoteScrub = nil
+			} else {
+				if z.NoteScrub == nil {
+					z.NoteScrub = new(NoteScrub)
+				}
+				var zb0013 uint32
+				zb0013, bts, err = msgp.ReadMapHeaderBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "NoteScrub")
+					return
+				}
+				if zb0013 > z5439c54climitMaps {
+					err = msgp.ErrLimitExceeded
+					return
+				}
+				for zb0013 > 0 {
+					zb0013--
+					field, bts, err = msgp.ReadMapKeyZC(bts)
+					if err != nil {
+						err = msgp.WrapError(err, "NoteScrub")
+						return
+					}
+					switch msgp.UnsafeString(field) {
+					case "s":
+						bts, err = z.NoteScrub.Scrub.UnmarshalMsg(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "NoteScrub", "Scrub")
+							return
+						}
+					default:
+						bts, err = msgp.Skip(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "NoteScrub")
+							return
+						}
+					}
+				}
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -1422,6 +1662,12 @@ func (z *Command) Msgsize() (s int) {
 		s += msgp.NilSize
 	} else {
 		s += 1 + 2 + msgp.StringPrefixSize + len(z.ForgetNode.Node)
+	}
+	s += 3
+	if z.MarkDrive == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.MarkDrive.Msgsize()
 	}
 	s += 3
 	if z.PutUser == nil {
@@ -1504,6 +1750,253 @@ func (z *Command) Msgsize() (s int) {
 	} else {
 		s += z.MoveRecord.Msgsize()
 	}
+	s += 3
+	if z.Recopy == nil {
+		s += msgp.NilSize
+	} else {
+		s += 1 + 2 + msgp.ArrayHeaderSize
+		for za0006 := range z.Recopy.Entries {
+			s += z.Recopy.Entries[za0006].Msgsize()
+		}
+		s += 2 + msgp.Int64Size
+	}
+	s += 3
+	if z.SetQuota == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.SetQuota.Msgsize()
+	}
+	s += 3
+	if z.NoteScrub == nil {
+		s += msgp.NilSize
+	} else {
+		s += 1 + 2 + z.NoteScrub.Scrub.Msgsize()
+	}
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *CopyChange) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// check for omitted fields
+	zb0001Len := uint32(5)
+	var zb0001Mask uint8 /* 5 bits */
+	_ = zb0001Mask
+	if z.Add == nil {
+		zb0001Len--
+		zb0001Mask |= 0x2
+	}
+	if z.Remove == nil {
+		zb0001Len--
+		zb0001Mask |= 0x4
+	}
+	if z.Drop == nil {
+		zb0001Len--
+		zb0001Mask |= 0x8
+	}
+	if z.Settled == false {
+		zb0001Len--
+		zb0001Mask |= 0x10
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "i"
+		o = append(o, 0xa1, 0x69)
+		o = msgp.AppendBytes(o, (z.ID)[:])
+		if (zb0001Mask & 0x2) == 0 { // if not omitted
+			// string "a"
+			o = append(o, 0xa1, 0x61)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.Add)))
+			for za0002 := range z.Add {
+				o = msgp.AppendString(o, z.Add[za0002])
+			}
+		}
+		if (zb0001Mask & 0x4) == 0 { // if not omitted
+			// string "r"
+			o = append(o, 0xa1, 0x72)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.Remove)))
+			for za0003 := range z.Remove {
+				o = msgp.AppendString(o, z.Remove[za0003])
+			}
+		}
+		if (zb0001Mask & 0x8) == 0 { // if not omitted
+			// string "d"
+			o = append(o, 0xa1, 0x64)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.Drop)))
+			for za0004 := range z.Drop {
+				o = msgp.AppendString(o, z.Drop[za0004])
+			}
+		}
+		if (zb0001Mask & 0x10) == 0 { // if not omitted
+			// string "s"
+			o = append(o, 0xa1, 0x73)
+			o = msgp.AppendBool(o, z.Settled)
+		}
+	}
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *CopyChange) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z5439c54climitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "i":
+			bts, err = msgp.ReadExactBytes(bts, (z.ID)[:])
+			if err != nil {
+				err = msgp.WrapError(err, "ID")
+				return
+			}
+		case "a":
+			var zb0002 uint32
+			zb0002, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Add")
+				return
+			}
+			if zb0002 > z5439c54climitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Add) >= int(zb0002) {
+				z.Add = (z.Add)[:zb0002]
+			} else {
+				z.Add = make([]string, zb0002)
+			}
+			for za0002 := range z.Add {
+				z.Add[za0002], bts, err = msgp.ReadStringBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Add", za0002)
+					return
+				}
+			}
+		case "r":
+			var zb0003 uint32
+			zb0003, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Remove")
+				return
+			}
+			if zb0003 > z5439c54climitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Remove) >= int(zb0003) {
+				z.Remove = (z.Remove)[:zb0003]
+			} else {
+				z.Remove = make([]string, zb0003)
+			}
+			for za0003 := range z.Remove {
+				z.Remove[za0003], bts, err = msgp.ReadStringBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Remove", za0003)
+					return
+				}
+			}
+		case "d":
+			var zb0004 uint32
+			zb0004, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Drop")
+				return
+			}
+			if zb0004 > z5439c54climitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Drop) >= int(zb0004) {
+				z.Drop = (z.Drop)[:zb0004]
+			} else {
+				z.Drop = make([]string, zb0004)
+			}
+			for za0004 := range z.Drop {
+				z.Drop[za0004], bts, err = msgp.ReadStringBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Drop", za0004)
+					return
+				}
+			}
+		case "s":
+			z.Settled, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Settled")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *CopyChange) Msgsize() (s int) {
+	s = 1 + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 2 + msgp.ArrayHeaderSize
+	for za0002 := range z.Add {
+		s += msgp.StringPrefixSize + len(z.Add[za0002])
+	}
+	s += 2 + msgp.ArrayHeaderSize
+	for za0003 := range z.Remove {
+		s += msgp.StringPrefixSize + len(z.Remove[za0003])
+	}
+	s += 2 + msgp.ArrayHeaderSize
+	for za0004 := range z.Drop {
+		s += msgp.StringPrefixSize + len(z.Drop[za0004])
+	}
+	s += 2 + msgp.BoolSize
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z CopyFate) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	o = msgp.AppendUint8(o, uint8(z))
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *CopyFate) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	{
+		var zb0001 uint8
+		zb0001, bts, err = msgp.ReadUint8Bytes(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		(*z) = CopyFate(zb0001)
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z CopyFate) Msgsize() (s int) {
+	s = msgp.Uint8Size
 	return
 }
 
@@ -1987,18 +2480,39 @@ func (z Init) Msgsize() (s int) {
 // MarshalMsg implements msgp.Marshaler
 func (z *JoinNode) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 3
-	// string "n"
-	o = append(o, 0x83, 0xa1, 0x6e)
-	o = msgp.AppendString(o, z.Node)
-	// string "u"
-	o = append(o, 0xa1, 0x75)
-	o = msgp.AppendString(o, z.URL)
-	// string "d"
-	o = append(o, 0xa1, 0x64)
-	o = msgp.AppendArrayHeader(o, uint32(len(z.Drives)))
-	for za0001 := range z.Drives {
-		o = msgp.AppendString(o, z.Drives[za0001])
+	// check for omitted fields
+	zb0001Len := uint32(5)
+	var zb0001Mask uint8 /* 5 bits */
+	_ = zb0001Mask
+	if z.Zone == "" {
+		zb0001Len--
+		zb0001Mask |= 0x10
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "n"
+		o = append(o, 0xa1, 0x6e)
+		o = msgp.AppendString(o, z.Node)
+		// string "u"
+		o = append(o, 0xa1, 0x75)
+		o = msgp.AppendString(o, z.URL)
+		// string "d"
+		o = append(o, 0xa1, 0x64)
+		o = msgp.AppendArrayHeader(o, uint32(len(z.Drives)))
+		for za0001 := range z.Drives {
+			o = msgp.AppendString(o, z.Drives[za0001])
+		}
+		// string "pl"
+		o = append(o, 0xa2, 0x70, 0x6c)
+		o = msgp.AppendString(o, z.Pool)
+		if (zb0001Mask & 0x10) == 0 { // if not omitted
+			// string "z"
+			o = append(o, 0xa1, 0x7a)
+			o = msgp.AppendString(o, z.Zone)
+		}
 	}
 	return
 }
@@ -2060,6 +2574,18 @@ func (z *JoinNode) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
+		case "pl":
+			z.Pool, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Pool")
+				return
+			}
+		case "z":
+			z.Zone, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Zone")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -2078,6 +2604,117 @@ func (z *JoinNode) Msgsize() (s int) {
 	for za0001 := range z.Drives {
 		s += msgp.StringPrefixSize + len(z.Drives[za0001])
 	}
+	s += 3 + msgp.StringPrefixSize + len(z.Pool) + 2 + msgp.StringPrefixSize + len(z.Zone)
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *MarkDrive) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// check for omitted fields
+	zb0001Len := uint32(4)
+	var zb0001Mask uint8 /* 4 bits */
+	_ = zb0001Mask
+	if z.Drain == false {
+		zb0001Len--
+		zb0001Mask |= 0x2
+	}
+	if z.Undo == false {
+		zb0001Len--
+		zb0001Mask |= 0x4
+	}
+	if z.Remove == false {
+		zb0001Len--
+		zb0001Mask |= 0x8
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "i"
+		o = append(o, 0xa1, 0x69)
+		o = msgp.AppendString(o, z.Drive)
+		if (zb0001Mask & 0x2) == 0 { // if not omitted
+			// string "d"
+			o = append(o, 0xa1, 0x64)
+			o = msgp.AppendBool(o, z.Drain)
+		}
+		if (zb0001Mask & 0x4) == 0 { // if not omitted
+			// string "u"
+			o = append(o, 0xa1, 0x75)
+			o = msgp.AppendBool(o, z.Undo)
+		}
+		if (zb0001Mask & 0x8) == 0 { // if not omitted
+			// string "r"
+			o = append(o, 0xa1, 0x72)
+			o = msgp.AppendBool(o, z.Remove)
+		}
+	}
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *MarkDrive) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z5439c54climitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "i":
+			z.Drive, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Drive")
+				return
+			}
+		case "d":
+			z.Drain, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Drain")
+				return
+			}
+		case "u":
+			z.Undo, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Undo")
+				return
+			}
+		case "r":
+			z.Remove, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Remove")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *MarkDrive) Msgsize() (s int) {
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Drive) + 2 + msgp.BoolSize + 2 + msgp.BoolSize + 2 + msgp.BoolSize
 	return
 }
 
@@ -2289,6 +2926,66 @@ func (z *MoveRecord) Msgsize() (s int) {
 }
 
 // MarshalMsg implements msgp.Marshaler
+func (z *NoteScrub) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 1
+	// string "s"
+	o = append(o, 0x81, 0xa1, 0x73)
+	o, err = z.Scrub.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "Scrub")
+		return
+	}
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *NoteScrub) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z5439c54climitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "s":
+			bts, err = z.Scrub.UnmarshalMsg(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Scrub")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *NoteScrub) Msgsize() (s int) {
+	s = 1 + 2 + z.Scrub.Msgsize()
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
 func (z *Place) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
@@ -2468,8 +3165,8 @@ func (z *Place) Msgsize() (s int) {
 func (z *PutRecord) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(7)
-	var zb0001Mask uint8 /* 7 bits */
+	zb0001Len := uint32(8)
+	var zb0001Mask uint8 /* 8 bits */
 	_ = zb0001Mask
 	if z.IfMatch == nil {
 		zb0001Len--
@@ -2482,6 +3179,10 @@ func (z *PutRecord) MarshalMsg(b []byte) (o []byte, err error) {
 	if z.IfUnmodifiedSince == 0 {
 		zb0001Len--
 		zb0001Mask |= 0x20
+	}
+	if z.Copies == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x80
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -2525,6 +3226,11 @@ func (z *PutRecord) MarshalMsg(b []byte) (o []byte, err error) {
 		// string "t"
 		o = append(o, 0xa1, 0x74)
 		o = msgp.AppendInt64(o, z.Birth)
+		if (zb0001Mask & 0x80) == 0 { // if not omitted
+			// string "cp"
+			o = append(o, 0xa2, 0x63, 0x70)
+			o = msgp.AppendUint8(o, z.Copies)
+		}
 	}
 	return
 }
@@ -2627,6 +3333,12 @@ func (z *PutRecord) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Birth")
 				return
 			}
+		case "cp":
+			z.Copies, bts, err = msgp.ReadUint8Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Copies")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -2649,7 +3361,7 @@ func (z *PutRecord) Msgsize() (s int) {
 	for za0003 := range z.IfNoneMatch {
 		s += msgp.StringPrefixSize + len(z.IfNoneMatch[za0003])
 	}
-	s += 3 + msgp.Int64Size + 2 + msgp.Int64Size
+	s += 3 + msgp.Int64Size + 2 + msgp.Int64Size + 3 + msgp.Uint8Size
 	return
 }
 
@@ -2737,6 +3449,114 @@ func (z *Reclaim) Msgsize() (s int) {
 }
 
 // MarshalMsg implements msgp.Marshaler
+func (z *Recopy) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// check for omitted fields
+	zb0001Len := uint32(2)
+	var zb0001Mask uint8 /* 2 bits */
+	_ = zb0001Mask
+	if z.Birth == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x2
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "e"
+		o = append(o, 0xa1, 0x65)
+		o = msgp.AppendArrayHeader(o, uint32(len(z.Entries)))
+		for za0001 := range z.Entries {
+			o, err = z.Entries[za0001].MarshalMsg(o)
+			if err != nil {
+				err = msgp.WrapError(err, "Entries", za0001)
+				return
+			}
+		}
+		if (zb0001Mask & 0x2) == 0 { // if not omitted
+			// string "t"
+			o = append(o, 0xa1, 0x74)
+			o = msgp.AppendInt64(o, z.Birth)
+		}
+	}
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *Recopy) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z5439c54climitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "e":
+			var zb0002 uint32
+			zb0002, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Entries")
+				return
+			}
+			if zb0002 > z5439c54climitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Entries) >= int(zb0002) {
+				z.Entries = (z.Entries)[:zb0002]
+			} else {
+				z.Entries = make([]CopyChange, zb0002)
+			}
+			for za0001 := range z.Entries {
+				bts, err = z.Entries[za0001].UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Entries", za0001)
+					return
+				}
+			}
+		case "t":
+			z.Birth, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Birth")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *Recopy) Msgsize() (s int) {
+	s = 1 + 2 + msgp.ArrayHeaderSize
+	for za0001 := range z.Entries {
+		s += z.Entries[za0001].Msgsize()
+	}
+	s += 2 + msgp.Int64Size
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
 func (z *RemoveBucket) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// map header, size 2
@@ -2804,9 +3624,9 @@ func (z *RemoveBucket) Msgsize() (s int) {
 // MarshalMsg implements msgp.Marshaler
 func (z *Result) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 8
+	// map header, size 9
 	// string "LogTime"
-	o = append(o, 0x88, 0xa7, 0x4c, 0x6f, 0x67, 0x54, 0x69, 0x6d, 0x65)
+	o = append(o, 0x89, 0xa7, 0x4c, 0x6f, 0x67, 0x54, 0x69, 0x6d, 0x65)
 	o = msgp.AppendInt64(o, z.LogTime)
 	// string "Epoch"
 	o = append(o, 0xa5, 0x45, 0x70, 0x6f, 0x63, 0x68)
@@ -2844,6 +3664,12 @@ func (z *Result) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.AppendArrayHeader(o, uint32(len(z.Missing)))
 	for za0002 := range z.Missing {
 		o = msgp.AppendString(o, z.Missing[za0002])
+	}
+	// string "Fates"
+	o = append(o, 0xa5, 0x46, 0x61, 0x74, 0x65, 0x73)
+	o = msgp.AppendArrayHeader(o, uint32(len(z.Fates)))
+	for za0003 := range z.Fates {
+		o = msgp.AppendUint8(o, uint8(z.Fates[za0003]))
 	}
 	// string "Replaced"
 	o = append(o, 0xa8, 0x52, 0x65, 0x70, 0x6c, 0x61, 0x63, 0x65, 0x64)
@@ -2968,6 +3794,33 @@ func (z *Result) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
+		case "Fates":
+			var zb0004 uint32
+			zb0004, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Fates")
+				return
+			}
+			if zb0004 > z5439c54climitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Fates) >= int(zb0004) {
+				z.Fates = (z.Fates)[:zb0004]
+			} else {
+				z.Fates = make([]CopyFate, zb0004)
+			}
+			for za0003 := range z.Fates {
+				{
+					var zb0005 uint8
+					zb0005, bts, err = msgp.ReadUint8Bytes(bts)
+					if err != nil {
+						err = msgp.WrapError(err, "Fates", za0003)
+						return
+					}
+					z.Fates[za0003] = CopyFate(zb0005)
+				}
+			}
 		case "Replaced":
 			z.Replaced, bts, err = msgp.ReadBoolBytes(bts)
 			if err != nil {
@@ -3014,6 +3867,241 @@ func (z *Result) Msgsize() (s int) {
 	for za0002 := range z.Missing {
 		s += msgp.StringPrefixSize + len(z.Missing[za0002])
 	}
-	s += 9 + msgp.BoolSize + 9 + msgp.Uint64Size
+	s += 6 + msgp.ArrayHeaderSize + (len(z.Fates) * (msgp.Uint8Size)) + 9 + msgp.BoolSize + 9 + msgp.Uint64Size
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *ScrubState) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// check for omitted fields
+	zb0001Len := uint32(7)
+	var zb0001Mask uint8 /* 7 bits */
+	_ = zb0001Mask
+	if z.After == "" {
+		zb0001Len--
+		zb0001Mask |= 0x2
+	}
+	if z.Ended == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x8
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "r"
+		o = append(o, 0xa1, 0x72)
+		o = msgp.AppendUint64(o, z.Round)
+		if (zb0001Mask & 0x2) == 0 { // if not omitted
+			// string "a"
+			o = append(o, 0xa1, 0x61)
+			o = msgp.AppendString(o, z.After)
+		}
+		// string "b"
+		o = append(o, 0xa1, 0x62)
+		o = msgp.AppendInt64(o, z.Started)
+		if (zb0001Mask & 0x8) == 0 { // if not omitted
+			// string "e"
+			o = append(o, 0xa1, 0x65)
+			o = msgp.AppendInt64(o, z.Ended)
+		}
+		// string "n"
+		o = append(o, 0xa1, 0x6e)
+		o = msgp.AppendInt64(o, z.Segments)
+		// string "s"
+		o = append(o, 0xa1, 0x73)
+		o = msgp.AppendInt64(o, z.Bytes)
+		// string "x"
+		o = append(o, 0xa1, 0x78)
+		o = msgp.AppendInt64(o, z.Bad)
+	}
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *ScrubState) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z5439c54climitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "r":
+			z.Round, bts, err = msgp.ReadUint64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Round")
+				return
+			}
+		case "a":
+			z.After, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "After")
+				return
+			}
+		case "b":
+			z.Started, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Started")
+				return
+			}
+		case "e":
+			z.Ended, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Ended")
+				return
+			}
+		case "n":
+			z.Segments, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Segments")
+				return
+			}
+		case "s":
+			z.Bytes, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Bytes")
+				return
+			}
+		case "x":
+			z.Bad, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Bad")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *ScrubState) Msgsize() (s int) {
+	s = 1 + 2 + msgp.Uint64Size + 2 + msgp.StringPrefixSize + len(z.After) + 2 + msgp.Int64Size + 2 + msgp.Int64Size + 2 + msgp.Int64Size + 2 + msgp.Int64Size + 2 + msgp.Int64Size
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *SetQuota) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// check for omitted fields
+	zb0001Len := uint32(4)
+	var zb0001Mask uint8 /* 4 bits */
+	_ = zb0001Mask
+	if z.MaxObjects == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x4
+	}
+	if z.MaxBytes == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x8
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "b"
+		o = append(o, 0xa1, 0x62)
+		o = msgp.AppendString(o, z.Bucket)
+		// string "i"
+		o = append(o, 0xa1, 0x69)
+		o = msgp.AppendBytes(o, (z.BucketID)[:])
+		if (zb0001Mask & 0x4) == 0 { // if not omitted
+			// string "o"
+			o = append(o, 0xa1, 0x6f)
+			o = msgp.AppendInt64(o, z.MaxObjects)
+		}
+		if (zb0001Mask & 0x8) == 0 { // if not omitted
+			// string "s"
+			o = append(o, 0xa1, 0x73)
+			o = msgp.AppendInt64(o, z.MaxBytes)
+		}
+	}
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *SetQuota) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z5439c54climitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "b":
+			z.Bucket, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Bucket")
+				return
+			}
+		case "i":
+			bts, err = msgp.ReadExactBytes(bts, (z.BucketID)[:])
+			if err != nil {
+				err = msgp.WrapError(err, "BucketID")
+				return
+			}
+		case "o":
+			z.MaxObjects, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "MaxObjects")
+				return
+			}
+		case "s":
+			z.MaxBytes, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "MaxBytes")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *SetQuota) Msgsize() (s int) {
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Bucket) + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 2 + msgp.Int64Size + 2 + msgp.Int64Size
 	return
 }

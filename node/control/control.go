@@ -151,6 +151,12 @@ func (c *Control) Propose(ctx context.Context, cmd *Command) (*Result, error) {
 			del.BucketID = id
 			return &Command{Version: full.Version, RequestID: full.RequestID, DeleteRecords: &del}
 		})
+	case full.SetQuota != nil && full.SetQuota.BucketID == [16]byte{}:
+		return c.inBucket(ctx, full, full.SetQuota.Bucket, func(id [16]byte) *Command {
+			quota := *full.SetQuota
+			quota.BucketID = id
+			return &Command{Version: full.Version, RequestID: full.RequestID, SetQuota: &quota}
+		})
 	case full.MoveRecord != nil && full.MoveRecord.From.BucketID == [16]byte{}:
 		return c.move(ctx, full)
 	}
@@ -164,18 +170,15 @@ func (c *Control) commit(ctx context.Context, full *Command) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	res, left, err := out.result(full)
-	// A DeleteRecords that would grow too large for one entry leaves keys.
-	for err == nil && len(left) > 0 {
-		rest := complete(&Command{DeleteRecords: &DeleteRecords{Bucket: full.DeleteRecords.Bucket, BucketID: full.DeleteRecords.BucketID, Keys: left}})
+	res, rest, err := out.result(full)
+	// What would grow too large for one entry of the log leaves a part.
+	for err == nil && rest != nil {
 		if out, err = c.submit(ctx, rest); err != nil {
 			break
 		}
 		var more *Result
-		if more, left, err = out.result(rest); err == nil {
-			more.Deleted = append(res.Deleted, more.Deleted...)
-			more.Missing = append(res.Missing, more.Missing...)
-			res = more
+		if more, rest, err = out.result(rest); err == nil {
+			res.add(more)
 		}
 	}
 	if err != nil {
@@ -201,7 +204,7 @@ func (c *Control) catchUp(ctx context.Context, index uint64) {
 func complete(cmd *Command) *Command {
 	full := *cmd
 	if full.Version == 0 {
-		full.Version = full.since()
+		full.Version = CommandVersion
 	}
 	if full.RequestID == ([16]byte{}) {
 		full.RequestID = randomID()

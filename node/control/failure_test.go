@@ -272,7 +272,7 @@ func TestUnknownVersionInTheLog(t *testing.T) {
 				t.Fatal(err)
 			}
 			<-c.Done()
-			if err := c.Err(); !strings.Contains(err.Error(), "command version 9 is not known here, only 1") || !strings.Contains(err.Error(), groupName(g)) {
+			if err := c.Err(); !strings.Contains(err.Error(), "command version 9 is not known here, only 3") || !strings.Contains(err.Error(), groupName(g)) {
 				t.Errorf("the reason is %v", err)
 			}
 			_ = c.Close()

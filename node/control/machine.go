@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/tinylib/msgp/msgp"
 
 	"github.com/gridloom/gridloom/node/control/replica"
 )
@@ -73,11 +74,18 @@ type machine struct {
 	open       map[[16]byte]bool
 
 	// before is an iterator over the rows as they were before the batch, and
-	// written are the replies' and records' prefixes that the batch has changed:
-	// what isn't among them is looked for there, where filters answer. Where
-	// before is nil, all of it is looked for in the batch.
+	// written are the prefixes of replies, records and segments that the batch has
+	// changed: what isn't among them is looked for there, where filters answer.
+	// Where before is nil, all of it is looked for in the batch.
 	before  *pebble.Iterator
 	written map[string]bool
+
+	// usage is what is in some of the buckets, among them all that the batch has
+	// changed; their rows, and that of totals, are written at its end. changed
+	// are those buckets, in the order of their first change.
+	usage   map[[16]byte]*BucketUsage
+	totals  totalsRow
+	changed [][16]byte
 
 	// oldest is the log time of the first remembered outcome, 0 where it
 	// isn't known. It only saves looking.
@@ -96,7 +104,11 @@ func loadMachine(group replica.GroupID, r pebble.Reader) (*machine, error) {
 	if _, err := get(r, slotsKey(), &m.slots); err != nil {
 		return nil, err
 	}
+	if _, err := get(r, totalsKey(), &m.totals); err != nil {
+		return nil, err
+	}
 	m.lastClosed, m.open, m.written = m.meta.Applied, map[[16]byte]bool{}, map[string]bool{}
+	m.usage = map[[16]byte]*BucketUsage{}
 	if group == systemGroup {
 		if err := m.iam.load(r); err != nil {
 			return nil, err
@@ -143,7 +155,7 @@ func (m *machine) apply(b *pebble.Batch, e *entry) (*outcome, error) {
 		return nil, err
 	}
 	var known replyRow
-	switch found, err := m.reply(b, e.Command.RequestID, &known); {
+	switch found, err := m.row(b, replyKey(e.Command.RequestID), &known); {
 	case err != nil:
 		return nil, err
 	case found:
@@ -165,8 +177,11 @@ func (m *machine) apply(b *pebble.Batch, e *entry) (*outcome, error) {
 	return out, m.remember(b, e, out)
 }
 
-// seal adds to a batch how far it takes the state.
-func (m *machine) seal(b *pebble.Batch) error { return put(b, metaKey(), &m.meta) }
+// seal adds to a batch what it does to the usage of buckets, and how far it
+// takes the state.
+func (m *machine) seal(b *pebble.Batch) error {
+	return errors.Join(m.sealUsage(b), put(b, metaKey(), &m.meta))
+}
 
 // look begins a batch: before is an iterator over the rows as they are. The
 // machine has no use for it beyond the end of the batch.
@@ -182,9 +197,8 @@ func (m *machine) wrote(prefix []byte) {
 	}
 }
 
-// reply reads the outcome that is remembered for a request.
-func (m *machine) reply(b *pebble.Batch, id [16]byte, row *replyRow) (found bool, err error) {
-	key := replyKey(id)
+// row is get, of a reply or a segment.
+func (m *machine) row(b *pebble.Batch, key []byte, row msgp.Unmarshaler) (found bool, err error) {
 	if m.before == nil || m.written[string(key)] {
 		return get(b, key, row)
 	}
@@ -196,6 +210,16 @@ func (m *machine) reply(b *pebble.Batch, id [16]byte, row *replyRow) (found bool
 		return false, err
 	}
 	return true, decodeRow(rowVersion, value, row)
+}
+
+// setSegment writes a segment's row, or removes it where it says nothing.
+func (m *machine) setSegment(b *pebble.Batch, id [16]byte, row *segmentRow) error {
+	key := segmentKey(id)
+	m.wrote(key)
+	if row.Key == "" && len(row.Garbage) == 0 {
+		return remove(b, key)
+	}
+	return put(b, key, row)
 }
 
 // find is findRecord.

@@ -53,6 +53,9 @@ func (c *Control) greeting(to string) *greeting {
 		Founders: c.founders(), Clock: c.clock().UnixNano(), Oldest: oldestCommand, Newest: CommandVersion,
 		Secrets: c.fingerprints(),
 	}
+	if e := c.engine.Load(); e != nil {
+		g.LeadsData = e.Leader(dataGroup).Leads
+	}
 	if g.Blank {
 		return g
 	}
@@ -177,6 +180,20 @@ func (m *meetings) tooFar(name string) bool {
 	defer m.mu.Unlock()
 	h := m.heard[name]
 	return h != nil && tooFar(h.offset+m.offset)
+}
+
+// dataLeader names the node that was heard last to lead the data group, "" where
+// none was of late.
+func (m *meetings) dataLeader() (name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last := time.Now().Add(-3 * greetEvery)
+	for of, h := range m.heard {
+		if h.LeadsData && h.at.After(last) {
+			name, last = of, h.at
+		}
+	}
+	return name
 }
 
 // greetings gives what was heard.

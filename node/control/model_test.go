@@ -27,7 +27,8 @@ type model struct {
 	closed     map[[16]byte]bool              // by bucket id
 	owners     map[[16]byte]bool              // segments a record refers to
 	garbage    []Garbage
-	iam        *modelIAM
+	modelCopies
+	iam *modelIAM
 
 	outcomes map[[16]byte]*outcome
 	issued   [][16]byte // request id by index-1; zero for a repeated one
@@ -40,7 +41,7 @@ func newModel(group replica.GroupID) *model {
 	m := &model{
 		group: group, applied: 1, nodes: map[string]Node{}, buckets: map[string]Bucket{}, records: map[[16]byte]map[string]Record{},
 		iam: newModelIAM(), closed: map[[16]byte]bool{}, owners: map[[16]byte]bool{}, outcomes: map[[16]byte]*outcome{},
-		issued: [][16]byte{{}}, times: []int64{0},
+		issued: [][16]byte{{}}, times: []int64{0}, modelCopies: newModelCopies(),
 	}
 	if group == systemGroup {
 		m.epoch, m.nodes["n0"] = 1, Node{Name: "n0", RaftID: 1}
@@ -86,7 +87,8 @@ func (m *model) apply(e *entry) *outcome {
 
 // execute returns the kind of the refusal, 0 for none.
 func (m *model) execute(c *Command, out *outcome) fault.Kind {
-	ofData := c.PutRecord != nil || c.DeleteRecords != nil || c.MoveRecord != nil || c.CloseBucket != nil || c.Reclaim != nil
+	ofData := c.PutRecord != nil || c.DeleteRecords != nil || c.MoveRecord != nil || c.CloseBucket != nil || c.Reclaim != nil ||
+		c.Recopy != nil || c.SetQuota != nil || c.NoteScrub != nil
 	switch {
 	case ofData != (m.group == dataGroup):
 		return fault.InvalidArgument
@@ -113,6 +115,7 @@ func (m *model) execute(c *Command, out *outcome) fault.Kind {
 			return fault.BucketNotEmpty
 		}
 		m.closed[c.CloseBucket.ID] = true
+		delete(m.quotas, c.CloseBucket.ID)
 	case c.PutRecord != nil:
 		return m.put(c.PutRecord, out)
 	case c.DeleteRecords != nil:
@@ -132,6 +135,19 @@ func (m *model) execute(c *Command, out *outcome) fault.Kind {
 			delete(m.nodes, c.ForgetNode.Node)
 			m.epoch++
 		}
+	case c.MarkDrive != nil:
+		return m.markDrive(c.MarkDrive)
+	case c.Recopy != nil:
+		return m.recopy(c.Recopy, out)
+	case c.SetQuota != nil:
+		if m.closed[c.SetQuota.BucketID] {
+			return fault.BucketNotFound
+		}
+		m.quotas[c.SetQuota.BucketID] = [2]int64{c.SetQuota.MaxObjects, c.SetQuota.MaxBytes}
+	case c.NoteScrub != nil:
+		if c.NoteScrub.Scrub.Round >= m.scrub.Round {
+			m.scrub = c.NoteScrub.Scrub
+		}
 	case m.group == systemGroup && c.Reclaim == nil:
 		kind, is := m.executeIAM(c, out)
 		if !is {
@@ -141,7 +157,11 @@ func (m *model) execute(c *Command, out *outcome) fault.Kind {
 	case c.Reclaim != nil:
 		for _, g := range c.Reclaim.Entries {
 			m.garbage = slices.DeleteFunc(m.garbage, func(o Garbage) bool {
-				return o.Drive == g.Drive && o.LogTime == g.LogTime && o.ID == g.ID
+				is := o.Drive == g.Drive && o.LogTime == g.LogTime && o.ID == g.ID
+				if is {
+					m.reclaimed(g)
+				}
+				return is
 			})
 		}
 	}
@@ -159,6 +179,9 @@ func (m *model) put(c *PutRecord, out *outcome) fault.Kind {
 	if !m.holds(old, exists, c.IfMatch, c.IfNoneMatch, c.IfUnmodifiedSince) {
 		return fault.PreconditionFailed
 	}
+	if !m.fits(c.BucketID, c.Record.SizeBytes-old.SizeBytes, !exists) {
+		return fault.QuotaExceeded
+	}
 	for _, s := range c.Record.Segments {
 		own := slices.ContainsFunc(old.Segments, func(o Segment) bool { return o.ID == s.ID && slices.Equal(o.Drives, s.Drives) })
 		if !own && m.known(s.ID) {
@@ -173,6 +196,10 @@ func (m *model) put(c *PutRecord, out *outcome) fault.Kind {
 	m.records[c.BucketID][c.Record.Key] = stored(&c.Record, m.logTime)
 	for _, s := range c.Record.Segments {
 		m.owners[s.ID] = true
+		if len(s.Drives) < int(c.Copies) {
+			m.pending[s.ID] = true
+		}
+		m.list(s.ID, s.Drives...)
 	}
 	return 0
 }
@@ -200,9 +227,9 @@ func (m *model) drop(old Record, kept []Segment) {
 			continue
 		}
 		delete(m.owners, s.ID)
-		for _, d := range s.Drives {
-			m.garbage = append(m.garbage, Garbage{Drive: d, LogTime: m.logTime, ID: s.ID, SizeBytes: s.SizeBytes})
-		}
+		delete(m.pending, s.ID)
+		delete(m.lastReclaim, s.ID)
+		m.discard(s, s.Drives...)
 	}
 }
 
@@ -246,6 +273,9 @@ func (m *model) move(c *MoveRecord, out *outcome) fault.Kind {
 	if !m.holds(old, replaced, to.IfMatch, to.IfNoneMatch, to.IfUnmodifiedSince) {
 		return fault.PreconditionFailed
 	}
+	if from.BucketID != to.BucketID && !m.fits(to.BucketID, moved.SizeBytes-old.SizeBytes, !replaced) {
+		return fault.QuotaExceeded
+	}
 	m.drop(old, nil)
 	delete(m.records[from.BucketID], from.Key)
 	if m.records[to.BucketID] == nil {
@@ -263,7 +293,7 @@ func (m *model) join(c *JoinNode) fault.Kind {
 	if !ok {
 		return fault.NotFound
 	}
-	drives := slices.Sorted(slices.Values(c.Drives))
+	drives := slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(n.Drives), c.Drives...))))
 	for name, o := range m.nodes {
 		for _, d := range drives {
 			if name != c.Node && slices.Contains(o.Drives, d) {
@@ -271,11 +301,43 @@ func (m *model) join(c *JoinNode) fault.Kind {
 			}
 		}
 	}
-	if n.URL == c.URL && slices.Equal(n.Drives, drives) {
+	pool := c.Pool
+	if pool == "" {
+		pool = "default"
+	}
+	if n.URL == c.URL && slices.Equal(n.Drives, drives) && n.Pool == pool && n.Zone == c.Zone {
 		return 0
 	}
-	n.URL, n.Drives = c.URL, drives
+	n.URL, n.Drives, n.Pool, n.Zone = c.URL, drives, pool, c.Zone
 	return m.set(n)
+}
+
+func (m *model) markDrive(c *MarkDrive) fault.Kind {
+	for _, n := range m.nodes {
+		if !slices.Contains(n.Drives, c.Drive) {
+			continue
+		}
+		without := func(all []string) (left []string) {
+			for _, d := range all {
+				if d != c.Drive {
+					left = append(left, d)
+				}
+			}
+			return left
+		}
+		draining := without(n.DrainingDrives)
+		if c.Drain {
+			draining = slices.Sorted(slices.Values(append(draining, c.Drive)))
+		}
+		if c.Remove {
+			n.Drives = without(n.Drives)
+		} else if slices.Equal(draining, n.DrainingDrives) {
+			return 0
+		}
+		n.DrainingDrives = draining
+		return m.set(n)
+	}
+	return fault.NotFound
 }
 
 func (m *model) set(n Node) fault.Kind {
@@ -306,7 +368,7 @@ func (m *model) bind(c *BindNode) fault.Kind {
 	case n.RaftID != 0:
 		return fault.Conflict
 	}
-	n.RaftID, n.URL, n.Awaited, n.Drives = c.RaftID, c.URL, false, nil
+	n.RaftID, n.URL, n.Awaited, n.Drives, n.DrainingDrives = c.RaftID, c.URL, false, nil, nil
 	return m.set(n)
 }
 
@@ -374,6 +436,13 @@ func (m *model) compare(t *rapid.T, a *applier) {
 	for _, name := range slices.Sorted(maps.Keys(m.buckets)) {
 		buckets = append(buckets, m.buckets[name])
 	}
+	for _, n := range m.nodes {
+		for _, d := range n.Drives {
+			on, draining := a.m.topology.Drive(d)
+			same("where drive "+d+" is", on.Name, n.Name)
+			same("whether drive "+d+" drains", draining, n.Draining || n.Leaving || slices.Contains(n.DrainingDrives, d))
+		}
+	}
 	same("buckets", ask(Query{Buckets: &BucketsQuery{}}).Buckets, buckets)
 	m.compareIAM(ask, same)
 	m.compareRecords(t, a, ask, same)
@@ -397,7 +466,8 @@ func (m *model) compareRecords(t *rapid.T, a *applier, ask func(Query) *Answer, 
 		}
 		same("records", ask(Query{BucketID: id, Records: &RecordsQuery{Bucket: "b"}}).Records, records)
 	}
-	for _, drive := range []string{"d1", "d2", "d3"} {
+	m.compareCopies(t, a, ask, same)
+	for _, drive := range []string{"d1", "d2", "d3", "d4"} {
 		var want []Garbage
 		for _, g := range m.garbage {
 			if g.Drive == drive && g.LogTime < m.logTime {
@@ -407,12 +477,7 @@ func (m *model) compareRecords(t *rapid.T, a *applier, ask func(Query) *Answer, 
 		slices.SortFunc(want, func(a, b Garbage) int {
 			return cmp.Or(cmp.Compare(a.LogTime, b.LogTime), bytes.Compare(a.ID[:], b.ID[:]))
 		})
-		used := false
-		for _, of := range m.records {
-			for _, rec := range of {
-				used = used || slices.ContainsFunc(rec.Segments, func(s Segment) bool { return slices.Contains(s.Drives, drive) })
-			}
-		}
+		used := slices.ContainsFunc(m.copies(), func(c SegmentCopies) bool { return slices.Contains(c.Drives, drive) })
 		same("usage of "+drive, ask(Query{Usage: &UsageQuery{Drives: []string{drive}}}).Used, used)
 		same("garbage", ask(Query{Garbage: &GarbageQuery{Drive: drive, Before: m.logTime}}).Garbage, want)
 	}

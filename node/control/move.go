@@ -75,6 +75,9 @@ func (m *machine) moveRecord(b *pebble.Batch, index uint64, c *MoveRecord) (*out
 	if err := c.To.check(old); err != nil {
 		return nil, err
 	}
+	if err := m.moveUsage(b, c, moved, old); err != nil {
+		return nil, err
+	}
 	if old != nil {
 		if err := m.dropRecord(b, old, nil); err != nil {
 			return nil, err
@@ -91,9 +94,14 @@ func (m *machine) moveRecord(b *pebble.Batch, index uint64, c *MoveRecord) (*out
 		return nil, err
 	}
 	m.wrote(rowOrder.Split.Prefix(row))
-	owner := segmentRow{Bucket: c.To.BucketID, Key: record.Key}
 	for i := range record.Segments {
-		if err := put(b, segmentKey(record.Segments[i].ID), &owner); err != nil {
+		id := record.Segments[i].ID
+		var owner segmentRow
+		if _, err := m.row(b, segmentKey(id), &owner); err != nil {
+			return nil, err
+		}
+		owner.Bucket, owner.Key = c.To.BucketID, record.Key
+		if err := m.setSegment(b, id, &owner); err != nil {
 			return nil, err
 		}
 	}

@@ -2,6 +2,7 @@ package control
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -57,7 +58,7 @@ func (m *machine) bindNode(b *pebble.Batch, c *BindNode) (*outcome, error) {
 		return nil, errOtherID(c.Node)
 	}
 	n.RaftID, n.URL, n.Awaited = c.RaftID, c.URL, false
-	n.Drives = nil // those of a predecessor are gone with it
+	n.Drives, n.DrainingDrives = nil, nil // those of a predecessor are gone with it
 	return m.setNode(b, &n)
 }
 
@@ -91,6 +92,28 @@ func (m *machine) markNode(b *pebble.Batch, c *MarkNode) (*outcome, error) {
 	}
 	if n.RaftID == before.RaftID && n.Awaited == before.Awaited && n.Draining == before.Draining && n.Leaving == before.Leaving {
 		return &outcome{}, nil
+	}
+	return m.setNode(b, &n)
+}
+
+func (m *machine) markDrive(b *pebble.Batch, c *MarkDrive) (*outcome, error) {
+	found, _ := m.topology.Drive(c.Drive)
+	if found == nil {
+		return nil, fault.New(fault.NotFound, "drive "+c.Drive, "is on no node of the mesh")
+	}
+	n := *found
+	at, drains := slices.BinarySearch(n.DrainingDrives, c.Drive)
+	n.DrainingDrives = slices.Clone(n.DrainingDrives) // views share the topology
+	switch {
+	case c.Drain == drains && !c.Remove:
+		return &outcome{}, nil
+	case c.Drain:
+		n.DrainingDrives = slices.Insert(n.DrainingDrives, at, c.Drive)
+	case drains:
+		n.DrainingDrives = nilIfEmpty(slices.Delete(n.DrainingDrives, at, at+1))
+	}
+	if c.Remove {
+		n.Drives = nilIfEmpty(slices.DeleteFunc(slices.Clone(n.Drives), func(d string) bool { return d == c.Drive }))
 	}
 	return m.setNode(b, &n)
 }

@@ -23,7 +23,7 @@ type outcome struct {
 	LogTime int64   `msg:"t"`
 	Epoch   uint64  `msg:"e"`
 	Bucket  *Bucket `msg:"b,omitempty"`
-	Fates   []byte  `msg:"f,omitempty"` // DeleteRecords: a fate for every key
+	Fates   []byte  `msg:"f,omitempty"` // DeleteRecords: a fate for every key; Recopy: one for every entry
 
 	Replaced bool `msg:"rp,omitempty"` // PutRecord, MoveRecord: there was a record of that key
 	// Moved is the record that a MoveRecord has moved, as it is at its target,
@@ -62,9 +62,9 @@ var errRefused = errors.New("the index has decided so")
 // it says nothing about an earlier try of the same command.
 func Refused(err error) bool { return errors.Is(err, errRefused) }
 
-// result makes the Result of cmd, or the error of its refusal. left are the
-// keys of a DeleteRecords that it didn't come to.
-func (o *outcome) result(cmd *Command) (res *Result, left []string, err error) {
+// result makes the Result of cmd, or the error of its refusal. rest is a command
+// for what it didn't come to, nil where that is nothing.
+func (o *outcome) result(cmd *Command) (res *Result, rest *Command, err error) {
 	if o.Refused {
 		return nil, nil, &fault.Error{Kind: fault.Kind(o.Kind), Subject: o.Subject, Detail: o.Detail, Err: errRefused}
 	}
@@ -79,22 +79,67 @@ func (o *outcome) result(cmd *Command) (res *Result, left []string, err error) {
 		}
 		res.Record, res.Replaced = o.Moved, o.Replaced
 	case cmd.DeleteRecords != nil:
-		keys := cmd.DeleteRecords.Keys
-		if len(o.Fates) != len(keys) {
-			return nil, nil, fault.New(fault.Internal, "index", "answered for %d keys of %d", len(o.Fates), len(keys))
-		}
-		for i, fate := range o.Fates {
-			switch fate {
-			case fateDeleted:
-				res.Deleted = append(res.Deleted, keys[i])
-			case fateMissing:
-				res.Missing = append(res.Missing, keys[i])
-			default:
-				left = append(left, keys[i])
-			}
+		rest, err = o.deleted(cmd.DeleteRecords, res)
+	case cmd.Recopy != nil:
+		rest, err = o.recopied(cmd.Recopy, res)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return res, rest, nil
+}
+
+func (o *outcome) deleted(c *DeleteRecords, res *Result) (rest *Command, err error) {
+	if len(o.Fates) != len(c.Keys) {
+		return nil, fault.New(fault.Internal, "index", "answered for %d keys of %d", len(o.Fates), len(c.Keys))
+	}
+	var left []string
+	for i, fate := range o.Fates {
+		switch fate {
+		case fateDeleted:
+			res.Deleted = append(res.Deleted, c.Keys[i])
+		case fateMissing:
+			res.Missing = append(res.Missing, c.Keys[i])
+		default:
+			left = append(left, c.Keys[i])
 		}
 	}
-	return res, left, nil
+	if len(left) > 0 {
+		rest = complete(&Command{DeleteRecords: &DeleteRecords{Bucket: c.Bucket, BucketID: c.BucketID, Keys: left}})
+	}
+	return rest, nil
+}
+
+func (o *outcome) recopied(c *Recopy, res *Result) (rest *Command, err error) {
+	if len(o.Fates) != len(c.Entries) {
+		return nil, fault.New(fault.Internal, "index", "answered for %d entries of %d", len(o.Fates), len(c.Entries))
+	}
+	var left []CopyChange
+	res.Fates = make([]CopyFate, len(o.Fates))
+	for i, fate := range o.Fates {
+		if res.Fates[i] = CopyFate(fate); res.Fates[i] >= copyLeft {
+			res.Fates[i] = copyLeft
+			left = append(left, c.Entries[i])
+		}
+	}
+	if len(left) > 0 {
+		rest = complete(&Command{Recopy: &Recopy{Entries: left, Birth: c.Birth}})
+	}
+	return rest, nil
+}
+
+// add completes a result by that of the rest.
+func (r *Result) add(more *Result) {
+	r.LogTime, r.Epoch = more.LogTime, more.Epoch
+	r.Deleted = append(r.Deleted, more.Deleted...)
+	r.Missing = append(r.Missing, more.Missing...)
+	next := 0
+	for i, fate := range r.Fates {
+		if fate == copyLeft && next < len(more.Fates) {
+			r.Fates[i] = more.Fates[next]
+			next++
+		}
+	}
 }
 
 // stored is a record as apply writes it: of this version, with its log time,

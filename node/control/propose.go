@@ -201,7 +201,8 @@ func tryError(err error) error {
 // and waits until it is applied here.
 func (c *Control) propose(ctx context.Context, g replica.GroupID, cmd *Command) (*outcome, error) {
 	s := c.state(g)
-	if cmd.PutRecord != nil || cmd.MoveRecord != nil || cmd.CreateBucket != nil || cmd.PutUser != nil || cmd.PutKey != nil || cmd.TouchKeys != nil {
+	if cmd.PutRecord != nil || cmd.MoveRecord != nil || cmd.CreateBucket != nil || cmd.PutUser != nil || cmd.PutKey != nil || cmd.TouchKeys != nil ||
+		cmd.NoteScrub != nil || cmd.Recopy != nil && cmd.Recopy.adds() {
 		// A retry gets the outcome of the first try, room or not.
 		if full := s.room(); full != nil {
 			out, err := s.remembered(cmd.RequestID)

@@ -16,8 +16,8 @@ const (
 func (z *Answer) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(16)
-	var zb0001Mask uint16 /* 16 bits */
+	zb0001Len := uint32(21)
+	var zb0001Mask uint32 /* 21 bits */
 	_ = zb0001Mask
 	if z.Deployment == "" {
 		zb0001Len--
@@ -67,13 +67,33 @@ func (z *Answer) MarshalMsg(b []byte) (o []byte, err error) {
 		zb0001Len--
 		zb0001Mask |= 0x2000
 	}
-	if z.Next == "" {
+	if z.Copies == nil {
 		zb0001Len--
 		zb0001Mask |= 0x4000
 	}
-	if z.More == false {
+	if z.Scrub == nil {
 		zb0001Len--
 		zb0001Mask |= 0x8000
+	}
+	if z.BucketUsage == nil {
+		zb0001Len--
+		zb0001Mask |= 0x10000
+	}
+	if z.BucketUsages == nil {
+		zb0001Len--
+		zb0001Mask |= 0x20000
+	}
+	if z.Totals == nil {
+		zb0001Len--
+		zb0001Mask |= 0x40000
+	}
+	if z.Next == "" {
+		zb0001Len--
+		zb0001Mask |= 0x80000
+	}
+	if z.More == false {
+		zb0001Len--
+		zb0001Mask |= 0x100000
 	}
 	// variable map header, size zb0001Len
 	o = msgp.AppendMapHeader(o, zb0001Len)
@@ -221,11 +241,82 @@ func (z *Answer) MarshalMsg(b []byte) (o []byte, err error) {
 			}
 		}
 		if (zb0001Mask & 0x4000) == 0 { // if not omitted
+			// string "c"
+			o = append(o, 0xa1, 0x63)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.Copies)))
+			for za0009 := range z.Copies {
+				o, err = z.Copies[za0009].MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "Copies", za0009)
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x8000) == 0 { // if not omitted
+			// string "sc"
+			o = append(o, 0xa2, 0x73, 0x63)
+			if z.Scrub == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.Scrub.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "Scrub")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x10000) == 0 { // if not omitted
+			// string "bu"
+			o = append(o, 0xa2, 0x62, 0x75)
+			if z.BucketUsage == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.BucketUsage.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "BucketUsage")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x20000) == 0 { // if not omitted
+			// string "bus"
+			o = append(o, 0xa3, 0x62, 0x75, 0x73)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.BucketUsages)))
+			for za0010 := range z.BucketUsages {
+				// map header, size 2
+				// string "n"
+				o = append(o, 0x82, 0xa1, 0x6e)
+				o = msgp.AppendString(o, z.BucketUsages[za0010].Name)
+				// string "u"
+				o = append(o, 0xa1, 0x75)
+				o, err = z.BucketUsages[za0010].Usage.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "BucketUsages", za0010, "Usage")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x40000) == 0 { // if not omitted
+			// string "to"
+			o = append(o, 0xa2, 0x74, 0x6f)
+			if z.Totals == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				// map header, size 2
+				// string "o"
+				o = append(o, 0x82, 0xa1, 0x6f)
+				o = msgp.AppendInt64(o, z.Totals.Objects)
+				// string "s"
+				o = append(o, 0xa1, 0x73)
+				o = msgp.AppendInt64(o, z.Totals.Bytes)
+			}
+		}
+		if (zb0001Mask & 0x80000) == 0 { // if not omitted
 			// string "nx"
 			o = append(o, 0xa2, 0x6e, 0x78)
 			o = msgp.AppendString(o, z.Next)
 		}
-		if (zb0001Mask & 0x8000) == 0 { // if not omitted
+		if (zb0001Mask & 0x100000) == 0 { // if not omitted
 			// string "m"
 			o = append(o, 0xa1, 0x6d)
 			o = msgp.AppendBool(o, z.More)
@@ -542,6 +633,169 @@ func (z *Answer) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
+		case "c":
+			var zb0011 uint32
+			zb0011, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Copies")
+				return
+			}
+			if zb0011 > z9eee6f6blimitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Copies) >= int(zb0011) {
+				z.Copies = (z.Copies)[:zb0011]
+			} else {
+				z.Copies = make([]SegmentCopies, zb0011)
+			}
+			for za0009 := range z.Copies {
+				bts, err = z.Copies[za0009].UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Copies", za0009)
+					return
+				}
+			}
+		case "sc":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.Scrub = nil
+			} else {
+				if z.Scrub == nil {
+					z.Scrub = new(ScrubState)
+				}
+				bts, err = z.Scrub.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Scrub")
+					return
+				}
+			}
+		case "bu":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.BucketUsage = nil
+			} else {
+				if z.BucketUsage == nil {
+					z.BucketUsage = new(BucketUsage)
+				}
+				bts, err = z.BucketUsage.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "BucketUsage")
+					return
+				}
+			}
+		case "bus":
+			var zb0012 uint32
+			zb0012, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "BucketUsages")
+				return
+			}
+			if zb0012 > z9eee6f6blimitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.BucketUsages) >= int(zb0012) {
+				z.BucketUsages = (z.BucketUsages)[:zb0012]
+			} else {
+				z.BucketUsages = make([]NamedUsage, zb0012)
+			}
+			for za0010 := range z.BucketUsages {
+				var zb0013 uint32
+				zb0013, bts, err = msgp.ReadMapHeaderBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "BucketUsages", za0010)
+					return
+				}
+				if zb0013 > z9eee6f6blimitMaps {
+					err = msgp.ErrLimitExceeded
+					return
+				}
+				for zb0013 > 0 {
+					zb0013--
+					field, bts, err = msgp.ReadMapKeyZC(bts)
+					if err != nil {
+						err = msgp.WrapError(err, "BucketUsages", za0010)
+						return
+					}
+					switch msgp.UnsafeString(field) {
+					case "n":
+						z.BucketUsages[za0010].Name, bts, err = msgp.ReadStringBytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "BucketUsages", za0010, "Name")
+							return
+						}
+					case "u":
+						bts, err = z.BucketUsages[za0010].Usage.UnmarshalMsg(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "BucketUsages", za0010, "Usage")
+							return
+						}
+					default:
+						bts, err = msgp.Skip(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "BucketUsages", za0010)
+							return
+						}
+					}
+				}
+			}
+		case "to":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.Totals = nil
+			} else {
+				if z.Totals == nil {
+					z.Totals = new(Totals)
+				}
+				var zb0014 uint32
+				zb0014, bts, err = msgp.ReadMapHeaderBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Totals")
+					return
+				}
+				if zb0014 > z9eee6f6blimitMaps {
+					err = msgp.ErrLimitExceeded
+					return
+				}
+				for zb0014 > 0 {
+					zb0014--
+					field, bts, err = msgp.ReadMapKeyZC(bts)
+					if err != nil {
+						err = msgp.WrapError(err, "Totals")
+						return
+					}
+					switch msgp.UnsafeString(field) {
+					case "o":
+						z.Totals.Objects, bts, err = msgp.ReadInt64Bytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Totals", "Objects")
+							return
+						}
+					case "s":
+						z.Totals.Bytes, bts, err = msgp.ReadInt64Bytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Totals", "Bytes")
+							return
+						}
+					default:
+						bts, err = msgp.Skip(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Totals")
+							return
+						}
+					}
+				}
+			}
 		case "nx":
 			z.Next, bts, err = msgp.ReadStringBytes(bts)
 			if err != nil {
@@ -613,6 +867,32 @@ func (z *Answer) Msgsize() (s int) {
 	for za0008 := range z.Keys {
 		s += z.Keys[za0008].Msgsize()
 	}
+	s += 2 + msgp.ArrayHeaderSize
+	for za0009 := range z.Copies {
+		s += z.Copies[za0009].Msgsize()
+	}
+	s += 3
+	if z.Scrub == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.Scrub.Msgsize()
+	}
+	s += 3
+	if z.BucketUsage == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.BucketUsage.Msgsize()
+	}
+	s += 4 + msgp.ArrayHeaderSize
+	for za0010 := range z.BucketUsages {
+		s += 1 + 2 + msgp.StringPrefixSize + len(z.BucketUsages[za0010].Name) + 2 + z.BucketUsages[za0010].Usage.Msgsize()
+	}
+	s += 3
+	if z.Totals == nil {
+		s += msgp.NilSize
+	} else {
+		s += 1 + 2 + msgp.Int64Size + 2 + msgp.Int64Size
+	}
 	s += 3 + msgp.StringPrefixSize + len(z.Next) + 2 + msgp.BoolSize
 	return
 }
@@ -620,10 +900,37 @@ func (z *Answer) Msgsize() (s int) {
 // MarshalMsg implements msgp.Marshaler
 func (z BeginQuery) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 1
-	// string "b"
-	o = append(o, 0x81, 0xa1, 0x62)
-	o = msgp.AppendString(o, z.Bucket)
+	// check for omitted fields
+	zb0001Len := uint32(3)
+	var zb0001Mask uint8 /* 3 bits */
+	_ = zb0001Mask
+	if z.Key == "" {
+		zb0001Len--
+		zb0001Mask |= 0x2
+	}
+	if z.SizeBytes == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x4
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "b"
+		o = append(o, 0xa1, 0x62)
+		o = msgp.AppendString(o, z.Bucket)
+		if (zb0001Mask & 0x2) == 0 { // if not omitted
+			// string "k"
+			o = append(o, 0xa1, 0x6b)
+			o = msgp.AppendString(o, z.Key)
+		}
+		if (zb0001Mask & 0x4) == 0 { // if not omitted
+			// string "s"
+			o = append(o, 0xa1, 0x73)
+			o = msgp.AppendInt64(o, z.SizeBytes)
+		}
+	}
 	return
 }
 
@@ -655,6 +962,18 @@ func (z *BeginQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Bucket")
 				return
 			}
+		case "k":
+			z.Key, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Key")
+				return
+			}
+		case "s":
+			z.SizeBytes, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "SizeBytes")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -669,7 +988,7 @@ func (z *BeginQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z BeginQuery) Msgsize() (s int) {
-	s = 1 + 2 + msgp.StringPrefixSize + len(z.Bucket)
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Bucket) + 2 + msgp.StringPrefixSize + len(z.Key) + 2 + msgp.Int64Size
 	return
 }
 
@@ -726,6 +1045,275 @@ func (z *BucketQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z BucketQuery) Msgsize() (s int) {
 	s = 1 + 2 + msgp.StringPrefixSize + len(z.Name)
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *BucketUsage) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// check for omitted fields
+	zb0001Len := uint32(4)
+	var zb0001Mask uint8 /* 4 bits */
+	_ = zb0001Mask
+	if z.MaxObjects == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x4
+	}
+	if z.MaxBytes == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x8
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "o"
+		o = append(o, 0xa1, 0x6f)
+		o = msgp.AppendInt64(o, z.Objects)
+		// string "s"
+		o = append(o, 0xa1, 0x73)
+		o = msgp.AppendInt64(o, z.Bytes)
+		if (zb0001Mask & 0x4) == 0 { // if not omitted
+			// string "mo"
+			o = append(o, 0xa2, 0x6d, 0x6f)
+			o = msgp.AppendInt64(o, z.MaxObjects)
+		}
+		if (zb0001Mask & 0x8) == 0 { // if not omitted
+			// string "ms"
+			o = append(o, 0xa2, 0x6d, 0x73)
+			o = msgp.AppendInt64(o, z.MaxBytes)
+		}
+	}
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *BucketUsage) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z9eee6f6blimitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "o":
+			z.Objects, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Objects")
+				return
+			}
+		case "s":
+			z.Bytes, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Bytes")
+				return
+			}
+		case "mo":
+			z.MaxObjects, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "MaxObjects")
+				return
+			}
+		case "ms":
+			z.MaxBytes, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "MaxBytes")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *BucketUsage) Msgsize() (s int) {
+	s = 1 + 2 + msgp.Int64Size + 2 + msgp.Int64Size + 3 + msgp.Int64Size + 3 + msgp.Int64Size
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z BucketUsageQuery) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 1
+	// string "b"
+	o = append(o, 0x81, 0xa1, 0x62)
+	o = msgp.AppendString(o, z.Bucket)
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *BucketUsageQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z9eee6f6blimitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "b":
+			z.Bucket, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Bucket")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z BucketUsageQuery) Msgsize() (s int) {
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Bucket)
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *BucketUsagesQuery) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// check for omitted fields
+	zb0001Len := uint32(3)
+	var zb0001Mask uint8 /* 3 bits */
+	_ = zb0001Mask
+	if z.IDs == nil {
+		zb0001Len--
+		zb0001Mask |= 0x4
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "a"
+		o = append(o, 0xa1, 0x61)
+		o = msgp.AppendString(o, z.After)
+		// string "l"
+		o = append(o, 0xa1, 0x6c)
+		o = msgp.AppendInt(o, z.Limit)
+		if (zb0001Mask & 0x4) == 0 { // if not omitted
+			// string "i"
+			o = append(o, 0xa1, 0x69)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.IDs)))
+			for za0001 := range z.IDs {
+				o = msgp.AppendBytes(o, (z.IDs[za0001])[:])
+			}
+		}
+	}
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *BucketUsagesQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z9eee6f6blimitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "a":
+			z.After, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "After")
+				return
+			}
+		case "l":
+			z.Limit, bts, err = msgp.ReadIntBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Limit")
+				return
+			}
+		case "i":
+			var zb0002 uint32
+			zb0002, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "IDs")
+				return
+			}
+			if zb0002 > z9eee6f6blimitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.IDs) >= int(zb0002) {
+				z.IDs = (z.IDs)[:zb0002]
+			} else {
+				z.IDs = make([][16]byte, zb0002)
+			}
+			for za0001 := range z.IDs {
+				bts, err = msgp.ReadExactBytes(bts, (z.IDs[za0001])[:])
+				if err != nil {
+					err = msgp.WrapError(err, "IDs", za0001)
+					return
+				}
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *BucketUsagesQuery) Msgsize() (s int) {
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.After) + 2 + msgp.IntSize + 2 + msgp.ArrayHeaderSize + (len(z.IDs) * (16 * (msgp.ByteSize)))
 	return
 }
 
@@ -795,6 +1383,184 @@ func (z BucketsQuery) Msgsize() (s int) {
 }
 
 // MarshalMsg implements msgp.Marshaler
+func (z *CopiesQuery) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// check for omitted fields
+	zb0001Len := uint32(6)
+	var zb0001Mask uint8 /* 6 bits */
+	_ = zb0001Mask
+	if z.Pending == false {
+		zb0001Len--
+		zb0001Mask |= 0x4
+	}
+	if z.Good == nil {
+		zb0001Len--
+		zb0001Mask |= 0x8
+	}
+	if z.Want == 0 {
+		zb0001Len--
+		zb0001Mask |= 0x10
+	}
+	if z.IDs == nil {
+		zb0001Len--
+		zb0001Mask |= 0x20
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "a"
+		o = append(o, 0xa1, 0x61)
+		o = msgp.AppendString(o, z.After)
+		// string "l"
+		o = append(o, 0xa1, 0x6c)
+		o = msgp.AppendInt(o, z.Limit)
+		if (zb0001Mask & 0x4) == 0 { // if not omitted
+			// string "p"
+			o = append(o, 0xa1, 0x70)
+			o = msgp.AppendBool(o, z.Pending)
+		}
+		if (zb0001Mask & 0x8) == 0 { // if not omitted
+			// string "g"
+			o = append(o, 0xa1, 0x67)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.Good)))
+			for za0001 := range z.Good {
+				o = msgp.AppendString(o, z.Good[za0001])
+			}
+		}
+		if (zb0001Mask & 0x10) == 0 { // if not omitted
+			// string "w"
+			o = append(o, 0xa1, 0x77)
+			o = msgp.AppendUint8(o, z.Want)
+		}
+		if (zb0001Mask & 0x20) == 0 { // if not omitted
+			// string "ids"
+			o = append(o, 0xa3, 0x69, 0x64, 0x73)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.IDs)))
+			for za0002 := range z.IDs {
+				o = msgp.AppendBytes(o, (z.IDs[za0002])[:])
+			}
+		}
+	}
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *CopiesQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z9eee6f6blimitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "a":
+			z.After, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "After")
+				return
+			}
+		case "l":
+			z.Limit, bts, err = msgp.ReadIntBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Limit")
+				return
+			}
+		case "p":
+			z.Pending, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Pending")
+				return
+			}
+		case "g":
+			var zb0002 uint32
+			zb0002, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Good")
+				return
+			}
+			if zb0002 > 4096 {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Good) >= int(zb0002) {
+				z.Good = (z.Good)[:zb0002]
+			} else {
+				z.Good = make([]string, zb0002)
+			}
+			for za0001 := range z.Good {
+				z.Good[za0001], bts, err = msgp.ReadStringBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Good", za0001)
+					return
+				}
+			}
+		case "w":
+			z.Want, bts, err = msgp.ReadUint8Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Want")
+				return
+			}
+		case "ids":
+			var zb0003 uint32
+			zb0003, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "IDs")
+				return
+			}
+			if zb0003 > z9eee6f6blimitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.IDs) >= int(zb0003) {
+				z.IDs = (z.IDs)[:zb0003]
+			} else {
+				z.IDs = make([][16]byte, zb0003)
+			}
+			for za0002 := range z.IDs {
+				bts, err = msgp.ReadExactBytes(bts, (z.IDs[za0002])[:])
+				if err != nil {
+					err = msgp.WrapError(err, "IDs", za0002)
+					return
+				}
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *CopiesQuery) Msgsize() (s int) {
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.After) + 2 + msgp.IntSize + 2 + msgp.BoolSize + 2 + msgp.ArrayHeaderSize
+	for za0001 := range z.Good {
+		s += msgp.StringPrefixSize + len(z.Good[za0001])
+	}
+	s += 2 + msgp.Uint8Size + 4 + msgp.ArrayHeaderSize + (len(z.IDs) * (16 * (msgp.ByteSize)))
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
 func (z DeploymentQuery) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// map header, size 0
@@ -844,18 +1610,39 @@ func (z DeploymentQuery) Msgsize() (s int) {
 }
 
 // MarshalMsg implements msgp.Marshaler
-func (z GarbageQuery) MarshalMsg(b []byte) (o []byte, err error) {
+func (z *GarbageQuery) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 3
-	// string "d"
-	o = append(o, 0x83, 0xa1, 0x64)
-	o = msgp.AppendString(o, z.Drive)
-	// string "b"
-	o = append(o, 0xa1, 0x62)
-	o = msgp.AppendInt64(o, z.Before)
-	// string "l"
-	o = append(o, 0xa1, 0x6c)
-	o = msgp.AppendInt(o, z.Limit)
+	// check for omitted fields
+	zb0001Len := uint32(4)
+	var zb0001Mask uint8 /* 4 bits */
+	_ = zb0001Mask
+	if z.Present == nil {
+		zb0001Len--
+		zb0001Mask |= 0x8
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "d"
+		o = append(o, 0xa1, 0x64)
+		o = msgp.AppendString(o, z.Drive)
+		// string "b"
+		o = append(o, 0xa1, 0x62)
+		o = msgp.AppendInt64(o, z.Before)
+		// string "l"
+		o = append(o, 0xa1, 0x6c)
+		o = msgp.AppendInt(o, z.Limit)
+		if (zb0001Mask & 0x8) == 0 { // if not omitted
+			// string "p"
+			o = append(o, 0xa1, 0x70)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.Present)))
+			for za0001 := range z.Present {
+				o = msgp.AppendString(o, z.Present[za0001])
+			}
+		}
+	}
 	return
 }
 
@@ -899,6 +1686,29 @@ func (z *GarbageQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Limit")
 				return
 			}
+		case "p":
+			var zb0002 uint32
+			zb0002, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Present")
+				return
+			}
+			if zb0002 > 4096 {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Present) >= int(zb0002) {
+				z.Present = (z.Present)[:zb0002]
+			} else {
+				z.Present = make([]string, zb0002)
+			}
+			for za0001 := range z.Present {
+				z.Present[za0001], bts, err = msgp.ReadStringBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Present", za0001)
+					return
+				}
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -912,8 +1722,80 @@ func (z *GarbageQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
 }
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
-func (z GarbageQuery) Msgsize() (s int) {
-	s = 1 + 2 + msgp.StringPrefixSize + len(z.Drive) + 2 + msgp.Int64Size + 2 + msgp.IntSize
+func (z *GarbageQuery) Msgsize() (s int) {
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Drive) + 2 + msgp.Int64Size + 2 + msgp.IntSize + 2 + msgp.ArrayHeaderSize
+	for za0001 := range z.Present {
+		s += msgp.StringPrefixSize + len(z.Present[za0001])
+	}
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *NamedUsage) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 2
+	// string "n"
+	o = append(o, 0x82, 0xa1, 0x6e)
+	o = msgp.AppendString(o, z.Name)
+	// string "u"
+	o = append(o, 0xa1, 0x75)
+	o, err = z.Usage.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "Usage")
+		return
+	}
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *NamedUsage) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z9eee6f6blimitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "n":
+			z.Name, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Name")
+				return
+			}
+		case "u":
+			bts, err = z.Usage.UnmarshalMsg(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Usage")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *NamedUsage) Msgsize() (s int) {
+	s = 1 + 2 + msgp.StringPrefixSize + len(z.Name) + 2 + z.Usage.Msgsize()
 	return
 }
 
@@ -921,20 +1803,28 @@ func (z GarbageQuery) Msgsize() (s int) {
 func (z *Node) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(7)
-	var zb0001Mask uint8 /* 7 bits */
+	zb0001Len := uint32(10)
+	var zb0001Mask uint16 /* 10 bits */
 	_ = zb0001Mask
-	if z.Awaited == false {
+	if z.Zone == "" {
 		zb0001Len--
 		zb0001Mask |= 0x10
 	}
-	if z.Draining == false {
+	if z.DrainingDrives == nil {
 		zb0001Len--
 		zb0001Mask |= 0x20
 	}
+	if z.Awaited == false {
+		zb0001Len--
+		zb0001Mask |= 0x80
+	}
+	if z.Draining == false {
+		zb0001Len--
+		zb0001Mask |= 0x100
+	}
 	if z.Leaving == false {
 		zb0001Len--
-		zb0001Mask |= 0x40
+		zb0001Mask |= 0x200
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -953,20 +1843,36 @@ func (z *Node) MarshalMsg(b []byte) (o []byte, err error) {
 		for za0001 := range z.Drives {
 			o = msgp.AppendString(o, z.Drives[za0001])
 		}
+		// string "pl"
+		o = append(o, 0xa2, 0x70, 0x6c)
+		o = msgp.AppendString(o, z.Pool)
+		if (zb0001Mask & 0x10) == 0 { // if not omitted
+			// string "z"
+			o = append(o, 0xa1, 0x7a)
+			o = msgp.AppendString(o, z.Zone)
+		}
+		if (zb0001Mask & 0x20) == 0 { // if not omitted
+			// string "dd"
+			o = append(o, 0xa2, 0x64, 0x64)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.DrainingDrives)))
+			for za0002 := range z.DrainingDrives {
+				o = msgp.AppendString(o, z.DrainingDrives[za0002])
+			}
+		}
 		// string "i"
 		o = append(o, 0xa1, 0x69)
 		o = msgp.AppendUint64(o, z.RaftID)
-		if (zb0001Mask & 0x10) == 0 { // if not omitted
+		if (zb0001Mask & 0x80) == 0 { // if not omitted
 			// string "aw"
 			o = append(o, 0xa2, 0x61, 0x77)
 			o = msgp.AppendBool(o, z.Awaited)
 		}
-		if (zb0001Mask & 0x20) == 0 { // if not omitted
+		if (zb0001Mask & 0x100) == 0 { // if not omitted
 			// string "dr"
 			o = append(o, 0xa2, 0x64, 0x72)
 			o = msgp.AppendBool(o, z.Draining)
 		}
-		if (zb0001Mask & 0x40) == 0 { // if not omitted
+		if (zb0001Mask & 0x200) == 0 { // if not omitted
 			// string "lv"
 			o = append(o, 0xa2, 0x6c, 0x76)
 			o = msgp.AppendBool(o, z.Leaving)
@@ -1032,6 +1938,41 @@ func (z *Node) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
+		case "pl":
+			z.Pool, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Pool")
+				return
+			}
+		case "z":
+			z.Zone, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Zone")
+				return
+			}
+		case "dd":
+			var zb0003 uint32
+			zb0003, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "DrainingDrives")
+				return
+			}
+			if zb0003 > z9eee6f6blimitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.DrainingDrives) >= int(zb0003) {
+				z.DrainingDrives = (z.DrainingDrives)[:zb0003]
+			} else {
+				z.DrainingDrives = make([]string, zb0003)
+			}
+			for za0002 := range z.DrainingDrives {
+				z.DrainingDrives[za0002], bts, err = msgp.ReadStringBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "DrainingDrives", za0002)
+					return
+				}
+			}
 		case "i":
 			z.RaftID, bts, err = msgp.ReadUint64Bytes(bts)
 			if err != nil {
@@ -1074,6 +2015,10 @@ func (z *Node) Msgsize() (s int) {
 	for za0001 := range z.Drives {
 		s += msgp.StringPrefixSize + len(z.Drives[za0001])
 	}
+	s += 3 + msgp.StringPrefixSize + len(z.Pool) + 2 + msgp.StringPrefixSize + len(z.Zone) + 3 + msgp.ArrayHeaderSize
+	for za0002 := range z.DrainingDrives {
+		s += msgp.StringPrefixSize + len(z.DrainingDrives[za0002])
+	}
 	s += 2 + msgp.Uint64Size + 3 + msgp.BoolSize + 3 + msgp.BoolSize + 3 + msgp.BoolSize
 	return
 }
@@ -1082,8 +2027,8 @@ func (z *Node) Msgsize() (s int) {
 func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(17)
-	var zb0001Mask uint32 /* 17 bits */
+	zb0001Len := uint32(22)
+	var zb0001Mask uint32 /* 22 bits */
 	_ = zb0001Mask
 	if z.MaxAge == 0 {
 		zb0001Len--
@@ -1129,21 +2074,41 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 		zb0001Len--
 		zb0001Mask |= 0x1000
 	}
-	if z.User == nil {
+	if z.Copies == nil {
 		zb0001Len--
 		zb0001Mask |= 0x2000
 	}
-	if z.Users == nil {
+	if z.Scrub == nil {
 		zb0001Len--
 		zb0001Mask |= 0x4000
 	}
-	if z.Key == nil {
+	if z.BucketUsage == nil {
 		zb0001Len--
 		zb0001Mask |= 0x8000
 	}
-	if z.Keys == nil {
+	if z.BucketUsages == nil {
 		zb0001Len--
 		zb0001Mask |= 0x10000
+	}
+	if z.Totals == nil {
+		zb0001Len--
+		zb0001Mask |= 0x20000
+	}
+	if z.User == nil {
+		zb0001Len--
+		zb0001Mask |= 0x40000
+	}
+	if z.Users == nil {
+		zb0001Len--
+		zb0001Mask |= 0x80000
+	}
+	if z.Key == nil {
+		zb0001Len--
+		zb0001Mask |= 0x100000
+	}
+	if z.Keys == nil {
+		zb0001Len--
+		zb0001Mask |= 0x200000
 	}
 	// variable map header, size zb0001Len
 	o = msgp.AppendMapHeader(o, zb0001Len)
@@ -1233,10 +2198,37 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 			if z.Begin == nil {
 				o = msgp.AppendNil(o)
 			} else {
-				// map header, size 1
-				// string "b"
-				o = append(o, 0x81, 0xa1, 0x62)
-				o = msgp.AppendString(o, z.Begin.Bucket)
+				// check for omitted fields
+				zb0006Len := uint32(3)
+				var zb0006Mask uint8 /* 3 bits */
+				_ = zb0006Mask
+				if z.Begin.Key == "" {
+					zb0006Len--
+					zb0006Mask |= 0x2
+				}
+				if z.Begin.SizeBytes == 0 {
+					zb0006Len--
+					zb0006Mask |= 0x4
+				}
+				// variable map header, size zb0006Len
+				o = append(o, 0x80|uint8(zb0006Len))
+
+				// skip if no fields are to be emitted
+				if zb0006Len != 0 {
+					// string "b"
+					o = append(o, 0xa1, 0x62)
+					o = msgp.AppendString(o, z.Begin.Bucket)
+					if (zb0006Mask & 0x2) == 0 { // if not omitted
+						// string "k"
+						o = append(o, 0xa1, 0x6b)
+						o = msgp.AppendString(o, z.Begin.Key)
+					}
+					if (zb0006Mask & 0x4) == 0 { // if not omitted
+						// string "s"
+						o = append(o, 0xa1, 0x73)
+						o = msgp.AppendInt64(o, z.Begin.SizeBytes)
+					}
+				}
 			}
 		}
 		if (zb0001Mask & 0x200) == 0 { // if not omitted
@@ -1256,16 +2248,11 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 			if z.Garbage == nil {
 				o = msgp.AppendNil(o)
 			} else {
-				// map header, size 3
-				// string "d"
-				o = append(o, 0x83, 0xa1, 0x64)
-				o = msgp.AppendString(o, z.Garbage.Drive)
-				// string "b"
-				o = append(o, 0xa1, 0x62)
-				o = msgp.AppendInt64(o, z.Garbage.Before)
-				// string "l"
-				o = append(o, 0xa1, 0x6c)
-				o = msgp.AppendInt(o, z.Garbage.Limit)
+				o, err = z.Garbage.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "Garbage")
+					return
+				}
 			}
 		}
 		if (zb0001Mask & 0x800) == 0 { // if not omitted
@@ -1274,12 +2261,30 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 			if z.Segments == nil {
 				o = msgp.AppendNil(o)
 			} else {
-				// map header, size 1
-				// string "i"
-				o = append(o, 0x81, 0xa1, 0x69)
-				o = msgp.AppendArrayHeader(o, uint32(len(z.Segments.IDs)))
-				for za0002 := range z.Segments.IDs {
-					o = msgp.AppendBytes(o, (z.Segments.IDs[za0002])[:])
+				// check for omitted fields
+				zb0008Len := uint32(2)
+				var zb0008Mask uint8 /* 2 bits */
+				_ = zb0008Mask
+				if z.Segments.Drive == "" {
+					zb0008Len--
+					zb0008Mask |= 0x2
+				}
+				// variable map header, size zb0008Len
+				o = append(o, 0x80|uint8(zb0008Len))
+
+				// skip if no fields are to be emitted
+				if zb0008Len != 0 {
+					// string "i"
+					o = append(o, 0xa1, 0x69)
+					o = msgp.AppendArrayHeader(o, uint32(len(z.Segments.IDs)))
+					for za0002 := range z.Segments.IDs {
+						o = msgp.AppendBytes(o, (z.Segments.IDs[za0002])[:])
+					}
+					if (zb0008Mask & 0x2) == 0 { // if not omitted
+						// string "d"
+						o = append(o, 0xa1, 0x64)
+						o = msgp.AppendString(o, z.Segments.Drive)
+					}
 				}
 			}
 		}
@@ -1289,19 +2294,74 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 			if z.Usage == nil {
 				o = msgp.AppendNil(o)
 			} else {
-				// map header, size 2
-				// string "d"
-				o = append(o, 0x82, 0xa1, 0x64)
-				o = msgp.AppendArrayHeader(o, uint32(len(z.Usage.Drives)))
-				for za0004 := range z.Usage.Drives {
-					o = msgp.AppendString(o, z.Usage.Drives[za0004])
+				o, err = z.Usage.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "Usage")
+					return
 				}
-				// string "a"
-				o = append(o, 0xa1, 0x61)
-				o = msgp.AppendString(o, z.Usage.After)
 			}
 		}
 		if (zb0001Mask & 0x2000) == 0 { // if not omitted
+			// string "c"
+			o = append(o, 0xa1, 0x63)
+			if z.Copies == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.Copies.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "Copies")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x4000) == 0 { // if not omitted
+			// string "sc"
+			o = append(o, 0xa2, 0x73, 0x63)
+			if z.Scrub == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				// map header, size 0
+				_ = z.Scrub
+				o = append(o, 0x80)
+			}
+		}
+		if (zb0001Mask & 0x8000) == 0 { // if not omitted
+			// string "bu"
+			o = append(o, 0xa2, 0x62, 0x75)
+			if z.BucketUsage == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				// map header, size 1
+				// string "b"
+				o = append(o, 0x81, 0xa1, 0x62)
+				o = msgp.AppendString(o, z.BucketUsage.Bucket)
+			}
+		}
+		if (zb0001Mask & 0x10000) == 0 { // if not omitted
+			// string "bus"
+			o = append(o, 0xa3, 0x62, 0x75, 0x73)
+			if z.BucketUsages == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				o, err = z.BucketUsages.MarshalMsg(o)
+				if err != nil {
+					err = msgp.WrapError(err, "BucketUsages")
+					return
+				}
+			}
+		}
+		if (zb0001Mask & 0x20000) == 0 { // if not omitted
+			// string "to"
+			o = append(o, 0xa2, 0x74, 0x6f)
+			if z.Totals == nil {
+				o = msgp.AppendNil(o)
+			} else {
+				// map header, size 0
+				_ = z.Totals
+				o = append(o, 0x80)
+			}
+		}
+		if (zb0001Mask & 0x40000) == 0 { // if not omitted
 			// string "iu"
 			o = append(o, 0xa2, 0x69, 0x75)
 			if z.User == nil {
@@ -1314,7 +2374,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x4000) == 0 { // if not omitted
+		if (zb0001Mask & 0x80000) == 0 { // if not omitted
 			// string "ius"
 			o = append(o, 0xa3, 0x69, 0x75, 0x73)
 			if z.Users == nil {
@@ -1327,7 +2387,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x8000) == 0 { // if not omitted
+		if (zb0001Mask & 0x100000) == 0 { // if not omitted
 			// string "ik"
 			o = append(o, 0xa2, 0x69, 0x6b)
 			if z.Key == nil {
@@ -1340,7 +2400,7 @@ func (z *Query) MarshalMsg(b []byte) (o []byte, err error) {
 				}
 			}
 		}
-		if (zb0001Mask & 0x10000) == 0 { // if not omitted
+		if (zb0001Mask & 0x200000) == 0 { // if not omitted
 			// string "iks"
 			o = append(o, 0xa3, 0x69, 0x6b, 0x73)
 			if z.Keys == nil {
@@ -1631,6 +2691,18 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 							err = msgp.WrapError(err, "Begin", "Bucket")
 							return
 						}
+					case "k":
+						z.Begin.Key, bts, err = msgp.ReadStringBytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Begin", "Key")
+							return
+						}
+					case "s":
+						z.Begin.SizeBytes, bts, err = msgp.ReadInt64Bytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Begin", "SizeBytes")
+							return
+						}
 					default:
 						bts, err = msgp.Skip(bts)
 						if err != nil {
@@ -1689,49 +2761,10 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				if z.Garbage == nil {
 					z.Garbage = new(GarbageQuery)
 				}
-				var zb0008 uint32
-				zb0008, bts, err = msgp.ReadMapHeaderBytes(bts)
+				bts, err = z.Garbage.UnmarshalMsg(bts)
 				if err != nil {
 					err = msgp.WrapError(err, "Garbage")
 					return
-				}
-				if zb0008 > z9eee6f6blimitMaps {
-					err = msgp.ErrLimitExceeded
-					return
-				}
-				for zb0008 > 0 {
-					zb0008--
-					field, bts, err = msgp.ReadMapKeyZC(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Garbage")
-						return
-					}
-					switch msgp.UnsafeString(field) {
-					case "d":
-						z.Garbage.Drive, bts, err = msgp.ReadStringBytes(bts)
-						if err != nil {
-							err = msgp.WrapError(err, "Garbage", "Drive")
-							return
-						}
-					case "b":
-						z.Garbage.Before, bts, err = msgp.ReadInt64Bytes(bts)
-						if err != nil {
-							err = msgp.WrapError(err, "Garbage", "Before")
-							return
-						}
-					case "l":
-						z.Garbage.Limit, bts, err = msgp.ReadIntBytes(bts)
-						if err != nil {
-							err = msgp.WrapError(err, "Garbage", "Limit")
-							return
-						}
-					default:
-						bts, err = msgp.Skip(bts)
-						if err != nil {
-							err = msgp.WrapError(err, "Garbage")
-							return
-						}
-					}
 				}
 			}
 		case "s":
@@ -1745,18 +2778,18 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				if z.Segments == nil {
 					z.Segments = new(SegmentsQuery)
 				}
-				var zb0009 uint32
-				zb0009, bts, err = msgp.ReadMapHeaderBytes(bts)
+				var zb0008 uint32
+				zb0008, bts, err = msgp.ReadMapHeaderBytes(bts)
 				if err != nil {
 					err = msgp.WrapError(err, "Segments")
 					return
 				}
-				if zb0009 > z9eee6f6blimitMaps {
+				if zb0008 > z9eee6f6blimitMaps {
 					err = msgp.ErrLimitExceeded
 					return
 				}
-				for zb0009 > 0 {
-					zb0009--
+				for zb0008 > 0 {
+					zb0008--
 					field, bts, err = msgp.ReadMapKeyZC(bts)
 					if err != nil {
 						err = msgp.WrapError(err, "Segments")
@@ -1764,20 +2797,20 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 					switch msgp.UnsafeString(field) {
 					case "i":
-						var zb0010 uint32
-						zb0010, bts, err = msgp.ReadArrayHeaderBytes(bts)
+						var zb0009 uint32
+						zb0009, bts, err = msgp.ReadArrayHeaderBytes(bts)
 						if err != nil {
 							err = msgp.WrapError(err, "Segments", "IDs")
 							return
 						}
-						if zb0010 > z9eee6f6blimitArrays {
+						if zb0009 > z9eee6f6blimitArrays {
 							err = msgp.ErrLimitExceeded
 							return
 						}
-						if cap(z.Segments.IDs) >= int(zb0010) {
-							z.Segments.IDs = (z.Segments.IDs)[:zb0010]
+						if cap(z.Segments.IDs) >= int(zb0009) {
+							z.Segments.IDs = (z.Segments.IDs)[:zb0009]
 						} else {
-							z.Segments.IDs = make([][16]byte, zb0010)
+							z.Segments.IDs = make([][16]byte, zb0009)
 						}
 						for za0002 := range z.Segments.IDs {
 							bts, err = msgp.ReadExactBytes(bts, (z.Segments.IDs[za0002])[:])
@@ -1785,6 +2818,12 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 								err = msgp.WrapError(err, "Segments", "IDs", za0002)
 								return
 							}
+						}
+					case "d":
+						z.Segments.Drive, bts, err = msgp.ReadStringBytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Segments", "Drive")
+							return
 						}
 					default:
 						bts, err = msgp.Skip(bts)
@@ -1806,10 +2845,82 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				if z.Usage == nil {
 					z.Usage = new(UsageQuery)
 				}
+				bts, err = z.Usage.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Usage")
+					return
+				}
+			}
+		case "c":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.Copies = nil
+			} else {
+				if z.Copies == nil {
+					z.Copies = new(CopiesQuery)
+				}
+				bts, err = z.Copies.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Copies")
+					return
+				}
+			}
+		case "sc":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.Scrub = nil
+			} else {
+				if z.Scrub == nil {
+					z.Scrub = new(ScrubQuery)
+				}
+				var zb0010 uint32
+				zb0010, bts, err = msgp.ReadMapHeaderBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Scrub")
+					return
+				}
+				if zb0010 > z9eee6f6blimitMaps {
+					err = msgp.ErrLimitExceeded
+					return
+				}
+				for zb0010 > 0 {
+					zb0010--
+					field, bts, err = msgp.ReadMapKeyZC(bts)
+					if err != nil {
+						err = msgp.WrapError(err, "Scrub")
+						return
+					}
+					switch msgp.UnsafeString(field) {
+					default:
+						bts, err = msgp.Skip(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Scrub")
+							return
+						}
+					}
+				}
+			}
+		case "bu":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.BucketUsage = nil
+			} else {
+				if z.BucketUsage == nil {
+					z.BucketUsage = new(BucketUsageQuery)
+				}
 				var zb0011 uint32
 				zb0011, bts, err = msgp.ReadMapHeaderBytes(bts)
 				if err != nil {
-					err = msgp.WrapError(err, "Usage")
+					err = msgp.WrapError(err, "BucketUsage")
 					return
 				}
 				if zb0011 > z9eee6f6blimitMaps {
@@ -1820,43 +2931,75 @@ func (z *Query) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					zb0011--
 					field, bts, err = msgp.ReadMapKeyZC(bts)
 					if err != nil {
-						err = msgp.WrapError(err, "Usage")
+						err = msgp.WrapError(err, "BucketUsage")
 						return
 					}
 					switch msgp.UnsafeString(field) {
-					case "d":
-						var zb0012 uint32
-						zb0012, bts, err = msgp.ReadArrayHeaderBytes(bts)
+					case "b":
+						z.BucketUsage.Bucket, bts, err = msgp.ReadStringBytes(bts)
 						if err != nil {
-							err = msgp.WrapError(err, "Usage", "Drives")
-							return
-						}
-						if zb0012 > z9eee6f6blimitArrays {
-							err = msgp.ErrLimitExceeded
-							return
-						}
-						if cap(z.Usage.Drives) >= int(zb0012) {
-							z.Usage.Drives = (z.Usage.Drives)[:zb0012]
-						} else {
-							z.Usage.Drives = make([]string, zb0012)
-						}
-						for za0004 := range z.Usage.Drives {
-							z.Usage.Drives[za0004], bts, err = msgp.ReadStringBytes(bts)
-							if err != nil {
-								err = msgp.WrapError(err, "Usage", "Drives", za0004)
-								return
-							}
-						}
-					case "a":
-						z.Usage.After, bts, err = msgp.ReadStringBytes(bts)
-						if err != nil {
-							err = msgp.WrapError(err, "Usage", "After")
+							err = msgp.WrapError(err, "BucketUsage", "Bucket")
 							return
 						}
 					default:
 						bts, err = msgp.Skip(bts)
 						if err != nil {
-							err = msgp.WrapError(err, "Usage")
+							err = msgp.WrapError(err, "BucketUsage")
+							return
+						}
+					}
+				}
+			}
+		case "bus":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.BucketUsages = nil
+			} else {
+				if z.BucketUsages == nil {
+					z.BucketUsages = new(BucketUsagesQuery)
+				}
+				bts, err = z.BucketUsages.UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "BucketUsages")
+					return
+				}
+			}
+		case "to":
+			if msgp.IsNil(bts) {
+				bts, err = msgp.ReadNilBytes(bts)
+				if err != nil {
+					return
+				}
+				z.Totals = nil
+			} else {
+				if z.Totals == nil {
+					z.Totals = new(TotalsQuery)
+				}
+				var zb0012 uint32
+				zb0012, bts, err = msgp.ReadMapHeaderBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Totals")
+					return
+				}
+				if zb0012 > z9eee6f6blimitMaps {
+					err = msgp.ErrLimitExceeded
+					return
+				}
+				for zb0012 > 0 {
+					zb0012--
+					field, bts, err = msgp.ReadMapKeyZC(bts)
+					if err != nil {
+						err = msgp.WrapError(err, "Totals")
+						return
+					}
+					switch msgp.UnsafeString(field) {
+					default:
+						bts, err = msgp.Skip(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Totals")
 							return
 						}
 					}
@@ -1978,7 +3121,7 @@ func (z *Query) Msgsize() (s int) {
 	if z.Begin == nil {
 		s += msgp.NilSize
 	} else {
-		s += 1 + 2 + msgp.StringPrefixSize + len(z.Begin.Bucket)
+		s += 1 + 2 + msgp.StringPrefixSize + len(z.Begin.Bucket) + 2 + msgp.StringPrefixSize + len(z.Begin.Key) + 2 + msgp.Int64Size
 	}
 	s += 2
 	if z.Topology == nil {
@@ -1990,23 +3133,49 @@ func (z *Query) Msgsize() (s int) {
 	if z.Garbage == nil {
 		s += msgp.NilSize
 	} else {
-		s += 1 + 2 + msgp.StringPrefixSize + len(z.Garbage.Drive) + 2 + msgp.Int64Size + 2 + msgp.IntSize
+		s += z.Garbage.Msgsize()
 	}
 	s += 2
 	if z.Segments == nil {
 		s += msgp.NilSize
 	} else {
-		s += 1 + 2 + msgp.ArrayHeaderSize + (len(z.Segments.IDs) * (16 * (msgp.ByteSize)))
+		s += 1 + 2 + msgp.ArrayHeaderSize + (len(z.Segments.IDs) * (16 * (msgp.ByteSize))) + 2 + msgp.StringPrefixSize + len(z.Segments.Drive)
 	}
 	s += 2
 	if z.Usage == nil {
 		s += msgp.NilSize
 	} else {
-		s += 1 + 2 + msgp.ArrayHeaderSize
-		for za0004 := range z.Usage.Drives {
-			s += msgp.StringPrefixSize + len(z.Usage.Drives[za0004])
-		}
-		s += 2 + msgp.StringPrefixSize + len(z.Usage.After)
+		s += z.Usage.Msgsize()
+	}
+	s += 2
+	if z.Copies == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.Copies.Msgsize()
+	}
+	s += 3
+	if z.Scrub == nil {
+		s += msgp.NilSize
+	} else {
+		s += 1
+	}
+	s += 3
+	if z.BucketUsage == nil {
+		s += msgp.NilSize
+	} else {
+		s += 1 + 2 + msgp.StringPrefixSize + len(z.BucketUsage.Bucket)
+	}
+	s += 4
+	if z.BucketUsages == nil {
+		s += msgp.NilSize
+	} else {
+		s += z.BucketUsages.Msgsize()
+	}
+	s += 3
+	if z.Totals == nil {
+		s += msgp.NilSize
+	} else {
+		s += 1
 	}
 	s += 3
 	if z.User == nil {
@@ -2193,14 +3362,205 @@ func (z *RecordsQuery) Msgsize() (s int) {
 }
 
 // MarshalMsg implements msgp.Marshaler
+func (z ScrubQuery) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 0
+	_ = z
+	o = append(o, 0x80)
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *ScrubQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z9eee6f6blimitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z ScrubQuery) Msgsize() (s int) {
+	s = 1
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *SegmentCopies) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 6
+	// string "b"
+	o = append(o, 0x86, 0xa1, 0x62)
+	o = msgp.AppendBytes(o, (z.BucketID)[:])
+	// string "k"
+	o = append(o, 0xa1, 0x6b)
+	o = msgp.AppendString(o, z.Key)
+	// string "i"
+	o = append(o, 0xa1, 0x69)
+	o = msgp.AppendBytes(o, (z.ID)[:])
+	// string "s"
+	o = append(o, 0xa1, 0x73)
+	o = msgp.AppendInt64(o, z.SizeBytes)
+	// string "c"
+	o = append(o, 0xa1, 0x63)
+	o = msgp.AppendUint32(o, z.CRC32C)
+	// string "d"
+	o = append(o, 0xa1, 0x64)
+	o = msgp.AppendArrayHeader(o, uint32(len(z.Drives)))
+	for za0003 := range z.Drives {
+		o = msgp.AppendString(o, z.Drives[za0003])
+	}
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *SegmentCopies) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z9eee6f6blimitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "b":
+			bts, err = msgp.ReadExactBytes(bts, (z.BucketID)[:])
+			if err != nil {
+				err = msgp.WrapError(err, "BucketID")
+				return
+			}
+		case "k":
+			z.Key, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Key")
+				return
+			}
+		case "i":
+			bts, err = msgp.ReadExactBytes(bts, (z.ID)[:])
+			if err != nil {
+				err = msgp.WrapError(err, "ID")
+				return
+			}
+		case "s":
+			z.SizeBytes, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "SizeBytes")
+				return
+			}
+		case "c":
+			z.CRC32C, bts, err = msgp.ReadUint32Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "CRC32C")
+				return
+			}
+		case "d":
+			var zb0002 uint32
+			zb0002, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Drives")
+				return
+			}
+			if zb0002 > z9eee6f6blimitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Drives) >= int(zb0002) {
+				z.Drives = (z.Drives)[:zb0002]
+			} else {
+				z.Drives = make([]string, zb0002)
+			}
+			for za0003 := range z.Drives {
+				z.Drives[za0003], bts, err = msgp.ReadStringBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Drives", za0003)
+					return
+				}
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *SegmentCopies) Msgsize() (s int) {
+	s = 1 + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 2 + msgp.StringPrefixSize + len(z.Key) + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize)) + 2 + msgp.Int64Size + 2 + msgp.Uint32Size + 2 + msgp.ArrayHeaderSize
+	for za0003 := range z.Drives {
+		s += msgp.StringPrefixSize + len(z.Drives[za0003])
+	}
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
 func (z *SegmentsQuery) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 1
-	// string "i"
-	o = append(o, 0x81, 0xa1, 0x69)
-	o = msgp.AppendArrayHeader(o, uint32(len(z.IDs)))
-	for za0001 := range z.IDs {
-		o = msgp.AppendBytes(o, (z.IDs[za0001])[:])
+	// check for omitted fields
+	zb0001Len := uint32(2)
+	var zb0001Mask uint8 /* 2 bits */
+	_ = zb0001Mask
+	if z.Drive == "" {
+		zb0001Len--
+		zb0001Mask |= 0x2
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "i"
+		o = append(o, 0xa1, 0x69)
+		o = msgp.AppendArrayHeader(o, uint32(len(z.IDs)))
+		for za0001 := range z.IDs {
+			o = msgp.AppendBytes(o, (z.IDs[za0001])[:])
+		}
+		if (zb0001Mask & 0x2) == 0 { // if not omitted
+			// string "d"
+			o = append(o, 0xa1, 0x64)
+			o = msgp.AppendString(o, z.Drive)
+		}
 	}
 	return
 }
@@ -2250,6 +3610,12 @@ func (z *SegmentsQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					return
 				}
 			}
+		case "d":
+			z.Drive, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Drive")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -2264,7 +3630,7 @@ func (z *SegmentsQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *SegmentsQuery) Msgsize() (s int) {
-	s = 1 + 2 + msgp.ArrayHeaderSize + (len(z.IDs) * (16 * (msgp.ByteSize)))
+	s = 1 + 2 + msgp.ArrayHeaderSize + (len(z.IDs) * (16 * (msgp.ByteSize))) + 2 + msgp.StringPrefixSize + len(z.Drive)
 	return
 }
 
@@ -2410,18 +3776,150 @@ func (z TopologyQuery) Msgsize() (s int) {
 }
 
 // MarshalMsg implements msgp.Marshaler
-func (z *UsageQuery) MarshalMsg(b []byte) (o []byte, err error) {
+func (z Totals) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// map header, size 2
-	// string "d"
-	o = append(o, 0x82, 0xa1, 0x64)
-	o = msgp.AppendArrayHeader(o, uint32(len(z.Drives)))
-	for za0001 := range z.Drives {
-		o = msgp.AppendString(o, z.Drives[za0001])
+	// string "o"
+	o = append(o, 0x82, 0xa1, 0x6f)
+	o = msgp.AppendInt64(o, z.Objects)
+	// string "s"
+	o = append(o, 0xa1, 0x73)
+	o = msgp.AppendInt64(o, z.Bytes)
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *Totals) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
 	}
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendString(o, z.After)
+	if zb0001 > z9eee6f6blimitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "o":
+			z.Objects, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Objects")
+				return
+			}
+		case "s":
+			z.Bytes, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Bytes")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z Totals) Msgsize() (s int) {
+	s = 1 + 2 + msgp.Int64Size + 2 + msgp.Int64Size
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z TotalsQuery) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 0
+	_ = z
+	o = append(o, 0x80)
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *TotalsQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z9eee6f6blimitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z TotalsQuery) Msgsize() (s int) {
+	s = 1
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *UsageQuery) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// check for omitted fields
+	zb0001Len := uint32(3)
+	var zb0001Mask uint8 /* 3 bits */
+	_ = zb0001Mask
+	if z.Sole == false {
+		zb0001Len--
+		zb0001Mask |= 0x4
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "d"
+		o = append(o, 0xa1, 0x64)
+		o = msgp.AppendArrayHeader(o, uint32(len(z.Drives)))
+		for za0001 := range z.Drives {
+			o = msgp.AppendString(o, z.Drives[za0001])
+		}
+		// string "a"
+		o = append(o, 0xa1, 0x61)
+		o = msgp.AppendString(o, z.After)
+		if (zb0001Mask & 0x4) == 0 { // if not omitted
+			// string "s"
+			o = append(o, 0xa1, 0x73)
+			o = msgp.AppendBool(o, z.Sole)
+		}
+	}
 	return
 }
 
@@ -2454,7 +3952,7 @@ func (z *UsageQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Drives")
 				return
 			}
-			if zb0002 > z9eee6f6blimitArrays {
+			if zb0002 > 4096 {
 				err = msgp.ErrLimitExceeded
 				return
 			}
@@ -2476,6 +3974,12 @@ func (z *UsageQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "After")
 				return
 			}
+		case "s":
+			z.Sole, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Sole")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -2494,6 +3998,6 @@ func (z *UsageQuery) Msgsize() (s int) {
 	for za0001 := range z.Drives {
 		s += msgp.StringPrefixSize + len(z.Drives[za0001])
 	}
-	s += 2 + msgp.StringPrefixSize + len(z.After)
+	s += 2 + msgp.StringPrefixSize + len(z.After) + 2 + msgp.BoolSize
 	return
 }

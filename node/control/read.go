@@ -42,6 +42,18 @@ func (v *view) answer(q *Query) (*Answer, error) {
 		err = v.segments(a, q.Segments)
 	case q.Usage != nil:
 		err = v.usage(a, q.Usage)
+	case q.Begin != nil:
+		err = v.begin(q.BucketID, q.Begin)
+	case q.Copies != nil:
+		err = v.copies(a, q.Copies)
+	case q.Scrub != nil:
+		err = v.scrub(a)
+	case q.BucketUsage != nil:
+		err = v.bucketUsage(a, q.BucketID)
+	case q.BucketUsages != nil:
+		err = v.bucketUsages(a, q.BucketUsages.IDs)
+	case q.Totals != nil:
+		err = v.totals(a)
 	default:
 		err = v.answerIAM(a, q)
 	}
@@ -185,22 +197,29 @@ func commonPrefix(key, prefix, delimiter string) (string, bool) {
 
 func (v *view) garbage(a *Answer, q *GarbageQuery) (err error) {
 	limit := pageSize(q.Limit)
-	it, err := v.rows.NewIter(&pebble.IterOptions{
-		LowerBound: garbagePosition(q.Drive, 0),
-		UpperBound: garbagePosition(q.Drive, q.Before),
-	})
+	bounds := &pebble.IterOptions{LowerBound: garbagePosition(q.Drive, 0), UpperBound: garbagePosition(q.Drive, q.Before)}
+	if len(q.Present) > 0 {
+		bounds = &pebble.IterOptions{LowerBound: []byte{kindGarbage}, UpperBound: after([]byte{kindGarbage})}
+	}
+	it, err := v.rows.NewIter(bounds)
 	if err != nil {
 		return err
 	}
 	defer closeInto(&err, it)
 	for ok := it.First(); ok; ok = it.Next() {
+		g, err := parseGarbageKey(it.Key())
+		for err == nil && slices.Contains(q.Present, g.Drive) {
+			if !it.SeekGE(garbagePosition(g.Drive, -1)) { // behind all of that drive
+				return it.Error()
+			}
+			g, err = parseGarbageKey(it.Key())
+		}
+		if err != nil {
+			return err
+		}
 		if len(a.Garbage) == limit {
 			a.More = true
 			break
-		}
-		g, err := parseGarbageKey(it.Key())
-		if err != nil {
-			return err
 		}
 		value, err := it.ValueAndErr()
 		if err != nil {
@@ -211,6 +230,9 @@ func (v *view) garbage(a *Answer, q *GarbageQuery) (err error) {
 			return err
 		}
 		g.SizeBytes = row.SizeBytes
+		if g.LogTime >= q.Before {
+			continue // with Present, all ages are in the range
+		}
 		a.Garbage = append(a.Garbage, g)
 	}
 	return it.Error()
@@ -218,6 +240,7 @@ func (v *view) garbage(a *Answer, q *GarbageQuery) (err error) {
 
 func (v *view) segments(a *Answer, q *SegmentsQuery) error {
 	a.Known = make([]bool, len(q.IDs))
+	owners := owners{v: v, records: map[place]*foundRecord{}}
 	for i, id := range q.IDs {
 		var row segmentRow
 		found, err := get(v.rows, segmentKey(id), &row)
@@ -225,6 +248,14 @@ func (v *view) segments(a *Answer, q *SegmentsQuery) error {
 			return err
 		}
 		a.Known[i] = found
+		if !found || q.Drive == "" || slices.Contains(row.Garbage, q.Drive) {
+			continue
+		}
+		_, s, err := owners.of(id, &row)
+		if err != nil {
+			return err
+		}
+		a.Known[i] = s != nil && slices.Contains(s.Drives, q.Drive)
 	}
 	return nil
 }
@@ -242,18 +273,27 @@ func (v *view) usage(a *Answer, q *UsageQuery) (err error) {
 		return err
 	}
 	defer closeInto(&err, it)
+	set := make(map[string]bool, len(q.Drives))
+	for _, d := range q.Drives {
+		set[d] = true
+	}
+	asked, other := func(d string) bool { return set[d] }, func(d string) bool { return !set[d] }
 	count := 0
 	ok := it.First()
 	if ok && string(it.Key()) == q.After {
 		ok = it.Next()
 	}
+	var rec Record
 	for ; ok; ok = it.Next() {
-		rec, err := recordAt(it)
+		value, err := it.ValueAndErr()
+		if err == nil {
+			err = decodeSegments(value, &rec)
+		}
 		if err != nil {
 			return err
 		}
 		for i := range rec.Segments {
-			if slices.ContainsFunc(rec.Segments[i].Drives, func(d string) bool { return slices.Contains(q.Drives, d) }) {
+			if drives := rec.Segments[i].Drives; slices.ContainsFunc(drives, asked) && (!q.Sole || !slices.ContainsFunc(drives, other)) {
 				a.Used = true
 				return nil
 			}

@@ -54,6 +54,8 @@ func (c *Control) Read(ctx context.Context, q *Query) (a *Answer, err error) {
 	defer c.leave()
 	name, ofRecords := full.ofBucket()
 	switch {
+	case full.BucketUsages != nil:
+		a, err = c.readUsages(ctx, &full)
 	case name != "":
 		err = c.withBucket(ctx, name, func(b *Bucket) error {
 			full.BucketID = b.ID
@@ -83,8 +85,11 @@ func (q *Query) ofBucket() (name string, data bool) {
 		return q.Records.Bucket, true
 	case q.Begin != nil:
 		return q.Begin.Bucket, true
+	case q.BucketUsage != nil:
+		return q.BucketUsage.Bucket, true
 	}
-	return "", q.Garbage != nil || q.Segments != nil || q.Usage != nil
+	return "", q.Garbage != nil || q.Segments != nil || q.Usage != nil || q.Copies != nil ||
+		q.Scrub != nil || q.BucketUsages != nil || q.Totals != nil
 }
 
 // readSystem answers from the system group, readData from the data group.

@@ -27,8 +27,12 @@ import (
 //	n name                                Node
 //	r bucketID(16) key 00 ^index(8)       Record
 //	s segmentID(16)                       segmentRow: who refers to it
+//	h segmentID(16)                       healRow: it hasn't the copies that it should
 //	g drive 00 logTime(8) segmentID(16)   garbageRow: a copy nobody refers to
 //	c bucketID(16)                        closedRow: the bucket is deleted
+//	U bucketID(16)                        BucketUsage: what is in the bucket
+//	U                                     totalsRow: what is in all of them
+//	S                                     ScrubState
 //	a                                     iamRow: what there is once of users and keys
 //	u name                                UserRow
 //	k id                                  KeyRow: an access key
@@ -41,8 +45,8 @@ import (
 // and names hold no NUL: the separator sorts "a" before "a/b" and keeps the
 // byte order of the keys.
 //
-// m, q, Q and l are in every group's store; r, s, g and c are a data group's,
-// and the others the system group's.
+// m, q, Q and l are in every group's store; r, s, h, g, c, U and S are a data
+// group's, and the others the system group's.
 //
 // A value is one byte, the version of its encoding, and msgpack in the order
 // of the fields: the same state is the same bytes on every node.
@@ -58,6 +62,9 @@ const (
 	kindGarbage  = 'g'
 	kindSlots    = 'l'
 	kindClosed   = 'c'
+	kindHeal     = 'h'
+	kindUsage    = 'U'
+	kindScrub    = 'S'
 
 	kindIAM         = 'a'
 	kindUser        = 'u'
@@ -97,12 +104,29 @@ type issuedRow struct {
 	LogTime   int64    `msg:"t"`
 }
 
-// segmentRow says which record refers to a segment, or, once none does, on
-// which drives its copies still have to be deleted.
+// segmentRow says which record refers to a segment, if any does, and on which
+// drives its file still has to be deleted: never one that the record lists. It
+// goes with the last of both.
 type segmentRow struct {
 	Bucket  [16]byte `msg:"b,omitempty"`
-	Key     string   `msg:"k,omitempty"`
+	Key     string   `msg:"k,omitempty"` // "": no record does
 	Garbage []string `msg:"g,omitempty"`
+	Heal    bool     `msg:"h,omitempty"` // it has a healRow
+	// Reclaimed is the log time at which garbage of it was last reclaimed while
+	// a record referred to it. A copy that was begun before may have taken
+	// the file that was about to go for its own.
+	Reclaimed int64 `msg:"r,omitempty"`
+}
+
+// healRow stands for a segment that a record refers to and that hasn't as many
+// copies as it should.
+type healRow struct{}
+
+// totalsRow is the sum over all buckets.
+type totalsRow struct {
+	Objects int64 `msg:"o"`
+	Bytes   int64 `msg:"s"`
+	Limited int64 `msg:"l"` // how many buckets have a quota
 }
 
 // garbageRow is a copy to be deleted.
@@ -126,6 +150,10 @@ func slotsKey() []byte    { return []byte{kindSlots} }
 
 func replyKey(id [16]byte) []byte   { return append([]byte{kindReply}, id[:]...) }
 func segmentKey(id [16]byte) []byte { return append([]byte{kindSegment}, id[:]...) }
+func healKey(id [16]byte) []byte    { return append([]byte{kindHeal}, id[:]...) }
+func usageKey(id [16]byte) []byte   { return append([]byte{kindUsage}, id[:]...) }
+func totalsKey() []byte             { return []byte{kindUsage} }
+func scrubKey() []byte              { return []byte{kindScrub} }
 func closedKey(id [16]byte) []byte  { return append([]byte{kindClosed}, id[:]...) }
 func bucketKey(name string) []byte  { return append([]byte{kindBucket}, name...) }
 func nodeKey(name string) []byte    { return append([]byte{kindNode}, name...) }

@@ -89,7 +89,9 @@ func (t *slotTable) owns(g replica.GroupID, bucket [16]byte, keys ...string) err
 // each. What is for two keys goes to the group of the first, which refuses it
 // where it doesn't have the other as well.
 func groupOf(c *Command) replica.GroupID {
-	if c.PutRecord != nil || c.DeleteRecords != nil || c.MoveRecord != nil || c.CloseBucket != nil || c.Reclaim != nil {
+	switch {
+	case c.PutRecord != nil, c.DeleteRecords != nil, c.MoveRecord != nil, c.CloseBucket != nil, c.Reclaim != nil,
+		c.Recopy != nil, c.SetQuota != nil, c.NoteScrub != nil:
 		return dataGroup
 	}
 	return systemGroup

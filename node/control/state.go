@@ -299,6 +299,7 @@ func (s *state) publish() {
 		open:       &s.open,
 		lastClosed: m.lastClosed,
 		topology:   m.topology,
+		limited:    m.totals.Limited,
 		boxes:      m.iam.row.Boxes, boxRevision: m.iam.row.Revision,
 		refs: 1,
 	}

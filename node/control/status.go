@@ -92,6 +92,17 @@ func (c *Control) describeGroup(out *GroupStatus, st replica.Status) {
 	}
 }
 
+// DataLeader names the node that leads the data group, as far as this one knows,
+// and tells whether it is this one. There may be none, or another by now: who
+// acts as the leader must do nothing that a second one would spoil.
+func (c *Control) DataLeader() (name string, self bool) {
+	if !c.hosts(dataGroup) {
+		return c.meetings.dataLeader(), false
+	}
+	l := c.engine.Load().Leader(dataGroup)
+	return c.nameOf(l.Leader), l.Leads
+}
+
 // AdmitNode lets a node into the mesh: it may come, blank, under that name.
 func (c *Control) AdmitNode(ctx context.Context, name, url string) error {
 	_, err := c.Propose(ctx, &Command{AdmitNode: &AdmitNode{Node: name, URL: url}})

@@ -17,9 +17,6 @@ func (c *Command) validate() error {
 	if c.Version < oldestCommand || c.Version > CommandVersion {
 		return fault.New(fault.Unimplemented, "command", "version %d is not known here, only %d to %d", c.Version, oldestCommand, CommandVersion)
 	}
-	if since := c.since(); c.Version < since {
-		return fault.New(fault.InvalidArgument, "command", "is of version %d, and there is none of its kind before %d", c.Version, since)
-	}
 	if c.RequestID == ([16]byte{}) {
 		return fault.New(fault.InvalidArgument, "command", "has no request id")
 	}
@@ -44,7 +41,11 @@ func (c *Command) validate() error {
 	check(c.BindNode != nil, c.BindNode.validate)
 	check(c.MarkNode != nil, c.MarkNode.validate)
 	check(c.ForgetNode != nil, c.ForgetNode.validate)
+	check(c.MarkDrive != nil, c.MarkDrive.validate)
 	check(c.Reclaim != nil, c.Reclaim.validate)
+	check(c.Recopy != nil, c.Recopy.validate)
+	check(c.SetQuota != nil, c.SetQuota.validate)
+	check(c.NoteScrub != nil, c.NoteScrub.validate)
 	check(c.PutUser != nil, c.PutUser.validate)
 	check(c.UpdateUser != nil, c.UpdateUser.validate)
 	check(c.DeleteUser != nil, c.DeleteUser.validate)
@@ -63,17 +64,6 @@ func (c *Command) validate() error {
 		return fault.New(fault.TooLarge, "command", "has %d bytes, at most %d are allowed", n, maxCommandBytes)
 	}
 	return nil
-}
-
-// since is the version that first had the command.
-func (c *Command) since() uint8 {
-	switch {
-	case c.MoveRecord != nil,
-		c.PutUser != nil, c.UpdateUser != nil, c.DeleteUser != nil,
-		c.PutKey != nil, c.UpdateKey != nil, c.DeleteKey != nil, c.TouchKeys != nil, c.SealMaster != nil:
-		return 2
-	}
-	return oldestCommand
 }
 
 func (c *Init) validate() error { return checkName("deployment", c.Deployment) }
@@ -108,8 +98,23 @@ func (c *BindNode) validate() error {
 }
 
 func (c *MarkNode) validate() error {
+	if err := oneMark(c.Drain, c.Undo, c.Leave, c.Replace); err != nil {
+		return err
+	}
+	return checkName("node", c.Node)
+}
+
+func (c *MarkDrive) validate() error {
+	if err := oneMark(c.Drain, c.Undo, c.Remove); err != nil {
+		return err
+	}
+	return checkName("drive", c.Drive)
+}
+
+// oneMark refuses anything but exactly one.
+func oneMark(marks ...bool) error {
 	set := 0
-	for _, mark := range []bool{c.Drain, c.Undo, c.Leave, c.Replace} {
+	for _, mark := range marks {
 		if mark {
 			set++
 		}
@@ -117,7 +122,7 @@ func (c *MarkNode) validate() error {
 	if set != 1 {
 		return fault.New(fault.InvalidArgument, "mark", "is %d marks, not one", set)
 	}
-	return checkName("node", c.Node)
+	return nil
 }
 
 func (c *ForgetNode) validate() error { return checkName("node", c.Node) }
@@ -138,6 +143,9 @@ func (c *PutRecord) validate() error {
 	}
 	if err := c.Record.validate(); err != nil {
 		return err
+	}
+	if c.Copies > maxSegmentDrives {
+		return fault.New(fault.InvalidArgument, "copies", "is %d, at most %d are allowed", c.Copies, maxSegmentDrives)
 	}
 	return checkConditions(c.IfMatch, c.IfNoneMatch)
 }
@@ -171,6 +179,14 @@ func (c *JoinNode) validate() error {
 	}
 	if len(c.Drives) > MaxDrives {
 		return fault.New(fault.InvalidArgument, "drives", "has %d entries, at most %d are allowed", len(c.Drives), MaxDrives)
+	}
+	for _, place := range []struct{ what, name string }{{"pool", c.Pool}, {"zone", c.Zone}} {
+		if place.name == "" {
+			continue
+		}
+		if err := checkName(place.what, place.name); err != nil {
+			return err
+		}
 	}
 	return checkDrives(c.Drives)
 }
@@ -273,7 +289,7 @@ func (q *Query) validate() error {
 		return fault.New(fault.Unimplemented, "query", "version %d is not known here, only %d", q.Version, QueryVersion)
 	}
 	set := 0
-	for _, present := range []bool{q.Deployment != nil, q.Bucket != nil, q.Buckets != nil, q.Record != nil, q.Records != nil, q.Begin != nil, q.Topology != nil, q.Garbage != nil, q.Segments != nil, q.Usage != nil, q.User != nil, q.Users != nil, q.Key != nil, q.Keys != nil} {
+	for _, present := range []bool{q.Deployment != nil, q.Bucket != nil, q.Buckets != nil, q.Record != nil, q.Records != nil, q.Begin != nil, q.Topology != nil, q.Garbage != nil, q.Segments != nil, q.Usage != nil, q.Copies != nil, q.Scrub != nil, q.BucketUsage != nil, q.BucketUsages != nil, q.Totals != nil, q.User != nil, q.Users != nil, q.Key != nil, q.Keys != nil} {
 		if present {
 			set++
 		}
@@ -286,10 +302,21 @@ func (q *Query) validate() error {
 	}
 	switch {
 	case q.Usage != nil:
-		if n := len(q.Usage.Drives); n == 0 || n > MaxDrives {
-			return fault.New(fault.InvalidArgument, "drives", "has %d entries, 1 to %d are allowed", n, MaxDrives)
+		if n := len(q.Usage.Drives); n == 0 || n > MaxQueryDrives {
+			return fault.New(fault.InvalidArgument, "drives", "has %d entries, 1 to %d are allowed", n, MaxQueryDrives)
 		}
 		return checkPosition(q.Usage.After, 0)
+	case q.Copies != nil:
+		return q.Copies.validate()
+	case q.BucketUsage != nil:
+		return checkBucket(q.BucketUsage.Bucket)
+	case q.BucketUsages != nil:
+		if n := len(q.BucketUsages.IDs); n > MaxPage {
+			return fault.New(fault.InvalidArgument, "ids", "has %d entries, at most %d are allowed", n, MaxPage)
+		}
+		return checkPosition(q.BucketUsages.After, q.BucketUsages.Limit)
+	case q.Scrub != nil, q.Totals != nil:
+		return nil
 	case q.Bucket != nil:
 		return checkBucket(q.Bucket.Name)
 	case q.Buckets != nil:
@@ -302,6 +329,14 @@ func (q *Query) validate() error {
 	case q.Records != nil:
 		return q.Records.validate()
 	case q.Begin != nil:
+		if q.Begin.SizeBytes < -1 {
+			return fault.New(fault.InvalidArgument, "size", "is %d", q.Begin.SizeBytes)
+		}
+		if q.Begin.Key != "" {
+			if err := checkKey(q.Begin.Key); err != nil {
+				return err
+			}
+		}
 		return checkBucket(q.Begin.Bucket)
 	case q.Garbage != nil:
 		if q.Garbage.Before < 0 {
@@ -310,10 +345,18 @@ func (q *Query) validate() error {
 		if err := checkPosition("", q.Garbage.Limit); err != nil {
 			return err
 		}
+		if n := len(q.Garbage.Present); n > MaxQueryDrives || n > 0 && q.Garbage.Drive != "" {
+			return fault.New(fault.InvalidArgument, "drives", "has %d entries, at most %d are allowed, and none beside a drive", n, MaxQueryDrives)
+		} else if n > 0 {
+			return nil
+		}
 		return checkName("drive", q.Garbage.Drive)
 	case q.Segments != nil:
 		if n := len(q.Segments.IDs); n > MaxSegmentIDs {
 			return fault.New(fault.InvalidArgument, "ids", "has %d entries, at most %d are allowed", n, MaxSegmentIDs)
+		}
+		if q.Segments.Drive != "" {
+			return checkName("drive", q.Segments.Drive)
 		}
 	default:
 		return q.validateIAM()

@@ -33,26 +33,3 @@ func TestPeerOfAnotherVersion(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-// Each command is written in the version that first had it, so that a node of
-// an older program goes on for as long as it knows all there is; and what such
-// a program has written is applied.
-func TestCommandsOfOlderVersions(t *testing.T) {
-	a := newApplier(t, dataGroup, vfs.NewMem())
-	defer a.close(t)
-	bucket := &Bucket{Name: "b", ID: [16]byte{1}}
-	put := complete(putOf(bucket, "k", "e"))
-	if put.Version != 1 {
-		t.Errorf("a put is written in version %d", put.Version)
-	}
-	if out := a.next(t, 1, put); out.Refused {
-		t.Errorf("a put of version 1: %+v", out)
-	}
-	move := complete(moveOf(bucket, "k", bucket, "l"))
-	if move.Version != 2 {
-		t.Errorf("a move is written in version %d", move.Version)
-	}
-	if out := a.next(t, 1, move); out.Refused {
-		t.Errorf("a move: %+v", out)
-	}
-}

@@ -24,6 +24,7 @@ type view struct {
 	open       *openBuckets
 	lastClosed uint64 // index of the last entry that closed a bucket, or a later one
 	known      bucketRows
+	limited    int64 // how many buckets have a quota
 
 	boxes       []iam.Box
 	boxRevision uint64

@@ -64,6 +64,8 @@ type greeting struct {
 	// Oldest and Newest are the command versions that its program applies.
 	Oldest uint8 `msg:"vo"`
 	Newest uint8 `msg:"vn"`
+	// LeadsData: it leads the data group.
+	LeadsData bool `msg:"ld,omitempty"`
 	// Secrets are the fingerprints of the mesh secrets that it accepts.
 	Secrets [][]byte `msg:"s,omitempty"`
 }

@@ -105,8 +105,8 @@ func (z founder) Msgsize() (s int) {
 func (z *greeting) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(13)
-	var zb0001Mask uint16 /* 13 bits */
+	zb0001Len := uint32(14)
+	var zb0001Mask uint16 /* 14 bits */
 	_ = zb0001Mask
 	if z.Deployment == "" {
 		zb0001Len--
@@ -128,9 +128,13 @@ func (z *greeting) MarshalMsg(b []byte) (o []byte, err error) {
 		zb0001Len--
 		zb0001Mask |= 0x100
 	}
-	if z.Secrets == nil {
+	if z.LeadsData == false {
 		zb0001Len--
 		zb0001Mask |= 0x1000
+	}
+	if z.Secrets == nil {
+		zb0001Len--
+		zb0001Mask |= 0x2000
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -211,6 +215,11 @@ func (z *greeting) MarshalMsg(b []byte) (o []byte, err error) {
 		o = append(o, 0xa2, 0x76, 0x6e)
 		o = msgp.AppendUint8(o, z.Newest)
 		if (zb0001Mask & 0x1000) == 0 { // if not omitted
+			// string "ld"
+			o = append(o, 0xa2, 0x6c, 0x64)
+			o = msgp.AppendBool(o, z.LeadsData)
+		}
+		if (zb0001Mask & 0x2000) == 0 { // if not omitted
 			// string "s"
 			o = append(o, 0xa1, 0x73)
 			o = msgp.AppendArrayHeader(o, uint32(len(z.Secrets)))
@@ -372,6 +381,12 @@ func (z *greeting) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Newest")
 				return
 			}
+		case "ld":
+			z.LeadsData, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "LeadsData")
+				return
+			}
 		case "s":
 			var zb0004 uint32
 			zb0004, bts, err = msgp.ReadArrayHeaderBytes(bts)
@@ -429,7 +444,7 @@ func (z *greeting) Msgsize() (s int) {
 	for za0001 := range z.Founders {
 		s += 1 + 2 + msgp.StringPrefixSize + len(z.Founders[za0001].Name) + 2 + msgp.StringPrefixSize + len(z.Founders[za0001].URL) + 2 + msgp.Uint64Size
 	}
-	s += 3 + msgp.Uint64Size + 2 + msgp.BoolSize + 2 + msgp.Uint64Size + 2 + msgp.Int64Size + 3 + msgp.Uint8Size + 3 + msgp.Uint8Size + 2 + msgp.ArrayHeaderSize
+	s += 3 + msgp.Uint64Size + 2 + msgp.BoolSize + 2 + msgp.Uint64Size + 2 + msgp.Int64Size + 3 + msgp.Uint8Size + 3 + msgp.Uint8Size + 3 + msgp.BoolSize + 2 + msgp.ArrayHeaderSize
 	for za0002 := range z.Secrets {
 		s += msgp.BytesPrefixSize + len(z.Secrets[za0002])
 	}

@@ -21,11 +21,18 @@ const (
 	idRead   grid.HandlerID = 200
 	idWrite  grid.HandlerID = 201
 	idRemove grid.HandlerID = 202
-	idSpace  grid.HandlerID = 203
+	// 203 was how much a node has free.
+	idDrives grid.HandlerID = 204
+	idCopy   grid.HandlerID = 205
+	idCheck  grid.HandlerID = 206
 )
 
-// removeMax is the most payload files in one remove request.
-const removeMax = 1000
+// What one request holds at most.
+const (
+	removeMax = 1000 // payload files to remove
+	copyMax   = 64   // payload files to copy
+	checkMax  = 1000 // payload files to look at
+)
 
 //msgp:limit arrays:1000 maps:0
 //msgp:clearomitted
@@ -35,8 +42,11 @@ type readRequest struct {
 	Drive     string   `msg:"d"`
 	ID        [16]byte `msg:"i"`
 	SizeBytes int64    `msg:"s"` // of the whole payload, as the record has it
+	CRC32C    uint32   `msg:"c"` // of the whole payload, as the record has it
 	Offset    int64    `msg:"o"`
-	Length    int64    `msg:"n"` // 1 to GridMaxBytes
+	Length    int64    `msg:"n"`           // 1 to GridMaxBytes
+	Verify    bool     `msg:"v,omitempty"` // compare with the checksums first
+	Hedge     bool     `msg:"h,omitempty"` // there is another copy: don't wait for a drive
 }
 
 // readResponse carries it.
@@ -73,19 +83,87 @@ type removeItem struct {
 // removeResponse is empty: all are gone.
 type removeResponse struct{}
 
-// spaceRequest asks how much new payload a node has room for.
-type spaceRequest struct{}
+// drivesRequest asks how a node's drives are.
+type drivesRequest struct{}
 
-// spaceResponse says it.
-type spaceResponse struct {
-	FreeBytes int64 `msg:"f"`
+// drivesResponse says it of those that are open.
+type drivesResponse struct {
+	Drives []driveReport `msg:"d"`
+}
+
+// driveReport is one drive.
+type driveReport struct {
+	ID    string `msg:"i"`
+	State uint8  `msg:"s"` // a dataio.State
+	Total int64  `msg:"t"` // bytes, as the following
+	Used  int64  `msg:"u"`
+	Free  int64  `msg:"f"`
+}
+
+// copyRequest asks a node to get payload from other drives onto one of its own.
+type copyRequest struct {
+	Drive string     `msg:"d"`
+	Items []copyItem `msg:"i"` // at most copyMax
+}
+
+// copyItem is one payload, as its record has it.
+type copyItem struct {
+	ID        [16]byte `msg:"i"`
+	SizeBytes int64    `msg:"s"`
+	CRC32C    uint32   `msg:"c"`
+	From      []string `msg:"f"`           // drives, best first
+	Replace   bool     `msg:"r,omitempty"` // the drive has a bad copy
+}
+
+// copyResponse says what became of each item.
+type copyResponse struct {
+	Results []copyResult `msg:"r"` // in the order of the items
+}
+
+// copyResult is what became of one.
+type copyResult struct {
+	Code    uint16 `msg:"c,omitempty"` // 0: it is durable; else one more than the fault.Kind
+	Subject string `msg:"s,omitempty"`
+	Detail  string `msg:"d,omitempty"`
+	Bytes   int64  `msg:"b,omitempty"` // moved
+}
+
+// checkRequest asks whether payload is on a drive, and is what was written.
+type checkRequest struct {
+	Drive  string      `msg:"d"`
+	Items  []checkItem `msg:"i"` // at most checkMax
+	Verify bool        `msg:"v,omitempty"`
+	// BytesPerSecond bounds how fast payload is read for Verify; 0: not at all.
+	BytesPerSecond int64 `msg:"r,omitempty"`
+}
+
+// checkItem is one payload, as its record has it.
+type checkItem struct {
+	ID        [16]byte `msg:"i"`
+	SizeBytes int64    `msg:"s"`
+	CRC32C    uint32   `msg:"c"`
+}
+
+// checkResponse says how far it came, and what was bad.
+type checkResponse struct {
+	Checked int       `msg:"n"` // so many of the items; the rest is to be asked again
+	Bad     []badItem `msg:"b"`
+}
+
+// badItem is a payload that isn't as it should be.
+type badItem struct {
+	Index  int    `msg:"i"` // in checkRequest.Items
+	Reason string `msg:"r"` // missing, size, corrupted, unreadable
+	Detail string `msg:"d"`
 }
 
 var (
 	readCall   = grid.NewSingle[readRequest, readResponse](idRead, "object.read")
 	writeCall  = grid.NewSingle[writeRequest, writeResponse](idWrite, "object.write")
 	removeCall = grid.NewSingle[removeRequest, removeResponse](idRemove, "object.remove")
-	spaceCall  = grid.NewSingle[spaceRequest, spaceResponse](idSpace, "object.space")
+	drivesCall = grid.NewSingle[drivesRequest, drivesResponse](idDrives, "object.drives")
+	copyCall   = grid.NewSingle[copyRequest, copyResponse](idCopy, "object.copy")
+	checkCall  = grid.NewSingle[checkRequest, checkResponse](idCheck, "object.check")
 )
 
 // Calls served at once, per kind: what a node does for its peers is bounded in
@@ -94,7 +172,9 @@ const (
 	readsAtOnce   = 256
 	writesAtOnce  = 256
 	removesAtOnce = 32
-	spaceAtOnce   = 64
+	drivesAtOnce  = 64
+	copiesAtOnce  = 32
+	checksAtOnce  = 32
 )
 
 // register serves the calls at m.
@@ -106,7 +186,9 @@ func (s *Service) register(m *grid.Manager) error {
 		readCall.Register(m, served(s.serveRead), atOnce(readsAtOnce)),
 		writeCall.Register(m, served(s.serveWrite), atOnce(writesAtOnce)),
 		removeCall.Register(m, served(s.serveRemove), atOnce(removesAtOnce)),
-		spaceCall.Register(m, served(s.serveSpace), atOnce(spaceAtOnce)),
+		drivesCall.Register(m, served(s.serveDrives), atOnce(drivesAtOnce)),
+		copyCall.Register(m, served(s.serveCopy), atOnce(copiesAtOnce)),
+		checkCall.Register(m, served(s.serveCheck), atOnce(checksAtOnce)),
 	)
 }
 
@@ -125,38 +207,26 @@ func (s *Service) serveRead(ctx context.Context, req *readRequest) (*readRespons
 	if req.Length < 1 || req.Length > GridMaxBytes {
 		return nil, fault.New(fault.InvalidArgument, "length", "is %d; 1 to %d are allowed", req.Length, GridMaxBytes)
 	}
-	f, err := s.openOwn(ctx, payloadRef{req.Drive, req.ID}, req.SizeBytes)
+	p := part{&control.Segment{ID: req.ID, SizeBytes: req.SizeBytes, CRC32C: req.CRC32C}, req.Offset, req.Length}
+	how := manner{verify: req.Verify, hedge: req.Hedge, patience: s.o.WaitTimeout}
+	f, err := s.openPart(ctx, payloadRef{req.Drive, req.ID}, p, how)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	if err := checkRange(req.Offset, req.Length, f.SizeBytes()); err != nil {
-		return nil, err
-	}
-	data := make([]byte, req.Length)
-	if _, err := f.ReadAt(data, req.Offset); err != nil && !errors.Is(err, io.EOF) {
-		d, _ := s.drive(req.Drive)
-		return nil, s.driveFault(err, d)
+	defer f.close()
+	data := make([]byte, 0, req.Length)
+	for int64(len(data)) < req.Length {
+		n, err := f.ready(ctx, req.Length-int64(len(data)), 0)
+		if err != nil {
+			return nil, err
+		}
+		data = data[:int64(len(data))+n]
+		if _, err := io.ReadFull(f.reader(), data[int64(len(data))-n:]); err != nil {
+			return nil, f.fault(err)
+		}
+		f.took(n)
 	}
 	return &readResponse{Data: data}, nil
-}
-
-// openOwn opens a payload of a drive here, which must have the size that the
-// caller knows it by.
-func (s *Service) openOwn(ctx context.Context, ref payloadRef, sizeBytes int64) (*dataio.File, error) {
-	d, err := s.awaitDrive(ctx, ref.drive)
-	if err != nil {
-		return nil, err
-	}
-	f, err := d.Open(ctx, ref.id)
-	if err != nil {
-		return nil, s.driveFault(err, d)
-	}
-	if f.SizeBytes() != sizeBytes {
-		f.Close()
-		return nil, fault.New(fault.Corrupted, s.driveName(s.o.Self, ref.drive), "has %d bytes of payload %s, whose record says %d", f.SizeBytes(), ref.id, sizeBytes)
-	}
-	return f, nil
 }
 
 // checkRange checks that n bytes at off are within size.
@@ -176,18 +246,8 @@ func (s *Service) serveWrite(ctx context.Context, req *writeRequest) (*writeResp
 	if err != nil {
 		return nil, err
 	}
-	ctx, end, err := s.receive(ctx, ref)
+	w, err := s.writeOwn(ctx, d, ref.id, req.Data)
 	if err != nil {
-		return nil, err
-	}
-	defer end()
-	w, err := s.writeLocal(ctx, d, ref.id, req.Data)
-	if err != nil {
-		return nil, err
-	}
-	if err := ctx.Err(); err != nil {
-		// The caller has gone, or wants it removed, and won't hear of it.
-		s.removeUnheard(ctx, d, ref)
 		return nil, err
 	}
 	return &writeResponse{SizeBytes: w.SizeBytes, CRC32C: w.CRC32C}, nil
@@ -211,8 +271,4 @@ func (s *Service) serveRemove(ctx context.Context, req *removeRequest) (*removeR
 		return nil, err
 	}
 	return &removeResponse{}, nil
-}
-
-func (s *Service) serveSpace(context.Context, *spaceRequest) (*spaceResponse, error) {
-	return &spaceResponse{FreeBytes: s.ownFreeBytes()}, nil
 }

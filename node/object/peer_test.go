@@ -27,7 +27,11 @@ func FuzzPeerMessages(f *testing.F) {
 	seed(&writeRequest{Drive: "d", Data: []byte("x")})
 	seed(&writeResponse{SizeBytes: 1, CRC32C: 1})
 	seed(&removeRequest{Items: []removeItem{{Drive: "d"}}})
-	seed(&spaceResponse{FreeBytes: 1})
+	seed(&drivesResponse{Drives: []driveReport{{ID: "d", Free: 1}}})
+	seed(&copyRequest{Drive: "d", Items: []copyItem{{SizeBytes: 1, From: []string{"e"}}}})
+	seed(&copyResponse{Results: []copyResult{{Code: 1, Detail: "x"}}})
+	seed(&checkRequest{Drive: "d", Items: []checkItem{{SizeBytes: 1}}, Verify: true})
+	seed(&checkResponse{Checked: 1, Bad: []badItem{{Index: 1, Reason: "missing"}}})
 	f.Add([]byte{0x81, 0xa1, 'i', 0xdd, 0xff, 0xff, 0xff, 0xff})
 	f.Add([]byte{0x81, 0xa1, 'b', 0xc6, 0x7f, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -35,7 +39,7 @@ func FuzzPeerMessages(f *testing.F) {
 		write := &writeRequest{}
 		remove := &removeRequest{}
 		for _, m := range []msgp.Unmarshaler{&readRequest{}, read, write, &writeResponse{}, remove,
-			&removeResponse{}, &spaceRequest{}, &spaceResponse{}} {
+			&removeResponse{}, &drivesRequest{}, &drivesResponse{}, &copyRequest{}, &copyResponse{}, &checkRequest{}, &checkResponse{}} {
 			_, _ = m.UnmarshalMsg(data)
 		}
 		if len(read.Data) > GridMaxBytes || len(write.Data) > GridMaxBytes || len(remove.Items) > removeMax {
@@ -74,13 +78,15 @@ func TestPeerCalls(t *testing.T) {
 		{SizeBytes: 1000, Offset: 0, Length: 0}, {SizeBytes: 1000, Offset: 0, Length: GridMaxBytes + 1},
 		{SizeBytes: 1000, Offset: -1, Length: 1}, {SizeBytes: 1000, Offset: 1 << 62, Length: 1}, {SizeBytes: 1000, Offset: 1000, Length: 1},
 	} {
-		r.Drive, r.ID = drive, id
+		r.Drive, r.ID, r.CRC32C = drive, id, sums.crc32c
 		_, err = readCall.Call(ctx, c, &r)
 		wantKind("bad range", err, fault.Unavailable)
 	}
 	_, err = readCall.Call(ctx, c, &readRequest{Drive: drive, ID: id, SizeBytes: 999, Length: 1})
 	wantKind("another size", err, fault.Corrupted)
-	resp, err := readCall.Call(ctx, c, &readRequest{Drive: drive, ID: id, SizeBytes: 1000, Offset: 990, Length: 10})
+	_, err = readCall.Call(ctx, c, &readRequest{Drive: drive, ID: id, SizeBytes: 1000, CRC32C: 1, Length: 1})
+	wantKind("another checksum", err, fault.Corrupted)
+	resp, err := readCall.Call(ctx, c, &readRequest{Drive: drive, ID: id, SizeBytes: 1000, CRC32C: sums.crc32c, Offset: 990, Length: 10})
 	if err != nil || !bytes.Equal(resp.Data, data[990:]) {
 		t.Errorf("%v", err)
 	}

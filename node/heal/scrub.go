@@ -1,0 +1,327 @@
+package heal
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gridloom/gridloom/node/control"
+	"github.com/gridloom/gridloom/node/object"
+)
+
+const (
+	scrubPage     = 200     // segments of one read
+	scrubFastPage = 1000    // and when it is to be quick
+	scrubParallel = 8       // drives that are read at a time
+	scrubSlack    = 1.25    // how much faster than it would have to be it goes
+	scrubSlowest  = 1 << 20 // bytes per second, at least
+	checkTime     = 2 * time.Minute
+)
+
+// scrub is the reading of everything.
+type scrub struct {
+	woken  chan struct{} // has room for one
+	wanted bool          // a round is to begin at once: begin sets it, then ask
+	goOn   bool          // not a new one, since it was under way with the coordinator before
+
+	mu    sync.Mutex // guards what follows, and wanted once the term runs
+	known bool       // state has been read
+	state control.ScrubState
+	fast  bool
+	began time.Time // when this term first saw the round
+	read  meter
+	total int64 // bytes of all copies, as last known
+	tally *tally
+	last  *tally
+}
+
+func (s *scrub) init() { s.woken = make(chan struct{}, 1) }
+
+// ask has a round begin now.
+func (s *scrub) ask() {
+	s.mu.Lock()
+	s.wanted = true
+	s.mu.Unlock()
+	wake(s.woken)
+}
+
+// asked says whether a round is to begin.
+func (s *scrub) asked() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.wanted
+}
+
+// scrubs does rounds, one after the other: each begins ScrubPeriod after the one
+// before, or on request, and goes on where the last coordinator has noted it.
+func (t *term) scrubs(ctx context.Context) {
+	a, err := t.read(ctx, &control.Query{Scrub: &control.ScrubQuery{}})
+	if err != nil {
+		return
+	}
+	s := &t.scrub
+	s.mu.Lock()
+	if a.Scrub != nil {
+		s.state = *a.Scrub
+	}
+	s.known = true
+	if s.wanted && s.goOn && s.state.Round > 0 && s.state.Ended == 0 {
+		s.wanted, s.fast = false, true
+	}
+	s.mu.Unlock()
+	for ctx.Err() == nil {
+		now, err := t.read(ctx, &control.Query{Totals: &control.TotalsQuery{}})
+		if err != nil {
+			return
+		}
+		begin, wait := s.next(now.LogTime, t.o.ScrubPeriod)
+		if !begin && wait > 0 {
+			await(ctx, s.woken, wait)
+			continue
+		}
+		if begin {
+			s.begin(now.LogTime)
+			t.note(ctx)
+		}
+		t.round(ctx)
+	}
+}
+
+// next says whether a new round is to begin, or else how long there is nothing
+// to be done; 0 is that the present one goes on.
+func (s *scrub) next(now int64, period time.Duration) (begin bool, wait time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wanted || s.state.Round == 0 {
+		return true, 0
+	}
+	if s.state.Ended == 0 {
+		return false, 0
+	}
+	wait = period - time.Duration(now-s.state.Started)
+	return wait <= 0, wait
+}
+
+func (s *scrub) begin(now int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fast, s.wanted = s.wanted, false
+	s.state = control.ScrubState{Round: s.state.Round + 1, Started: now}
+}
+
+// round reads on, page by page, to the end of the round.
+func (t *term) round(ctx context.Context) {
+	s := &t.scrub
+	y := newTally("scrub")
+	s.mu.Lock()
+	s.last, s.tally, s.began = s.tally, y, time.Now()
+	s.mu.Unlock()
+	noted := time.Now()
+	for ctx.Err() == nil && !s.asked() {
+		if time.Since(noted) >= t.o.NoteEvery {
+			t.note(ctx)
+			noted = time.Now()
+		}
+		more, err := t.page(ctx, y)
+		if err != nil {
+			return
+		}
+		if more {
+			continue
+		}
+		if y.wait(ctx) != nil {
+			return
+		}
+		a, err := t.read(ctx, &control.Query{Deployment: &control.DeploymentQuery{}})
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		s.state.Ended, s.state.After, s.fast = max(a.LogTime, s.state.Started), "", false
+		s.mu.Unlock()
+		t.note(ctx)
+		return
+	}
+}
+
+// note puts how far the scrub has come into the index. What fails is done by
+// the next note.
+func (t *term) note(ctx context.Context) {
+	t.scrub.mu.Lock()
+	state := t.scrub.state
+	t.scrub.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, proposeLimit)
+	defer cancel()
+	if _, err := t.o.Index.Propose(ctx, &control.Command{NoteScrub: &control.NoteScrub{Scrub: state}}); err != nil && ctx.Err() == nil {
+		t.log.Warn("how far the scrub has come isn't noted", "err", err)
+	}
+}
+
+// page has the copies of one page of segments verified, and what is bad taken
+// up; it says whether there is more.
+func (t *term) page(ctx context.Context, y *tally) (more bool, err error) {
+	s := &t.scrub
+	s.mu.Lock()
+	after, fast := s.state.After, s.fast
+	s.mu.Unlock()
+	limit := scrubPage
+	if fast {
+		limit = scrubFastPage
+	}
+	began := time.Now()
+	a, err := t.read(ctx, &control.Query{Copies: &control.CopiesQuery{After: after, Limit: limit}})
+	if err != nil {
+		return false, err
+	}
+	v := t.now.Load()
+	byDrive := make(map[string][]*control.SegmentCopies)
+	var bytes int64
+	for i := range a.Copies {
+		seg := &a.Copies[i]
+		for _, id := range seg.Drives {
+			if d := v.drives[id]; d != nil && d.well {
+				byDrive[id] = append(byDrive[id], seg)
+				bytes += seg.SizeBytes
+			}
+		}
+	}
+	bad, err := t.verify(ctx, byDrive)
+	if err != nil {
+		return false, err
+	}
+	for i := range a.Copies {
+		seg := &a.Copies[i]
+		if err := t.mend(ctx, v, seg, bad[seg.ID], y); err != nil {
+			return false, err
+		}
+	}
+	s.read.add(bytes)
+	s.mu.Lock()
+	s.state.After = a.Next
+	s.state.Segments += int64(len(a.Copies))
+	s.state.Bytes += bytes
+	for _, of := range bad {
+		s.state.Bad += int64(len(of))
+	}
+	s.mu.Unlock()
+	if !a.More {
+		return false, nil
+	}
+	if !fast {
+		await(ctx, s.woken, t.scrubPause(ctx, bytes, time.Since(began)))
+	}
+	return true, ctx.Err()
+}
+
+// scrubPause is how long to rest after so many bytes so that the round takes
+// somewhat less than ScrubPeriod.
+func (t *term) scrubPause(ctx context.Context, bytes int64, took time.Duration) time.Duration {
+	a, err := t.o.Index.Read(ctx, &control.Query{Totals: &control.TotalsQuery{}, MaxAge: time.Minute})
+	if err != nil {
+		return pageRetry
+	}
+	total := a.Totals.Bytes * int64(max(1, t.now.Load().want))
+	t.scrub.mu.Lock()
+	t.scrub.total = total
+	t.scrub.mu.Unlock()
+	rate := max(scrubSlowest, scrubSlack*float64(total)/t.o.ScrubPeriod.Seconds())
+	return time.Duration(float64(bytes)/rate*float64(time.Second)) - took
+}
+
+// verify has copies verified on the drives where they are, and returns how those
+// are bad that are, by segment and drive. What can't be asked isn't bad: the next
+// round asks again.
+func (t *term) verify(ctx context.Context, byDrive map[string][]*control.SegmentCopies) (map[[16]byte]map[string]object.BadCopy, error) {
+	bad := make(map[[16]byte]map[string]object.BadCopy)
+	var mu sync.Mutex // guards bad
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(scrubParallel)
+	for id, segs := range byDrive {
+		g.Go(func() error {
+			for len(segs) > 0 && ctx.Err() == nil {
+				n, bytes := 0, int64(0)
+				items := make([]object.CheckItem, 0, min(len(segs), batchItems))
+				for n < len(segs) && n < batchItems && (n == 0 || bytes+segs[n].SizeBytes <= batchBytes) {
+					items = append(items, object.CheckItem{ID: segs[n].ID, SizeBytes: segs[n].SizeBytes, CRC32C: segs[n].CRC32C})
+					bytes += segs[n].SizeBytes
+					n++
+				}
+				found, err := t.checkSome(ctx, id, items, bytes)
+				if err != nil {
+					t.log.Warn("the scrub leaves out a drive's copies", "drive", id, "copies", len(segs), "err", err)
+					return nil
+				}
+				mu.Lock()
+				for _, b := range found {
+					if b.Index < 0 || b.Index >= n {
+						continue
+					}
+					of := bad[segs[b.Index].ID]
+					if of == nil {
+						of = make(map[string]object.BadCopy)
+						bad[segs[b.Index].ID] = of
+					}
+					of[id] = b
+				}
+				mu.Unlock()
+				segs = segs[n:]
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // none fails
+	return bad, ctx.Err()
+}
+
+func (t *term) checkSome(ctx context.Context, drive string, items []object.CheckItem, bytes int64) ([]object.BadCopy, error) {
+	if err := t.h.pace.take(ctx, bytes); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTime+time.Duration(bytes/slowestBytes)*time.Second)
+	defer cancel()
+	return t.o.Objects.Check(ctx, drive, items, true, 0)
+}
+
+// mend takes a segment up if a copy of it is bad, or if it has other copies than
+// it should.
+func (t *term) mend(ctx context.Context, v *view, seg *control.SegmentCopies, bad map[string]object.BadCopy, y *tally) error {
+	need, live := v.assess(seg)
+	if len(bad) == 0 && !need {
+		return nil
+	}
+	k := &task{seg: *seg, tally: y, urgent: len(bad) > 0 && live-len(bad) <= 1}
+	for id, b := range bad {
+		k.mark(id, b)
+		t.work.found(k, id, b)
+	}
+	taken, err := t.work.submit(ctx, k)
+	if err == nil && !taken && len(bad) > 0 {
+		for id := range bad { // whoever has it in hand doesn't know
+			t.h.reports.add(reportItem{ID: seg.ID, Drive: id, Why: k.bad[id]})
+		}
+	}
+	return err
+}
+
+// progress describes the round.
+func (s *scrub) progress() ScrubProgress {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := &s.state
+	p := ScrubProgress{
+		Round: st.Round, Running: s.known && st.Round > 0 && st.Ended == 0, Fast: s.fast || s.wanted,
+		Segments: st.Segments, Bytes: st.Bytes, Bad: st.Bad,
+	}
+	if st.Started > 0 {
+		p.Started = time.Unix(0, st.Started)
+	}
+	if st.Ended > 0 {
+		p.Ended = time.Unix(0, st.Ended)
+	}
+	if p.Running && s.total > st.Bytes {
+		p.ETA = s.read.left(s.total - st.Bytes)
+	}
+	return p
+}
