@@ -72,7 +72,7 @@ func TestCommitInAnEndedContext(t *testing.T) {
 func TestCloseWaitsForACommit(t *testing.T) {
 	d, faults := faulty(t)
 	release, syncing := make(chan struct{}), make(chan struct{})
-	faults.Add(datatest.Fault{Op: dataio.OpWrite, Skip: 1, Wait: notify(syncing), Done: true})
+	faults.Add(datatest.Fault{Op: dataio.OpWrite, Skip: 2, Wait: notify(syncing), Done: true})
 	faults.Add(datatest.Fault{Op: dataio.OpSync, Wait: release, Done: true})
 	id := dataio.NewID()
 	committed := make(chan error, 1)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // MaxPayloadBytes is the largest payload that one file holds. Objects are cut
@@ -103,7 +104,8 @@ type Drive struct {
 	payload *os.Root // payload/, for everything below it
 	entries *os.File // payload/ again, to sync its entries
 
-	errors atomic.Int64
+	errors     atomic.Int64
+	operations operations
 	// durable tells which directories below payload/ have a synced entry.
 	durable [256]atomic.Bool
 
@@ -116,6 +118,8 @@ type Drive struct {
 	readOnly bool           // the file system said EROFS
 	suspect  bool           // a write or sync failed
 	astray   bool           // the path leads elsewhere
+	stalled  bool           // an operation takes longer than Slow.Offline
+	slow     bool           // or than Slow.Degraded
 	closed   bool
 }
 
@@ -144,6 +148,7 @@ func Open(ctx context.Context, dir string, o Options) (*Drive, error) {
 		return nil, err
 	}
 	d := &Drive{path: h.path, options: o, held: h, writers: make(map[ID]*Writer)}
+	d.operations.slow = o.Slow.orDefaults()
 	if id.ID != "" {
 		if err := o.Set.add(id.ID, h.path); err != nil {
 			h.discard()
@@ -203,7 +208,7 @@ func (d *Drive) start(id identity) error {
 	if d.options.ReserveBytes == 0 {
 		d.reserve = min(usage.TotalBytes/128, 1<<30)
 	}
-	d.update(ErrNoSpace, func() { d.full = usage.FreeBytes <= d.reserve })
+	d.update(nil, func() { d.full = usage.FreeBytes <= d.reserve })
 	return nil
 }
 
@@ -228,14 +233,36 @@ func (d *Drive) State() State {
 
 func (d *Drive) stateLocked() State {
 	switch {
-	case d.closed, d.astray:
+	case d.closed, d.astray, d.stalled:
 		return Offline
 	case d.suspect:
 		return Suspect
 	case d.readOnly, d.full:
 		return ReadOnly
+	case d.slow:
+		return Degraded
 	}
 	return Online
+}
+
+// reasonLocked is why the drive is in its state, where nothing better is known:
+// it may have been worse, so that the reason lies further back.
+func (d *Drive) reasonLocked() error {
+	switch {
+	case d.closed, d.stateLocked() == Online:
+		return nil
+	case d.astray:
+		return errAstray
+	case d.stalled:
+		return errStalled
+	case d.suspect:
+		return ErrSuspect
+	case d.readOnly:
+		return ErrReadOnly
+	case d.full:
+		return ErrNoSpace
+	}
+	return errSlow
 }
 
 // update makes change under the lock and tells of a new state, with its cause
@@ -245,17 +272,19 @@ func (d *Drive) update(cause error, change func()) {
 	from := d.stateLocked()
 	change()
 	to := d.stateLocked()
-	d.mu.Unlock()
-	if to == Online {
-		cause = nil
+	if cause == nil || to == Online {
+		cause = d.reasonLocked()
 	}
+	d.mu.Unlock()
 	if from != to && d.options.Events.StateChanged != nil {
 		d.options.Events.StateChanged(d, from, to, cause)
 	}
 }
 
 // Close aborts what is being written, waiting for calls under way, and gives
-// the directory free. Open Files stay usable. A second Close does nothing.
+// the directory free. Open Files stay usable. A second Close does nothing. If
+// the file system doesn't answer for Slow.Offline, Close fails with ErrOffline,
+// and the rest is done when it does.
 func (d *Drive) Close() error {
 	var writers []*Writer
 	again := false
@@ -269,13 +298,29 @@ func (d *Drive) Close() error {
 	if again {
 		return nil
 	}
-	var errs []error
-	for _, w := range writers {
-		errs = append(errs, w.Abort())
+	closed := make(chan error, 1)
+	go func() {
+		var errs []error
+		for _, w := range writers {
+			errs = append(errs, w.Abort())
+		}
+		errs = append(errs, d.closeFiles(), d.held.release())
+		d.options.Set.remove(d.id)
+		closed <- errors.Join(errs...)
+	}()
+	slow := d.operations.slow
+	tick := time.NewTicker(slow.Degraded)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-closed:
+			return err
+		case now := <-tick.C:
+			if what, over, _ := d.operations.slowest(now); over > slow.Offline {
+				return &Error{Op: "close", Path: d.path, Kind: ErrOffline, Err: fmt.Errorf("%w: %s", errStalled, what)}
+			}
+		}
 	}
-	d.options.Set.remove(d.id)
-	errs = append(errs, d.closeFiles(), d.held.release())
-	return errors.Join(errs...)
 }
 
 // closeFiles closes what start opened.
@@ -290,32 +335,16 @@ func (d *Drive) closeFiles() error {
 	return errors.Join(errs...)
 }
 
-// do has an operation of the file system done, and counts its failure.
-func (d *Drive) do(op Op, call func() error) error {
-	var err error
-	if i := d.options.Interceptor; i != nil {
-		err = i.Intercept(op, call)
-	} else {
-		err = call()
-	}
-	if err == nil || isNoSpace(err) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) ||
-		errors.Is(err, fs.ErrClosed) {
-		return err // the caller's business
-	}
-	d.errors.Add(1)
-	if d.options.Events.Failed != nil {
-		d.options.Events.Failed(d, op, err)
-	}
-	return err
-}
-
 // fail turns the error of an operation that changes the drive into one for the
 // caller, and the drive's state into what it says. Whatever a sync returns,
 // the kernel may have dropped the dirty pages, and the next sync would say
 // that all is well: hence no retry, and no more trust in the drive.
 func (d *Drive) fail(op string, id ID, kind OpKind, err error) error {
 	e := &Error{Op: op, Path: d.path, ID: id, Err: err}
+	var inner *Error
 	switch {
+	case errors.As(err, &inner): // refused before the file system was asked
+		e.Kind, e.Err = inner.Kind, inner.Err
 	case kind == OpSync || kind == OpSyncDir || isDeviceError(err):
 		e.Kind = ErrSuspect
 		d.update(e, func() { d.suspect = true })

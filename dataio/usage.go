@@ -12,6 +12,7 @@ import (
 type Usage struct {
 	TotalBytes, UsedBytes, FreeBytes    int64
 	TotalInodes, UsedInodes, FreeInodes int64
+	ReadOnly                            bool // it is mounted read-only; false on Windows
 }
 
 // errAstray is why a drive is offline that wasn't closed.
@@ -20,12 +21,15 @@ var errAstray = errors.New("the path no longer leads to the directory that was o
 // Usage asks the file system for its free space. It also looks where the
 // drive's path leads: elsewhere, the drive is Offline, and Online again when
 // it leads back.
-func (d *Drive) Usage() (Usage, error) {
+func (d *Drive) Usage() (Usage, error) { return d.usage(false) }
+
+// usage is Usage; a probe asks also on a drive that has stalled.
+func (d *Drive) usage(probe bool) (Usage, error) {
 	if err := d.present("usage", ID{}); err != nil {
 		return Usage{}, err
 	}
 	var usage Usage
-	err := d.do(Op{Kind: OpUsage}, func() error {
+	err := d.doMoving(Op{Kind: OpUsage}, 0, probe, func() error {
 		held, err := d.held.dir.Stat()
 		if err != nil {
 			return err
@@ -46,9 +50,10 @@ func (d *Drive) Usage() (Usage, error) {
 	if err != nil {
 		return Usage{}, d.readError("usage", ID{}, err)
 	}
-	d.update(ErrNoSpace, func() {
+	d.update(nil, func() {
 		d.astray = false
 		d.full = usage.FreeBytes <= d.reserve
+		d.readOnly = d.readOnly || usage.ReadOnly
 	})
 	return usage, nil
 }

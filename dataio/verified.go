@@ -7,10 +7,12 @@ import (
 
 // Verified reads the n bytes from off on, to the end if n is negative, and
 // gives only what it has compared with the checksums, a MiB at a time: a
-// damaged one is ErrCorrupted before the first of its bytes.
+// damaged one is ErrCorrupted before the first of its bytes. When the context
+// ends, Read returns its error, also while the drive doesn't answer. It holds a
+// MiB of memory.
 func (f *File) Verified(ctx context.Context, off, n int64) io.Reader {
 	n, err := f.clip("verify", off, n)
-	return &verified{ctx: ctx, f: f, off: off, left: n, err: err}
+	return &verified{ctx: ctx, f: f, off: off, left: n, err: err, ahead: blockBytes}
 }
 
 // verified is the reader of Verified. One goroutine uses it.
@@ -22,6 +24,9 @@ type verified struct {
 	err  error  // set once
 	buf  []byte // compared, not yet given
 	room *[blockBytes]byte
+
+	ready int64 // up to where it was prefetched
+	ahead int64 // how much is prefetched next
 }
 
 // Read implements io.Reader.
@@ -50,6 +55,15 @@ func (v *verified) fill() error {
 		v.room = new([blockBytes]byte)
 	}
 	i := v.off / blockBytes
+	// What is waited for is the prefetch, which ends with the context. The first
+	// is small, as all of it is waited for before the first byte.
+	if start := i * blockBytes; start >= v.ready {
+		ahead := min(v.ahead, v.f.footer.size-start)
+		if err := v.f.Prefetch(v.ctx, start, ahead); err != nil {
+			return err
+		}
+		v.ready, v.ahead = start+ahead, NextWindowBytes
+	}
 	b, err := v.f.checkBlock(v.ctx, i, v.room)
 	if err != nil {
 		return err

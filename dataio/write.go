@@ -265,7 +265,8 @@ func (w *Writer) Commit(ctx context.Context) (Written, error) {
 // syncLocked makes the file and its name durable.
 func (w *Writer) syncLocked() (OpKind, error) {
 	d := w.d
-	err := d.do(Op{Kind: OpSync, Name: w.name}, func() error { return syncData(w.f) })
+	// All of it may still have to go to the disk.
+	err := d.doMoving(Op{Kind: OpSync, Name: w.name}, w.size, false, func() error { return syncData(w.f) })
 	if err != nil {
 		return OpSync, err
 	}

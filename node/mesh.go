@@ -33,7 +33,7 @@ func peersMayCall(id grid.HandlerID) bool {
 	switch id {
 	case 100, 101, 105, // the index: propose, read, relay
 		102, 103, 104, // greetings, raft's messages, snapshots: from those that are about to join, too
-		200, 201, 202, 203, // payload: read, write, remove, space
+		200, 201, 202, // payload: read, write, remove
 		204, 205, 206, // drives' health, copies made, copies checked
 		210, 211, 212, 213, // heal: status, start, rebalance, a bad copy's report
 		300, // resources

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"testing"
 
 	"github.com/gridloom/gridloom/dataio"
@@ -90,6 +91,8 @@ func BenchmarkSums(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer d.Close()
+	pool := &sync.Pool{}
+	pool.New = func() any { return &chunk{home: pool} }
 	for _, own := range []bool{true, false} {
 		b.Run(fmt.Sprintf("own goroutine %v", own), func(b *testing.B) {
 			b.SetBytes(size)
@@ -102,14 +105,16 @@ func BenchmarkSums(b *testing.B) {
 				body := &bodyReader{r: bytes.NewReader(data), declared: size, limit: size}
 				sums := newSums()
 				if own {
-					h := newHasher(sums, func() *chunk { return new(chunk) })
+					h := newHasher(sums)
 					for !body.ended {
-						c := h.next()
+						c := pool.Get().(*chunk)
+						c.hold()
 						c.n, _ = body.fill(b.Context(), c.buf[:])
 						h.add(c)
 						w.Write(c.bytes())
+						c.release()
 					}
-					h.finish(func(*chunk) {})
+					h.finish()
 				} else {
 					c := new(chunk)
 					for !body.ended {

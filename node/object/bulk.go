@@ -226,7 +226,7 @@ func (s *Service) receiveBody(ctx context.Context, w http.ResponseWriter, r *htt
 	// A removal must not wait for a sender that has fallen silent.
 	defer context.AfterFunc(ctx, func() { rc.SetReadDeadline(time.Unix(1, 0)) })()
 	c := s.chunk()
-	defer s.chunks.Put(c)
+	defer c.release()
 	body := &bodyReader{r: r.Body, declared: r.ContentLength, limit: SegmentMaxBytes}
 	for !body.ended {
 		if err := rc.SetReadDeadline(time.Now().Add(bulkStall)); err != nil {

@@ -40,10 +40,13 @@ func (p *put) record() control.Record {
 
 // commit makes the object visible.
 func (p *put) commit(ctx context.Context) (*Info, error) {
-	info, unknown, err := p.s.commitRecord(ctx, p.bucket, p.birth, p.record(), &p.req.Conditions)
+	info, unknown, err := p.s.commitRecord(ctx, p.bucket, p.birth, p.record(), p.copies, &p.req.Conditions)
 	if unknown && len(p.files) > 0 {
 		p.s.leftBehind(p.files, err)
 		p.files = nil
+	}
+	if err == nil && p.missing > 0 && p.s.o.Hooks.CopiesMissing != nil {
+		p.s.o.Hooks.CopiesMissing(p.missing)
 	}
 	return info, err
 }
@@ -51,13 +54,14 @@ func (p *put) commit(ctx context.Context) (*Info, error) {
 // commitRecord proposes a record until there is a definite answer, under one
 // request id, so that it is applied once. unknown says that it may have been
 // applied, or may yet be.
-func (s *Service) commitRecord(ctx context.Context, bucket *control.Bucket, birth int64, r control.Record, c *Conditions) (info *Info, unknown bool, err error) {
+func (s *Service) commitRecord(ctx context.Context, bucket *control.Bucket, birth int64, r control.Record, copies int, c *Conditions) (info *Info, unknown bool, err error) {
 	cmd := &control.Command{
 		PutRecord: &control.PutRecord{
 			BucketName: bucket.Name,
 			BucketID:   bucket.ID,
 			Record:     r,
 			Birth:      birth,
+			Copies:     uint8(copies),
 		},
 	}
 	rand.Read(cmd.RequestID[:]) // never fails

@@ -44,7 +44,7 @@ func (s *Service) copyInline(ctx context.Context, req PutRequest, from *control.
 	if err := req.validate(s.objectMax()); err != nil {
 		return nil, err
 	}
-	begin, err := s.o.Index.Read(ctx, &control.Query{Begin: &control.BeginQuery{Bucket: req.Bucket}})
+	begin, err := s.o.Index.Read(ctx, &control.Query{Begin: &control.BeginQuery{Bucket: req.Bucket, Key: req.Key, SizeBytes: req.SizeBytes}})
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func (s *Service) copyInline(ctx context.Context, req PutRequest, from *control.
 	if err := p.sums.verify(wholeOf(from)); err != nil {
 		return nil, damaged(err)
 	}
-	info, _, err := s.commitRecord(ctx, begin.Bucket, begin.LogTime, p.record(), &req.Conditions)
+	info, _, err := s.commitRecord(ctx, begin.Bucket, begin.LogTime, p.record(), 0, &req.Conditions)
 	return info, err
 }
 

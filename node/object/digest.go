@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"hash"
 	"hash/crc32"
+	"sync"
+	"sync/atomic"
 
 	"github.com/minio/crc64nvme"
 
@@ -17,13 +19,25 @@ import (
 // is one chunk.
 const chunkBytes = GridMaxBytes
 
-// chunk is a part of a body. Chunks are pooled by the service.
+// chunk is a part of a body. Chunks are pooled by the service: one goes back
+// when nobody holds it any more.
 type chunk struct {
-	n   int
-	buf [chunkBytes]byte
+	n       int
+	holders atomic.Int32
+	home    *sync.Pool
+	buf     [chunkBytes]byte
 }
 
 func (c *chunk) bytes() []byte { return c.buf[:c.n] }
+
+// hold keeps a chunk's bytes as they are until release.
+func (c *chunk) hold() { c.holders.Add(1) }
+
+func (c *chunk) release() {
+	if c.holders.Add(-1) == 0 {
+		c.home.Put(c)
+	}
+}
 
 // castagnoli is computed once by hash/crc32 and read-only.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -72,66 +86,37 @@ func (s *sums) verify(checksums []Checksum) error {
 
 // hasher sums up chunks in a goroutine of its own, so that it overlaps with
 // reading the next chunk and writing this one: 1.4 times as fast on two busy
-// cores as doing one after the other (BenchmarkSums). It owns chunksPerPut
-// chunks at most, which bounds how far it can fall behind.
+// cores as doing one after the other (BenchmarkSums).
 type hasher struct {
 	sums *sums
-	in   chan *chunk
-	free chan *chunk // summed up, to be filled again
-	made int
-	pool func() *chunk
+	in   chan *chunk   // its length bounds how far it can fall behind
 	done chan struct{} // closed when the goroutine has ended
 }
 
-// chunksPerPut: one being read or written, one being summed up, one between.
-const chunksPerPut = 3
+// hasherQueue is how many chunks may wait to be summed up.
+const hasherQueue = 3
 
 // newHasher starts the goroutine; finish joins it.
-func newHasher(s *sums, pool func() *chunk) *hasher {
-	h := &hasher{
-		sums: s,
-		in:   make(chan *chunk, chunksPerPut),
-		free: make(chan *chunk, chunksPerPut),
-		pool: pool,
-		done: make(chan struct{}),
-	}
+func newHasher(s *sums) *hasher {
+	h := &hasher{sums: s, in: make(chan *chunk, hasherQueue), done: make(chan struct{})}
 	go func() {
 		defer close(h.done)
 		for c := range h.in {
 			h.sums.add(c.bytes())
-			h.free <- c
+			c.release()
 		}
 	}()
 	return h
 }
 
-// adopt counts a chunk, which add will be called with, as the hasher's.
-func (h *hasher) adopt() { h.made++ }
-
-// next returns a chunk to fill, once there is one.
-func (h *hasher) next() *chunk {
-	if h.made < chunksPerPut {
-		select {
-		case c := <-h.free:
-			return c
-		default:
-			h.made++
-			return h.pool()
-		}
-	}
-	return <-h.free
+// add has a chunk summed up, which must not be changed until it is released.
+func (h *hasher) add(c *chunk) {
+	c.hold()
+	h.in <- c
 }
 
-// add has a chunk summed up. Its bytes can be read until next is called again,
-// and must not be changed.
-func (h *hasher) add(c *chunk) { h.in <- c }
-
-// finish waits until everything is summed up, and gives the chunks to put.
-func (h *hasher) finish(put func(*chunk)) {
+// finish waits until everything is summed up.
+func (h *hasher) finish() {
 	close(h.in)
 	<-h.done
-	close(h.free)
-	for c := range h.free {
-		put(c)
-	}
 }

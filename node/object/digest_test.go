@@ -51,14 +51,20 @@ func TestVerify(t *testing.T) {
 	wantFault(t, s.verify([]Checksum{{Algorithm: 99}}), fault.InvalidArgument, "checksum")
 }
 
-// TestHasher sums up many chunks while they are being reused.
+// TestHasher sums up many chunks while they are being reused: none of them
+// before it was summed up, and all of them given back in the end.
 func TestHasher(t *testing.T) {
-	pool := sync.Pool{New: func() any { return new(chunk) }}
+	pool := &sync.Pool{}
+	pool.New = func() any { return &chunk{home: pool} }
 	want, sums := newSums(), newSums()
-	h := newHasher(sums, func() *chunk { return pool.Get().(*chunk) })
+	h := newHasher(sums)
 	seen := map[*chunk]bool{}
 	for i := range 50 {
-		c := h.next()
+		c := pool.Get().(*chunk)
+		if held := c.holders.Load(); held != 0 {
+			t.Fatalf("chunk %d is held %d times", i, held)
+		}
+		c.hold()
 		seen[c] = true
 		c.n = i * 1000
 		for j := range c.n {
@@ -66,11 +72,13 @@ func TestHasher(t *testing.T) {
 		}
 		want.add(c.bytes())
 		h.add(c)
+		c.release()
 	}
-	back := 0
-	h.finish(func(*chunk) { back++ })
-	if len(seen) > chunksPerPut || back != len(seen) {
-		t.Errorf("%d chunks used, %d given back, at most %d wanted", len(seen), back, chunksPerPut)
+	h.finish()
+	for c := range seen {
+		if held := c.holders.Load(); held != 0 {
+			t.Errorf("a chunk is held %d times", held)
+		}
 	}
 	if sums.crc32c != want.crc32c || sums.sizeBytes != want.sizeBytes || sums.crc64nvme != want.crc64nvme {
 		t.Errorf("sums differ: %d bytes, want %d", sums.sizeBytes, want.sizeBytes)

@@ -21,7 +21,7 @@ const (
 	idRead   grid.HandlerID = 200
 	idWrite  grid.HandlerID = 201
 	idRemove grid.HandlerID = 202
-	idSpace  grid.HandlerID = 203
+	// 203 was how much a node has free.
 	idDrives grid.HandlerID = 204
 	idCopy   grid.HandlerID = 205
 	idCheck  grid.HandlerID = 206
@@ -79,14 +79,6 @@ type removeItem struct {
 
 // removeResponse is empty: all are gone.
 type removeResponse struct{}
-
-// spaceRequest asks how much new payload a node has room for.
-type spaceRequest struct{}
-
-// spaceResponse says it.
-type spaceResponse struct {
-	FreeBytes int64 `msg:"f"`
-}
 
 // drivesRequest asks how a node's drives are.
 type drivesRequest struct{}
@@ -166,7 +158,6 @@ var (
 	readCall   = grid.NewSingle[readRequest, readResponse](idRead, "object.read")
 	writeCall  = grid.NewSingle[writeRequest, writeResponse](idWrite, "object.write")
 	removeCall = grid.NewSingle[removeRequest, removeResponse](idRemove, "object.remove")
-	spaceCall  = grid.NewSingle[spaceRequest, spaceResponse](idSpace, "object.space")
 	drivesCall = grid.NewSingle[drivesRequest, drivesResponse](idDrives, "object.drives")
 	copyCall   = grid.NewSingle[copyRequest, copyResponse](idCopy, "object.copy")
 	checkCall  = grid.NewSingle[checkRequest, checkResponse](idCheck, "object.check")
@@ -178,7 +169,6 @@ const (
 	readsAtOnce   = 256
 	writesAtOnce  = 256
 	removesAtOnce = 32
-	spaceAtOnce   = 64
 	drivesAtOnce  = 64
 	copiesAtOnce  = 32
 	checksAtOnce  = 32
@@ -193,7 +183,6 @@ func (s *Service) register(m *grid.Manager) error {
 		readCall.Register(m, served(s.serveRead), atOnce(readsAtOnce)),
 		writeCall.Register(m, served(s.serveWrite), atOnce(writesAtOnce)),
 		removeCall.Register(m, served(s.serveRemove), atOnce(removesAtOnce)),
-		spaceCall.Register(m, served(s.serveSpace), atOnce(spaceAtOnce)),
 		drivesCall.Register(m, served(s.serveDrives), atOnce(drivesAtOnce)),
 		copyCall.Register(m, served(s.serveCopy), atOnce(copiesAtOnce)),
 		checkCall.Register(m, served(s.serveCheck), atOnce(checksAtOnce)),
@@ -266,18 +255,8 @@ func (s *Service) serveWrite(ctx context.Context, req *writeRequest) (*writeResp
 	if err != nil {
 		return nil, err
 	}
-	ctx, end, err := s.receive(ctx, ref)
+	w, err := s.writeOwn(ctx, d, ref.id, req.Data)
 	if err != nil {
-		return nil, err
-	}
-	defer end()
-	w, err := s.writeLocal(ctx, d, ref.id, req.Data)
-	if err != nil {
-		return nil, err
-	}
-	if err := ctx.Err(); err != nil {
-		// The caller has gone, or wants it removed, and won't hear of it.
-		s.removeUnheard(ctx, d, ref)
 		return nil, err
 	}
 	return &writeResponse{SizeBytes: w.SizeBytes, CRC32C: w.CRC32C}, nil
@@ -301,8 +280,4 @@ func (s *Service) serveRemove(ctx context.Context, req *removeRequest) (*removeR
 		return nil, err
 	}
 	return &removeResponse{}, nil
-}
-
-func (s *Service) serveSpace(context.Context, *spaceRequest) (*spaceResponse, error) {
-	return &spaceResponse{FreeBytes: s.ownFreeBytes()}, nil
 }

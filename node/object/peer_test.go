@@ -27,7 +27,11 @@ func FuzzPeerMessages(f *testing.F) {
 	seed(&writeRequest{Drive: "d", Data: []byte("x")})
 	seed(&writeResponse{SizeBytes: 1, CRC32C: 1})
 	seed(&removeRequest{Items: []removeItem{{Drive: "d"}}})
-	seed(&spaceResponse{FreeBytes: 1})
+	seed(&drivesResponse{Drives: []driveReport{{ID: "d", Free: 1}}})
+	seed(&copyRequest{Drive: "d", Items: []copyItem{{SizeBytes: 1, From: []string{"e"}}}})
+	seed(&copyResponse{Results: []copyResult{{Code: 1, Detail: "x"}}})
+	seed(&checkRequest{Drive: "d", Items: []checkItem{{SizeBytes: 1}}, Verify: true})
+	seed(&checkResponse{Checked: 1, Bad: []badItem{{Index: 1, Reason: "missing"}}})
 	f.Add([]byte{0x81, 0xa1, 'i', 0xdd, 0xff, 0xff, 0xff, 0xff})
 	f.Add([]byte{0x81, 0xa1, 'b', 0xc6, 0x7f, 0xff, 0xff, 0xff})
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -35,7 +39,7 @@ func FuzzPeerMessages(f *testing.F) {
 		write := &writeRequest{}
 		remove := &removeRequest{}
 		for _, m := range []msgp.Unmarshaler{&readRequest{}, read, write, &writeResponse{}, remove,
-			&removeResponse{}, &spaceRequest{}, &spaceResponse{}} {
+			&removeResponse{}, &drivesRequest{}, &drivesResponse{}, &copyRequest{}, &copyResponse{}, &checkRequest{}, &checkResponse{}} {
 			_, _ = m.UnmarshalMsg(data)
 		}
 		if len(read.Data) > GridMaxBytes || len(write.Data) > GridMaxBytes || len(remove.Items) > removeMax {

@@ -3,7 +3,6 @@ package object
 import (
 	"context"
 	"errors"
-	"hash/crc32"
 	"io"
 	"slices"
 	"time"
@@ -39,8 +38,12 @@ func (s *Service) objectMax() int64 {
 // Where the size is known and over GridMaxBytes, room for the first segment is
 // allocated before the body is read, so that a full mesh refuses it unread.
 //
+// Payload is acknowledged when a majority of the copies that it is to have are
+// synced, each on a drive of its own, and only those are in the record.
+//
 // Errors: InvalidArgument for a bad name, header or metadata; BucketNotFound;
-// PreconditionFailed, before the body is read if it is clear by then;
+// PreconditionFailed and QuotaExceeded, before the body is read if it is clear
+// by then;
 // IncompleteBody where body fails or has another size than was said;
 // ChecksumMismatch; TooLarge over 62.5 GiB; NoSpace; Waiting and Unavailable where no drive
 // or index can be reached; Deadline after 55 minutes. Files written until then
@@ -89,7 +92,7 @@ func (s *Service) Put(ctx context.Context, req PutRequest, body io.Reader, trail
 // begin refuses a put that can't succeed before its body is read, and takes its
 // birth.
 func (s *Service) begin(ctx context.Context, req *PutRequest) (*control.Answer, error) {
-	q := &control.Query{Begin: &control.BeginQuery{Bucket: req.Bucket}}
+	q := &control.Query{Begin: &control.BeginQuery{Bucket: req.Bucket, Key: req.Key, SizeBytes: req.SizeBytes}}
 	if 0 <= req.SizeBytes && req.SizeBytes <= InlineMaxBytes {
 		// It goes into its record, so that there is no file which its birth
 		// protects. What an old answer lets through, the commit refuses.
@@ -125,10 +128,13 @@ type put struct {
 	sums   *sums
 
 	inline   []byte            // the payload, if it is small
-	segments []control.Segment // of the object, in order
-	files    []placed          // that may be there, in the order of writing
+	segments []control.Segment // of the object, in order; once all are synced
+	copies   int               // that each segment was to have
+	missing  int               // and that aren't in segments
+	files    []placed          // that may be there
 
 	cur     *segment        // being written
+	written []*segment      // in order, with cur
 	stored  int64           // bytes written into segments
 	commits *errgroup.Group // of full segments
 }
@@ -141,49 +147,42 @@ type placed struct {
 
 // store reads the body and writes it where it belongs.
 func (p *put) store(ctx context.Context) error {
-	size := p.req.SizeBytes
-	if size > GridMaxBytes {
-		if err := p.begin(ctx); err != nil {
-			return err
-		}
+	if p.req.SizeBytes > GridMaxBytes {
 		return p.stream(ctx)
 	}
 	first := p.s.chunk()
+	defer first.release()
 	n, err := p.body.fill(ctx, first.buf[:])
-	first.n = n
-	var second *chunk
-	if err == nil && !p.body.ended {
-		// It may end right here.
-		second = p.s.chunk()
-		second.n, err = p.body.fill(ctx, second.buf[:])
-	}
-	if err == nil && second != nil && second.n > 0 {
-		return p.stream(ctx, first, second)
-	}
-	defer p.s.chunks.Put(first)
-	if second != nil {
-		p.s.chunks.Put(second)
-	}
 	if err != nil {
 		return err
 	}
-	data := first.bytes()
-	p.sums.add(data)
-	if len(data) <= InlineMaxBytes {
-		p.inline = slices.Clone(data)
+	first.n = n
+	if !p.body.ended {
+		// It may end right here.
+		second := p.s.chunk()
+		defer second.release()
+		if second.n, err = p.body.fill(ctx, second.buf[:]); err != nil {
+			return err
+		}
+		if second.n > 0 {
+			return p.stream(ctx, first, second)
+		}
+	}
+	p.sums.add(first.bytes())
+	if n <= InlineMaxBytes {
+		p.inline = slices.Clone(first.bytes())
 		return nil
 	}
-	return p.writeWhole(ctx, data)
+	return p.writeWhole(ctx, first)
 }
 
-// stream writes the chunks read so far and the rest of the body into segments,
-// each to the first drive that takes it.
+// stream writes the chunks read so far and the rest of the body into segments.
 func (p *put) stream(ctx context.Context, read ...*chunk) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	p.commits, ctx = errgroup.WithContext(ctx) // a failed sync ends the put at the next Read of the body
 	p.commits.SetLimit(commitsAtOnce)
-	h := newHasher(p.sums, p.s.chunk)
+	h := newHasher(p.sums)
 	err := p.pump(ctx, h, read)
 	if err == nil && p.cur != nil {
 		p.end(ctx)
@@ -191,69 +190,90 @@ func (p *put) stream(ctx context.Context, read ...*chunk) error {
 	if err != nil {
 		err = because(ctx, err)
 		cancel()
-		if p.cur != nil {
-			p.cur.sink.Abort()
-			p.cur = nil
-		}
 	}
-	h.finish(func(c *chunk) { p.s.chunks.Put(c) })
+	h.finish()
 	if werr := p.commits.Wait(); err == nil {
 		err = werr
+	}
+	for _, g := range p.written {
+		p.files = append(p.files, g.files()...)
+		if err == nil {
+			seg := g.describe()
+			p.segments = append(p.segments, seg)
+			p.missing += g.want - len(seg.Drives)
+		}
+	}
+	if err != nil {
+		p.abandon(ctx, err)
 	}
 	return err
 }
 
+// abandon ends what is being written, and waits a while for the ends.
+func (p *put) abandon(ctx context.Context, why error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), discardTimeout)
+	defer cancel()
+	for _, g := range p.written {
+		for _, r := range g.copies {
+			g.giveUp(r, why)
+		}
+	}
+	for _, g := range p.written {
+		g.join(ctx)
+	}
+}
+
 // pump moves the body, chunk by chunk, to the hasher and to the segments.
 func (p *put) pump(ctx context.Context, h *hasher, read []*chunk) error {
+	if len(read) == 0 {
+		// Its size is known: it is refused unread where there is no room.
+		if err := p.begin(ctx); err != nil {
+			return err
+		}
+	}
 	for _, c := range read {
-		h.adopt()
 		h.add(c)
-		if err := p.write(ctx, c.bytes()); err != nil {
+		if err := p.write(ctx, c); err != nil {
 			return err
 		}
 	}
 	for !p.body.ended {
-		c := h.next()
-		var err error
-		if c.n, err = p.body.fill(ctx, c.buf[:]); err != nil {
-			return err
-		}
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		h.add(c)
-		if err := p.write(ctx, c.bytes()); err != nil {
+		if err := p.move(ctx, h); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// segment is a payload file being written.
-type segment struct {
-	index int // in put.segments
-	left  int64
-	crc   uint32
-	sink  sink
+// move moves one chunk.
+func (p *put) move(ctx context.Context, h *hasher) error {
+	c := p.s.chunk()
+	defer c.release()
+	var err error
+	if c.n, err = p.body.fill(ctx, c.buf[:]); err != nil {
+		return err
+	}
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	h.add(c)
+	return p.write(ctx, c)
 }
 
-// write writes data into the present segment and those after it.
-func (p *put) write(ctx context.Context, data []byte) error {
-	for len(data) > 0 {
+// write writes a chunk into the present segment and those after it.
+func (p *put) write(ctx context.Context, c *chunk) error {
+	for data := c.bytes(); len(data) > 0; {
 		if p.cur == nil {
 			if err := p.begin(ctx); err != nil {
 				return err
 			}
 		}
 		part := data[:min(int64(len(data)), p.cur.left)]
-		if _, err := p.cur.sink.Write(part); err != nil {
+		if err := p.cur.write(ctx, c, part); err != nil {
 			return err
 		}
 		data = data[len(part):]
-		p.cur.left -= int64(len(part))
 		p.stored += int64(len(part))
-		p.cur.crc = crc32.Update(p.cur.crc, castagnoli, part)
-		p.segments[p.cur.index].SizeBytes += int64(len(part))
 		if p.cur.left == 0 {
 			p.end(ctx)
 		}
@@ -261,51 +281,61 @@ func (p *put) write(ctx context.Context, data []byte) error {
 	return nil
 }
 
-// begin opens the next segment on the first drive that takes it.
+// begin opens the next segment on as many drives as there are to be copies, in
+// the first pool where enough take it.
 func (p *put) begin(ctx context.Context) error {
-	size := int64(-1)
+	size, left := int64(-1), p.s.o.SegmentBytes
 	if p.req.SizeBytes >= 0 {
-		size = min(p.req.SizeBytes-p.stored, p.s.o.SegmentBytes)
+		size = min(p.req.SizeBytes-p.stored, left)
+		left = size
 	}
 	id := dataio.NewID()
-	targets, err := p.s.targets(ctx, id)
+	return p.place(ctx, size, func(pool *pool) error {
+		g := &gatherer[sink]{s: p.s, pool: pool, picker: newPicker(pool.found, id)}
+		g.start = func(t target) func(context.Context) (sink, error) {
+			return func(ctx context.Context) (sink, error) { return p.s.openSink(ctx, t, id, size) }
+		}
+		g.late = func(a *attempt[sink]) { a.value.Abort() }
+		opened, err := g.gather(ctx)
+		if err != nil {
+			for _, a := range opened {
+				a.cancel(err)
+				a.value.Abort()
+			}
+			return err
+		}
+		p.cur = p.s.newSegment(id, left, pool, opened)
+		p.written = append(p.written, p.cur)
+		return nil
+	})
+}
+
+// place tries the pools that take a payload file of a size, until one does.
+func (p *put) place(ctx context.Context, sizeBytes int64, try func(*pool) error) error {
+	pools, err := p.s.placements(ctx, sizeBytes)
 	if err != nil {
 		return err
 	}
-	var refused refusals
-	for _, t := range targets {
-		w, err := p.s.openSink(ctx, t, id, size)
-		if err != nil {
-			if ctx.Err() != nil || !refused.add(err) {
-				return err
-			}
-			continue
+	for _, pool := range pools {
+		switch terr := try(pool); {
+		case terr == nil:
+			p.copies = max(p.copies, pool.want)
+			return nil
+		case ctx.Err() != nil:
+			return terr
+		case err == nil:
+			err = terr // that of the best pool
 		}
-		p.files = append(p.files, placed{t.node.Name, payloadRef{t.drive, id}})
-		p.segments = append(p.segments, control.Segment{ID: id, Drives: []string{t.drive}})
-		p.cur = &segment{index: len(p.segments) - 1, left: p.s.o.SegmentBytes, sink: w}
-		if size >= 0 {
-			p.cur.left = size
-		}
-		return nil
 	}
-	return refused.err()
+	return err
 }
 
 // end has the present segment synced, in the background.
 func (p *put) end(ctx context.Context) {
 	cur := p.cur
 	p.cur = nil
-	seg := &p.segments[cur.index]
-	seg.CRC32C = cur.crc
-	size := seg.SizeBytes // segments may move while the next is appended
-	p.commits.Go(func() error {
-		w, err := cur.sink.Commit(ctx)
-		if err != nil {
-			return err
-		}
-		return checkWritten(w, size, cur.crc)
-	})
+	cur.end()
+	p.commits.Go(func() error { return cur.sync(ctx) })
 }
 
 // checkWritten compares what a drive says it has with what was sent to it.
@@ -318,40 +348,37 @@ func checkWritten(w dataio.Written, sizeBytes int64, crc uint32) error {
 }
 
 // writeWhole writes a payload that is in memory as one segment.
-func (p *put) writeWhole(ctx context.Context, data []byte) error {
+func (p *put) writeWhole(ctx context.Context, c *chunk) error {
 	id := dataio.NewID()
-	targets, err := p.s.targets(ctx, id)
-	if err != nil {
-		return err
-	}
-	crc := p.sums.crc32c
-	var refused refusals
-	for _, t := range targets {
-		if err := context.Cause(ctx); err != nil {
-			return err
+	data, crc := c.bytes(), p.sums.crc32c
+	return p.place(ctx, int64(len(data)), func(pool *pool) error {
+		g := &gatherer[struct{}]{s: p.s, pool: pool, picker: newPicker(pool.found, id)}
+		g.start = func(t target) func(context.Context) (struct{}, error) {
+			c.hold()
+			return func(ctx context.Context) (struct{}, error) {
+				defer c.release()
+				return struct{}{}, p.s.writeSmall(ctx, t, id, data, crc)
+			}
 		}
-		p.files = append(p.files, placed{t.node.Name, payloadRef{t.drive, id}})
-		w, err := p.s.writeSmall(ctx, t, id, data, crc)
-		if err == nil {
-			err = checkWritten(w, int64(len(data)), crc)
+		g.late = func(*attempt[struct{}]) {} // it has removed what it wrote
+		written, err := g.gather(ctx)
+		seg := control.Segment{ID: id, SizeBytes: int64(len(data)), CRC32C: crc}
+		var files []placed
+		for _, a := range written {
+			a.cancel(nil)
+			seg.Drives = append(seg.Drives, a.drive)
+			files = append(files, placed{a.node.Name, payloadRef{a.drive, id}})
 		}
 		if err != nil {
-			if ctx.Err() != nil || !refused.add(err) {
-				return err
+			for _, t := range g.unsure(leavesNothing) {
+				files = append(files, placed{t.node.Name, payloadRef{t.drive, id}})
 			}
-			if leavesNothing(t, err) {
-				p.files = p.files[:len(p.files)-1]
-			}
-			continue
+			p.s.removeFiles(context.WithoutCancel(ctx), files) // now: the next pool's have the same id
+			return err
 		}
-		// Only this one's file stays.
-		last := len(p.files) - 1
-		p.s.removeLater(slices.Clone(p.files[:last]))
-		p.files = p.files[last:]
-		p.segments = []control.Segment{{ID: id, SizeBytes: int64(len(data)), CRC32C: crc, Drives: []string{t.drive}}}
+		p.files, p.segments, p.missing = files, []control.Segment{seg}, pool.want-len(seg.Drives)
 		return nil
-	}
-	return refused.err()
+	})
 }
 
 // verify compares the client's checksums.
@@ -368,5 +395,9 @@ func (p *put) discard(ctx context.Context) {
 	p.s.removeFiles(context.WithoutCancel(ctx), p.files)
 }
 
-// chunk takes a chunk from the pool.
-func (s *Service) chunk() *chunk { return s.chunks.Get().(*chunk) }
+// chunk takes a chunk from the pool. The caller holds it.
+func (s *Service) chunk() *chunk {
+	c := s.chunks.Get().(*chunk)
+	c.hold()
+	return c
+}

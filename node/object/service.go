@@ -16,6 +16,7 @@ import (
 	"github.com/gridloom/gridloom/dataio"
 	"github.com/gridloom/gridloom/grid"
 	"github.com/gridloom/gridloom/node/control"
+	"github.com/gridloom/gridloom/node/fault"
 )
 
 // Options configures a Service. The zero value of everything below Insecure is
@@ -48,6 +49,7 @@ type Options struct {
 	BadCopy func(id dataio.ID, drive string, why string)
 
 	Replicas     int           // copies of each payload file, where its pool has so many drives (3)
+	CopyGrace    time.Duration // how long a put waits at least for copies beyond the majority (250 ms)
 	HealthEvery  time.Duration // pause between two looks at all drives (2 s)
 	OrphanAge    time.Duration // log time from the first sight of a file that no record knows to its removal (2 h)
 	SegmentBytes int64         // payload files' largest size, for tests (SegmentMaxBytes)
@@ -125,17 +127,17 @@ type Service struct {
 	uploadSlots, readSlots chan struct{}
 
 	chunks sync.Pool // *chunk
+	health health
 
 	closing    context.Context // ends with Close, and with it what outlives its caller
 	close      context.CancelFunc
-	background sync.WaitGroup // removeLater; Add under mu, and not once closing has ended
+	background sync.WaitGroup // of spawn; Add under mu, and not once closing has ended
 
 	// mu guards the fields below it. No I/O under it.
 	mu        sync.Mutex
 	drives    map[string]*dataio.Drive // this node's, by id
 	drivesNew chan struct{}            // closed and replaced when a drive is added
-	incoming  map[payloadRef]*incoming // payload that peers are writing here
-	removals  int                      // in the background
+	incoming  map[payloadRef]*incoming // payload that is being written here
 }
 
 // payloadRef names a payload file in the mesh.
@@ -164,6 +166,7 @@ func New(o Options) (*Service, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	o.Replicas = orDefault(o.Replicas, 3)
+	o.CopyGrace = orDefault(o.CopyGrace, 250*time.Millisecond)
 	o.HealthEvery = orDefault(o.HealthEvery, 2*time.Second)
 	o.OrphanAge = orDefault(o.OrphanAge, 2*time.Hour)
 	o.SegmentBytes = orDefault(o.SegmentBytes, SegmentMaxBytes)
@@ -173,6 +176,9 @@ func New(o Options) (*Service, error) {
 	o.BulkConns = orDefault(o.BulkConns, 512)
 	o.ReclaimGrace = orDefault(o.ReclaimGrace, 10*time.Minute)
 	o.ReclaimEvery = orDefault(o.ReclaimEvery, time.Minute)
+	if o.Replicas > replicasMax {
+		return nil, fmt.Errorf("object: Options.Replicas is %d; at most %d", o.Replicas, replicasMax)
+	}
 	if o.SegmentBytes > SegmentMaxBytes {
 		return nil, fmt.Errorf("object: Options.SegmentBytes is %d; at most %d", o.SegmentBytes, SegmentMaxBytes)
 	}
@@ -186,7 +192,8 @@ func New(o Options) (*Service, error) {
 		incoming:    make(map[payloadRef]*incoming),
 	}
 	s.closing, s.close = context.WithCancel(context.Background())
-	s.chunks.New = func() any { return new(chunk) }
+	s.chunks.New = func() any { return &chunk{home: &s.chunks} }
+	s.health.init()
 	s.waits.log = o.Log
 	s.bulk = newBulkClient(s)
 	for _, d := range o.Drives {
@@ -199,6 +206,10 @@ func New(o Options) (*Service, error) {
 	}
 	return s, nil
 }
+
+// replicasMax is less than what a record can hold: a segment that is on its way
+// from drive to drive is on some more.
+const replicasMax = 8
 
 func orDefault[T int | int64 | time.Duration](v, def T) T {
 	if v <= 0 {
@@ -236,18 +247,33 @@ func (s *Service) ownDrives() []*dataio.Drive {
 	return drives
 }
 
-// Run does the background work (removing files that nothing refers to,
-// closing idle bulk connections) until ctx ends; it joins what it started and
+// spawn runs f in a goroutine that Close joins, unless the service is being
+// closed.
+func (s *Service) spawn(f func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing.Err() != nil {
+		return false
+	}
+	s.background.Go(f)
+	return true
+}
+
+var errClosing = fault.New(fault.Unavailable, "node", "is stopping")
+
+// Run does the background work (looking at the drives, removing files that
+// nothing refers to, closing idle bulk connections) until ctx ends; it joins what it started and
 // returns nil. Everything else works without it.
 func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { s.reclaimLoop(ctx); return nil })
 	g.Go(func() error { s.bulk.reapLoop(ctx); return nil })
+	g.Go(func() error { s.healthLoop(ctx); return nil })
 	return g.Wait()
 }
 
 // Close ends commits that are still being repeated and removals that are still
-// being tried, and closes the idle bulk connections; those in use are closed by
+// being tried, waits for what puts have given up on slow drives, and closes the idle bulk connections; those in use are closed by
 // who uses them. It may be called again.
 func (s *Service) Close() error {
 	s.mu.Lock()

@@ -20,41 +20,79 @@ type sink interface {
 	Abort()
 }
 
-// openSink opens a payload file on a drive. An error means that there is none,
-// and nothing was written. sizeBytes is -1 where it isn't known.
+// openSink opens a payload file on a drive, for as long as ctx lasts. An error
+// means that there is none, and nothing was written. sizeBytes is -1 where it
+// isn't known.
 func (s *Service) openSink(ctx context.Context, t target, id dataio.ID, sizeBytes int64) (sink, error) {
 	if t.local == nil {
 		return s.bulk.create(ctx, t.node, t.drive, id, sizeBytes)
 	}
+	ref := payloadRef{t.drive, id}
+	ctx, end, err := s.receive(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
 	w, err := t.local.Create(ctx, id, sizeBytes)
 	if err != nil {
+		end()
 		return nil, s.driveFault(err, t.local)
 	}
-	return &localSink{s: s, d: t.local, w: w}, nil
+	return &localSink{s: s, ctx: ctx, end: end, d: t.local, ref: ref, w: w}, nil
 }
 
-// localSink is a file on a drive of this node.
+// localSink is a file on a drive of this node. It is registered as one that is
+// received until its end.
 type localSink struct {
-	s *Service
-	d *dataio.Drive
-	w *dataio.Writer
+	s    *Service
+	ctx  context.Context
+	end  func()
+	over bool // end was called
+	d    *dataio.Drive
+	ref  payloadRef
+	w    *dataio.Writer
 }
 
 func (l *localSink) Write(p []byte) (int, error) {
+	if l.ctx.Err() != nil {
+		return 0, context.Cause(l.ctx)
+	}
 	n, err := l.w.Write(p)
 	return n, l.s.driveFault(err, l.d)
 }
 
-func (l *localSink) Commit(ctx context.Context) (dataio.Written, error) {
-	w, err := l.w.Commit(ctx)
+// Commit removes the file again if it is too late with it.
+func (l *localSink) Commit(context.Context) (dataio.Written, error) {
+	w, err := l.w.Commit(l.ctx)
+	if err == nil && l.ctx.Err() != nil {
+		err = context.Cause(l.ctx)
+		l.s.removeUnheard(l.ctx, l.d, l.ref)
+	}
+	l.finish()
 	return w, l.s.driveFault(err, l.d)
 }
 
 // Abort removes the file. A drive that can't do that says so itself.
-func (l *localSink) Abort() { _ = l.w.Abort() }
+func (l *localSink) Abort() {
+	_ = l.w.Abort()
+	l.finish()
+}
 
-// writeLocal writes a payload that is in memory to a drive of this node.
-func (s *Service) writeLocal(ctx context.Context, d *dataio.Drive, id dataio.ID, data []byte) (dataio.Written, error) {
+func (l *localSink) finish() {
+	if !l.over {
+		l.over = true
+		l.end()
+	}
+}
+
+// writeOwn writes a payload that is in memory to a drive of this node. It is
+// removed again if ctx has ended by then.
+func (s *Service) writeOwn(ctx context.Context, d *dataio.Drive, id dataio.ID, data []byte) (dataio.Written, error) {
+	ref := payloadRef{d.ID(), id}
+	ctx, end, err := s.receive(ctx, ref)
+	if err != nil {
+		return dataio.Written{}, err
+	}
+	defer end()
 	w, err := d.Create(ctx, id, int64(len(data)))
 	if err != nil {
 		return dataio.Written{}, s.driveFault(err, d)
@@ -64,13 +102,29 @@ func (s *Service) writeLocal(ctx context.Context, d *dataio.Drive, id dataio.ID,
 		return dataio.Written{}, s.driveFault(err, d)
 	}
 	written, err := w.Commit(ctx)
-	return written, s.driveFault(err, d)
+	if err != nil {
+		return dataio.Written{}, s.driveFault(err, d)
+	}
+	if ctx.Err() != nil {
+		// The caller has gone, or wants it removed, and won't hear of it.
+		s.removeUnheard(ctx, d, ref)
+		return dataio.Written{}, context.Cause(ctx)
+	}
+	return written, nil
 }
 
 // writeSmall writes a payload that is in memory to a drive here or elsewhere.
-func (s *Service) writeSmall(ctx context.Context, t target, id dataio.ID, data []byte, crc uint32) (dataio.Written, error) {
+func (s *Service) writeSmall(ctx context.Context, t target, id dataio.ID, data []byte, crc uint32) error {
+	w, err := s.sendSmall(ctx, t, id, data, crc)
+	if err != nil {
+		return err
+	}
+	return checkWritten(w, int64(len(data)), crc)
+}
+
+func (s *Service) sendSmall(ctx context.Context, t target, id dataio.ID, data []byte, crc uint32) (dataio.Written, error) {
 	if t.local != nil {
-		return s.writeLocal(ctx, t.local, id, data)
+		return s.writeOwn(ctx, t.local, id, data)
 	}
 	subject := s.driveName(t.node.Name, t.drive)
 	c, err := s.await(ctx, t.node.Name, subject)
@@ -120,34 +174,6 @@ func (s *Service) removeFiles(ctx context.Context, files []placed) {
 	all.Wait()
 }
 
-// removeLater is removeFiles for files in whose way nothing stands but that
-// their node is away: nobody is kept waiting for it. Close joins it.
-func (s *Service) removeLater(files []placed) {
-	if len(files) == 0 {
-		return
-	}
-	s.mu.Lock()
-	may := s.closing.Err() == nil && s.removals < removalsMax
-	if may {
-		s.removals++
-		s.background.Go(func() {
-			s.removeFiles(s.closing, files)
-			s.mu.Lock()
-			s.removals--
-			s.mu.Unlock()
-		})
-	}
-	s.mu.Unlock()
-	if !may {
-		s.leftBehind(files, errTooManyRemovals)
-	}
-}
-
-// removalsMax bounds the removals in the background.
-const removalsMax = 64
-
-var errTooManyRemovals = errors.New("object: too many removals are waiting, or the node is stopping")
-
 // removeAt removes payload files of one node. One that isn't there is removed.
 func (s *Service) removeAt(ctx context.Context, node string, refs []payloadRef) error {
 	if node == s.o.Self {
@@ -192,14 +218,16 @@ func (s *Service) leftBehind(files []placed, why error) {
 	}
 }
 
-// incoming is a payload that another node is writing here. It is registered
-// before the file is created and ends after it was committed or removed.
+// incoming is a payload that is being written here, for this node or another.
+// It is registered before the file is created and ends after it was committed
+// or removed: who gives up a copy that may be late removes it under that, and
+// never afterwards, when the same payload may be copied there again.
 type incoming struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 }
 
-// receive registers an upload. Its context ends when the payload is to be
+// receive registers a payload that is to be written. Its context ends when the payload is to be
 // removed; end is called when the file is committed, or gone.
 func (s *Service) receive(ctx context.Context, ref payloadRef) (_ context.Context, end func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)

@@ -1,0 +1,22 @@
+//go:build !linux
+
+package dataio
+
+import "os"
+
+// readNowBytes is 0, as there is no way to read only what is in memory.
+const readNowBytes = 0
+
+func readNow(*os.File, []byte, int64) (got, known bool) { return false, false }
+
+// openNow opens nothing, as there is no way to open only what is in memory.
+func openNow(*os.File, string) *os.File { return nil }
+
+// advise leaves it to the system to read ahead.
+func advise(*os.File, int64, int64) {}
+
+// pages doesn't know what is in memory.
+type pages struct{}
+
+func (*pages) cached(*os.File, int64, int64, int64) bool { return false }
+func (*pages) close()                                    {}
