@@ -9,17 +9,13 @@ import (
 	"github.com/gridloom/gridloom/node/fault"
 )
 
-const (
-	// graceMin is how long those that are late are waited for at least, once
-	// enough have come; else it is half of the time that those have taken.
-	graceMin = 250 * time.Millisecond
-	// slowAfter is how long nothing may happen before a further drive is asked
-	// beside those that don't answer.
-	slowAfter = 500 * time.Millisecond
-)
+// slowAfter is how long nothing may happen before a further drive is asked
+// beside those that don't answer.
+const slowAfter = 500 * time.Millisecond
 
-// grace is how long those that are late are waited for.
-func grace(took time.Duration) time.Duration { return max(graceMin, took/2) }
+// grace is how long those that are late are waited for, once enough have come,
+// which took a time.
+func (s *Service) grace(took time.Duration) time.Duration { return max(s.o.CopyGrace, took/2) }
 
 // errGivenUp is why something ends that nobody waits for any more.
 var errGivenUp = errors.New("object: the other copies were enough, and this one was late")
@@ -88,7 +84,7 @@ func (g *gatherer[T]) gather(ctx context.Context) ([]*attempt[T], error) {
 			timer.Reset(slowAfter)
 		case !enough:
 			enough = true
-			timer.Reset(grace(time.Since(began)))
+			timer.Reset(g.s.grace(time.Since(began)))
 		}
 		select {
 		case <-g.news:

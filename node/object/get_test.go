@@ -207,7 +207,7 @@ func TestConditionsOnRead(t *testing.T) {
 // TestNodeDown: what is on a node that is away can't be read, and says so;
 // what is elsewhere can; new payload goes elsewhere.
 func TestNodeDown(t *testing.T) {
-	m := newMesh(t, meshConfig{drives: []int{1, 1, 1}, options: func(_ int, o *Options) { o.WaitTimeout = 100 * time.Millisecond }})
+	m := newMesh(t, meshConfig{drives: []int{1, 1, 1}, options: func(_ int, o *Options) { o.WaitTimeout, o.Replicas = 100*time.Millisecond, 1 }})
 	m.bucket("down")
 	where := map[string]string{}
 	for i := range 12 {
@@ -340,7 +340,7 @@ func TestLateNode(t *testing.T) {
 	})
 	for readers, writers := 0, 0; readers < 2 || writers < 1; {
 		asker.waits.mu.Lock()
-		readers, writers = asker.waits.waiting["node "+owner.name], asker.waits.waiting["a drive"]
+		readers, writers = asker.waits.waiting["node "+owner.name], asker.waits.waiting["new payload in pool default"]
 		asker.waits.mu.Unlock()
 		if pause(ctx) != nil {
 			t.Fatalf("%d readers and %d writers wait, want 2 and 1", readers, writers)
@@ -358,7 +358,7 @@ func TestLateNode(t *testing.T) {
 func TestLaterSegmentAway(t *testing.T) {
 	var lines countLines
 	m := newMesh(t, meshConfig{drives: []int{0, 1, 1}, options: func(node int, o *Options) {
-		if o.WaitTimeout = 500 * time.Millisecond; node == 0 {
+		if o.WaitTimeout, o.Replicas = 500*time.Millisecond, 1; node == 0 {
 			o.Log = lines.logger()
 		}
 	}})

@@ -55,6 +55,7 @@ type recorder struct {
 	open      int // and now
 	reclaimed int
 	left      int
+	missing   int // copies
 }
 
 func (r *recorder) hooks() Hooks {
@@ -77,6 +78,11 @@ func (r *recorder) hooks() Hooks {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.reclaimed += files
+		},
+		CopiesMissing: func(copies int) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.missing += copies
 		},
 		LeftBehind: func(files int) {
 			r.mu.Lock()
@@ -219,7 +225,8 @@ func (m *testMesh) start(ctx context.Context, c meshConfig, i int, n *testNode, 
 	o := Options{
 		Self: n.name, Deployment: n.ctl.Deployment, Index: n.ctl, Topology: n.ctl.Topology,
 		Grid: n.grid, Conn: conn, Secrets: secrets, TLS: c.tls, SegmentBytes: testSegment,
-		Hooks: n.recorded.hooks(),
+		CopyGrace: 20 * time.Second, // so that a busy machine doesn't decide how many copies there are
+		Hooks:     n.recorded.hooks(),
 	}
 	if c.index != nil && i == 0 {
 		o.Index = c.index(n.ctl)
@@ -345,6 +352,9 @@ func (m *testMesh) files() []string {
 	return all
 }
 
+// copies is how many files each segment has.
+func (m *testMesh) copies() int { return min(m.nodes[0].o.Replicas, len(m.drives())) }
+
 // wantFiles checks how many payload files there are. What a peer was at when
 // an upload was cut off may take a moment to go.
 func (m *testMesh) wantFiles(n int) {
@@ -356,7 +366,7 @@ func (m *testMesh) wantFiles(n int) {
 			return
 		}
 		if pause(ctx) != nil {
-			m.t.Fatalf("%d payload files, want %d: %v", len(files), n, files)
+			m.t.Fatalf("%d payload files, want %d: %v", len(files), n, files[:min(len(files), 10)])
 		}
 	}
 }

@@ -45,7 +45,7 @@ func moveSizes(t *testing.T, m *testMesh) {
 		src, err := m.nodes[0].Put(ctx, req, bytes.NewReader(data), nil)
 		must(t, err)
 		segments := m.segmentsOf(t, "from", key)
-		files += len(segments)
+		files += len(segments) * m.copies()
 		r, err := m.nodes[2].Open(ctx, "from", key, Conditions{}, 0) // a reader who came before
 		must(t, err)
 		bucket := []string{"from", "to-here"}[i%2]
@@ -95,7 +95,7 @@ func moveOver(t *testing.T, m *testMesh) {
 		t.Fatalf("%+v, %v", info, err)
 	}
 	m.reclaimNow(t)
-	m.wantFiles(before + left)
+	m.wantFiles(before + left*m.copies())
 	for _, n := range m.nodes {
 		if got := n.get(t, "over", "b", -1, 0); !bytes.Equal(got, large[0]) {
 			t.Errorf("%s: other bytes", n.name)

@@ -52,8 +52,8 @@ func TestPutGet(t *testing.T) {
 				if size > InlineMaxBytes {
 					segments = (size + testSegment - 1) / testSegment
 				}
-				if got := len(m.files()) - before; got != segments {
-					t.Errorf("%d files, want %d", got, segments)
+				if got := len(m.files()) - before; got != segments*3 {
+					t.Errorf("%d files, want %d", got, segments*3)
 				}
 				for _, n := range m.nodes {
 					if got := n.get(t, "sizes", key, -1, 0); !bytes.Equal(got, data) {
@@ -202,7 +202,7 @@ func TestPutConditions(t *testing.T) {
 	if won.Load() != 1 || lost.Load() != 11 {
 		t.Errorf("%d created it, %d were refused", won.Load(), lost.Load())
 	}
-	m.wantFiles(1)
+	m.wantFiles(3)
 	info, err := m.nodes[0].Stat(ctx, "conditional", "k", Conditions{}, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -272,14 +272,14 @@ func TestPutSuspect(t *testing.T) {
 			t.Error("other bytes")
 		}
 	}
-	m.wantFiles(12)
+	m.wantFiles(24)
 	faults[1].Add(datatest.Fault{Op: dataio.OpWrite, Times: -1, Skip: 1, Err: syscall.EIO})
 	faults[0].Add(datatest.Fault{Op: dataio.OpWrite, Times: -1, Skip: 1, Err: syscall.EIO})
 	_, err := m.nodes[0].Put(testContext(t), PutRequest{Bucket: "suspect", Key: "large", SizeBytes: -1}, bytes.NewReader(randomBytes(2*testSegment)), nil)
 	if fault.KindOf(err) != fault.Unavailable {
 		t.Errorf("%v", err)
 	}
-	m.wantFiles(12)
+	m.wantFiles(24)
 }
 
 // TestPutMissingBucket: the first thing that is looked at.
@@ -389,11 +389,11 @@ func TestPutCommitUnknown(t *testing.T) {
 	if info, n, err := put("first answer lost"); err != nil || info.SizeBytes != testSegment+1 || n != 2 {
 		t.Errorf("%+v, %v after %d tries", info, err, n)
 	}
-	m.wantFiles(2)
+	m.wantFiles(4)
 	if _, n, err := put("nothing arrives"); fault.KindOf(err) != fault.Waiting || n != 1 {
 		t.Errorf("%v after %d tries", err, n)
 	}
-	m.wantFiles(2)
+	m.wantFiles(4)
 	n.wantGone(t, "unknown", "nothing-arrives")
 	if left := n.recorded.leftBehind(); left != 0 {
 		t.Errorf("%d files left behind", left)
@@ -401,33 +401,33 @@ func TestPutCommitUnknown(t *testing.T) {
 	if _, n, err := put("all answers lost"); fault.KindOf(err) != fault.Unavailable || n < 2 {
 		t.Errorf("%v after %d tries", err, n)
 	}
-	m.wantFiles(4)
+	m.wantFiles(8)
 	if got := m.nodes[1].get(t, "unknown", "all-answers-lost", -1, 0); !bytes.Equal(got, randomBytes(testSegment+1)) {
 		t.Error("what was committed can't be read")
 	}
 	if _, n, err := put("lost, then gone"); fault.KindOf(err) != fault.Waiting || n < 2 {
 		t.Errorf("%v after %d tries", err, n)
 	}
-	m.wantFiles(6)
-	if left := n.recorded.leftBehind(); left != 4 {
-		t.Errorf("%d files reported left behind, want 4", left)
+	m.wantFiles(12)
+	if left := n.recorded.leftBehind(); left != 8 {
+		t.Errorf("%d files reported left behind, want 8", left)
 	}
 	if _, n, err := put("index full"); fault.KindOf(err) != fault.NoSpace || n != 1 {
 		t.Errorf("%v after %d tries", err, n)
 	}
-	m.wantFiles(6)
+	m.wantFiles(12)
 	// The object is there, whatever a later try is told on its way.
 	if _, n, err := put("committed, then turned away"); fault.KindOf(err) != fault.Unavailable || n < 2 {
 		t.Errorf("%v after %d tries", err, n)
 	}
-	m.wantFiles(8)
+	m.wantFiles(16)
 	if got := m.nodes[1].get(t, "unknown", spell("committed, then turned away"), -1, 0); !bytes.Equal(got, randomBytes(testSegment+1)) {
 		t.Error("what was committed can't be read")
 	}
 	if _, n, err := put("turned away, then found"); err != nil || n != 3 {
 		t.Errorf("%v after %d tries", err, n)
 	}
-	m.wantFiles(10)
+	m.wantFiles(20)
 }
 
 // endlessBody brings a byte at a time, a hundred thousand reads before a chunk

@@ -32,7 +32,7 @@ func TestReclaim(t *testing.T) {
 	for i := range 3 {
 		must(t, m.nodes[0].Delete(testContext(t), "garbage", fmt.Sprint(i), Conditions{}))
 	}
-	m.wantFiles(30 + 7)
+	m.wantFiles(3 * (30 + 7))
 	faults.Add(datatest.Fault{Op: dataio.OpRemove, Times: 5, Err: syscall.EBUSY})
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -43,15 +43,15 @@ func TestReclaim(t *testing.T) {
 			}
 		})
 	}
-	m.wantFiles(7)
+	m.wantFiles(3 * 7)
 	cancel()
 	wg.Wait()
 	reclaimed := 0
 	for _, n := range m.nodes {
 		reclaimed += n.recorded.reclaimed
 	}
-	if reclaimed != 30 {
-		t.Errorf("%d files reported reclaimed, want 30", reclaimed)
+	if reclaimed != 3*30 {
+		t.Errorf("%d files reported reclaimed, want 90", reclaimed)
 	}
 	for i := 3; i < 10; i++ {
 		m.nodes[i%3].get(t, "garbage", fmt.Sprint(i), -1, 0)

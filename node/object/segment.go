@@ -315,7 +315,7 @@ func (g *segment) sync(ctx context.Context) error {
 			return nil
 		case synced >= g.need && !enough:
 			enough = true
-			timer.Reset(grace(time.Since(start)))
+			timer.Reset(g.s.grace(time.Since(start)))
 		}
 		select {
 		case <-g.news:

@@ -49,6 +49,7 @@ type Options struct {
 	BadCopy func(id dataio.ID, drive string, why string)
 
 	Replicas     int           // copies of each payload file, where its pool has so many drives (3)
+	CopyGrace    time.Duration // how long a put waits at least for copies beyond the majority (250 ms)
 	HealthEvery  time.Duration // pause between two looks at all drives (2 s)
 	OrphanAge    time.Duration // log time from the first sight of a file that no record knows to its removal (2 h)
 	SegmentBytes int64         // payload files' largest size, for tests (SegmentMaxBytes)
@@ -166,6 +167,7 @@ func New(o Options) (*Service, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	o.Replicas = orDefault(o.Replicas, 3)
+	o.CopyGrace = orDefault(o.CopyGrace, 250*time.Millisecond)
 	o.HealthEvery = orDefault(o.HealthEvery, 2*time.Second)
 	o.OrphanAge = orDefault(o.OrphanAge, 2*time.Hour)
 	o.SegmentBytes = orDefault(o.SegmentBytes, SegmentMaxBytes)
