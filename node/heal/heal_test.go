@@ -385,15 +385,19 @@ func TestRebalance(t *testing.T) {
 			started := time.Now().Add(-time.Second)
 			w.until(time.Hour, "even", func() bool { s := w.status(h).Rebalance; return s.Ended.After(started) })
 			w.well(time.Minute)
-			w.reclaim()
 			return w.status(h).Rebalance
 		}
 		if s := run(); s.Moved == 0 || s.Failed != 0 {
 			t.Errorf("%+v", s)
 		}
-		w.even(h, band+0.01, "n1/a", "n2/a", "n3/a", "n4/a", "n5/a")
 		if s := run(); s.Moved > 10 {
 			t.Errorf("%d were moved where all is even", s.Moved)
+		}
+		w.reclaim()
+		w.even(h, band+0.01, "n1/a", "n2/a", "n3/a", "n4/a", "n5/a")
+		time.Sleep(freedFor + time.Minute)
+		if s := run(); s.Moved > 10 {
+			t.Errorf("%d were moved where all is even, and nothing is garbage", s.Moved)
 		}
 		for i := range 3 {
 			name := fmt.Sprintf("p%d", i+1)
@@ -404,6 +408,7 @@ func TestRebalance(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		run()
+		w.reclaim()
 		w.even(h, 2*band, "n1/a", "n2/a", "n3/a", "n4/a", "n5/a", "p1/a", "p2/a", "p3/a")
 		if err := h.Rebalance(t.Context(), false); err != nil {
 			t.Fatal(err)
