@@ -62,7 +62,9 @@ func first(a, b error) error {
 }
 
 // errHeld is a drive that can't get a copy of a segment for now.
-var errHeld = fault.New(fault.Waiting, "copy", "the drive still has a file of the segment that is garbage, or it has it by now")
+func errHeld() error {
+	return fault.New(fault.Waiting, "copy", "the drive still has a file of the segment that is garbage, or it has it by now")
+}
 
 // copy has a drive get copies. One read says when, by log time, and of which of
 // them the index doesn't know on that drive: the file of any other is one that
@@ -80,7 +82,7 @@ func (w *work) copy(ctx context.Context, drive string, batch []job, errs []error
 	var of []int
 	for i, j := range batch {
 		if !j.replace && i < len(a.Known) && a.Known[i] {
-			errs[i] = errHeld
+			errs[i] = errHeld()
 			continue
 		}
 		items = append(items, object.CopyItem{

@@ -40,7 +40,7 @@ func (v *view) plan(seg *control.SegmentCopies, bad map[string]string, failed ma
 	var p plan
 	home := v.home(seg.Drives)
 	p.want = v.copies(home)
-	leave := p.sort(v, seg, bad, home)
+	leave := p.sort(v, seg, bad, failed, home)
 	p.sources(v, seg)
 	if len(p.from) == 0 {
 		p.hopeless(v, seg, bad)
@@ -60,7 +60,7 @@ func (v *view) plan(seg *control.SegmentCopies, bad map[string]string, failed ma
 
 // sort sorts a segment's drives by what is to become of the copies there, and
 // returns those that are to go when there are enough others.
-func (p *plan) sort(v *view, seg *control.SegmentCopies, bad map[string]string, home string) (leave []string) {
+func (p *plan) sort(v *view, seg *control.SegmentCopies, bad map[string]string, failed map[string]bool, home string) (leave []string) {
 	moves := v.pools[home] == nil || v.pools[home].copies == 0
 	for _, id := range seg.Drives {
 		d := v.drives[id]
@@ -70,7 +70,7 @@ func (p *plan) sort(v *view, seg *control.SegmentCopies, bad map[string]string, 
 			p.drop = append(p.drop, id)
 		case !d.counts(), !moves && d.Pool != home:
 			leave = append(leave, id)
-		case isBad && d.writable:
+		case isBad && d.writable && !failed[id]:
 			p.replace = append(p.replace, id)
 		case isBad && d.well:
 			leave = append(leave, id)
@@ -155,7 +155,7 @@ func (p *plan) place(v *view, seg *control.SegmentCopies, failed map[string]bool
 	for _, id := range seg.Drives {
 		no[id] = true
 	}
-	for len(stay) < p.want {
+	for first := len(stay) == 0; len(stay) < p.want; first = false {
 		some := *seg
 		some.Drives = stay
 		id, ok := place(some, no)
@@ -166,9 +166,7 @@ func (p *plan) place(v *view, seg *control.SegmentCopies, failed map[string]bool
 		p.add = append(p.add, id)
 		stay = append(stay, id)
 		no[id] = true
-		if home == "" || v.pools[home] == nil || v.pools[home].copies == 0 {
-			// It moves to the pool that its first copy went to, which may keep
-			// fewer copies than the largest.
+		if first { // it may have gone to another pool, which keeps fewer copies
 			p.want = v.copies(v.drives[id].Pool)
 		}
 	}

@@ -185,7 +185,7 @@ func (b *balance) move(v *view, seg *control.SegmentCopies) (plan, bool) {
 	spread := v.spread(seg.Drives)
 	for _, from := range drives {
 		rest := slices.DeleteFunc(slices.Clone(seg.Drives), func(id string) bool { return id == from })
-		full := b.fill(v.drives[from]) > mean+band
+		fill := b.fill(v.drives[from])
 		best, bestSpread := "", 0
 		for _, to := range v.ids {
 			d := v.drives[to]
@@ -193,7 +193,7 @@ func (b *balance) move(v *view, seg *control.SegmentCopies) (plan, bool) {
 				continue
 			}
 			s := v.spread(append(slices.Clip(rest), to))
-			evens := full && b.fill(d) < mean-band
+			evens := uneven(fill, b.fill(d), mean)
 			if s < spread || s == spread && !evens {
 				continue
 			}
@@ -209,18 +209,22 @@ func (b *balance) move(v *view, seg *control.SegmentCopies) (plan, bool) {
 	return plan{}, false
 }
 
+// uneven says whether something is to move from one that is so full to another:
+// one on each side of the mean, and one of them too far from it.
+func uneven(from, to, mean float64) bool {
+	return from > mean && to < mean && (from > mean+band || to < mean-band)
+}
+
 // across moves all of a segment's copies to the emptiest pool, if its own is
-// fuller than all are together, and that one emptier.
+// fuller than all are together and that one emptier.
 func (b *balance) across(v *view, seg *control.SegmentCopies, home string) (plan, bool) {
 	all := b.mean(v, func(*drive) bool { return true })
 	fill := func(pool string) float64 { return b.mean(v, func(d *drive) bool { return d.Pool == pool }) }
-	if fill(home) <= all+band {
-		return plan{}, false
-	}
-	target, least := "", all-band
+	full := fill(home)
+	target, least := "", full
 	for _, name := range sortedKeys(v.pools) {
 		if p := v.pools[name]; name != home && p.copies > 0 && p.copies >= v.pools[home].copies {
-			if f := fill(name); f < least {
+			if f := fill(name); f < least && uneven(full, f, all) {
 				target, least = name, f
 			}
 		}

@@ -18,6 +18,7 @@ const (
 	scrubSlack    = 1.25    // how much faster than it would have to be it goes
 	scrubSlowest  = 1 << 20 // bytes per second, at least
 	checkTime     = 2 * time.Minute
+	maxETA        = 10 * 365 * 24 * time.Hour
 )
 
 // scrub is the reading of everything.
@@ -30,9 +31,9 @@ type scrub struct {
 	known bool       // state has been read
 	state control.ScrubState
 	fast  bool
-	began time.Time // when this term first saw the round
-	read  meter
-	total int64 // bytes of all copies, as last known
+	began time.Time // when this term began with the round, or its pace changed
+	first int64     // bytes that were read by then
+	total int64     // bytes of all copies, as last known
 	tally *tally
 	last  *tally
 }
@@ -76,6 +77,9 @@ func (t *term) scrubs(ctx context.Context) {
 		if err != nil {
 			return
 		}
+		s.mu.Lock()
+		s.total = t.copiesOf(now.Totals)
+		s.mu.Unlock()
 		begin, wait := s.next(now.LogTime, t.o.ScrubPeriod)
 		if !begin && wait > 0 {
 			await(ctx, s.woken, wait)
@@ -116,7 +120,7 @@ func (t *term) round(ctx context.Context) {
 	s := &t.scrub
 	y := newTally("scrub")
 	s.mu.Lock()
-	s.last, s.tally, s.began = s.tally, y, time.Now()
+	s.last, s.tally, s.began, s.first = s.tally, y, time.Now(), s.state.Bytes
 	s.mu.Unlock()
 	noted := time.Now()
 	for ctx.Err() == nil && !s.asked() {
@@ -197,7 +201,6 @@ func (t *term) page(ctx context.Context, y *tally) (more bool, err error) {
 			return false, err
 		}
 	}
-	s.read.add(bytes)
 	s.mu.Lock()
 	s.state.After = a.Next
 	s.state.Segments += int64(len(a.Copies))
@@ -222,12 +225,20 @@ func (t *term) scrubPause(ctx context.Context, bytes int64, took time.Duration) 
 	if err != nil {
 		return pageRetry
 	}
-	total := a.Totals.Bytes * int64(max(1, t.now.Load().want))
+	total := t.copiesOf(a.Totals)
 	t.scrub.mu.Lock()
 	t.scrub.total = total
 	t.scrub.mu.Unlock()
 	rate := max(scrubSlowest, scrubSlack*float64(total)/t.o.ScrubPeriod.Seconds())
 	return time.Duration(float64(bytes)/rate*float64(time.Second)) - took
+}
+
+// copiesOf is how many bytes the copies of all objects have together, about.
+func (t *term) copiesOf(totals *control.Totals) int64 {
+	if totals == nil {
+		return 0
+	}
+	return totals.Bytes * int64(max(1, t.now.Load().want))
 }
 
 // verify has copies verified on the drives where they are, and returns how those
@@ -236,7 +247,7 @@ func (t *term) scrubPause(ctx context.Context, bytes int64, took time.Duration) 
 func (t *term) verify(ctx context.Context, byDrive map[string][]*control.SegmentCopies) (map[[16]byte]map[string]object.BadCopy, error) {
 	bad := make(map[[16]byte]map[string]object.BadCopy)
 	var mu sync.Mutex // guards bad
-	g, ctx := errgroup.WithContext(ctx)
+	var g errgroup.Group
 	g.SetLimit(scrubParallel)
 	for id, segs := range byDrive {
 		g.Go(func() error {
@@ -320,8 +331,9 @@ func (s *scrub) progress() ScrubProgress {
 	if st.Ended > 0 {
 		p.Ended = time.Unix(0, st.Ended)
 	}
-	if p.Running && s.total > st.Bytes {
-		p.ETA = s.read.left(s.total - st.Bytes)
+	if read := st.Bytes - s.first; p.Running && read > 0 && s.total > st.Bytes {
+		share := float64(s.total-st.Bytes) / float64(read)
+		p.ETA = time.Duration(min(share*float64(time.Since(s.began)), float64(maxETA))).Round(time.Second)
 	}
 	return p
 }

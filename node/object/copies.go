@@ -140,6 +140,7 @@ func (s *Service) copyOne(ctx context.Context, d *dataio.Drive, item *copyItem) 
 		return 0, err
 	}
 	defer end()
+	s.strays.forget(ref) // what is here afterwards is another file
 	seg := &control.Segment{ID: item.ID, SizeBytes: item.SizeBytes, CRC32C: item.CRC32C, Drives: item.From}
 	file, replaces, err := s.createCopy(ctx, d, item, seg)
 	if err != nil {

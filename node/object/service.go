@@ -122,6 +122,8 @@ type Service struct {
 	log   *slog.Logger
 	bulk  *bulkClient
 	waits waitLog
+
+	strays strays
 	reads readings
 
 	// uploadSlots and readSlots bound what the bulk port serves at once.
@@ -268,6 +270,7 @@ var errClosing = fault.New(fault.Unavailable, "node", "is stopping")
 func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { s.reclaimLoop(ctx); return nil })
+	g.Go(func() error { s.orphanLoop(ctx); return nil })
 	g.Go(func() error { s.bulk.reapLoop(ctx); return nil })
 	g.Go(func() error { s.healthLoop(ctx); return nil })
 	return g.Wait()
