@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readNowBytes is up to where reading bytes is as cheap as asking for each of
-// their pages.
-const readNowBytes = 64 << 10
+// readNowBytes is up to where reading bytes is cheaper than mapping the file to
+// ask for its pages (2 µs and 11 µs for 16 KiB), and still next to nothing where
+// bytes are to be sent without being read.
+const readNowBytes = 16 << 10
 
 // readNow reads, if it can be done without waiting for the disk, and reports
 // whether it could be and whether the file system knows. This is not how bytes
