@@ -44,6 +44,9 @@ func whyBad(err error) string {
 
 // badCopy reports a copy that isn't what its record says.
 func (s *Service) badCopy(ref payloadRef, why string) {
+	if !s.reads.tell(ref) {
+		return
+	}
 	if f := s.o.Hooks.BadCopy; f != nil {
 		f(ref.drive, ref.id)
 	}
