@@ -234,7 +234,7 @@ func (w *work) tell(ctx context.Context, tasks []*task) {
 		switch {
 		case err != nil:
 			// It may have happened nevertheless: the segment has to be read anew.
-			w.end(t, "the index: "+err.Error(), true)
+			w.missed(t, err)
 		case res.Fates[i] == control.FateDone:
 			for _, id := range cmd.Entries[i].Remove {
 				w.freed(id, t.seg.SizeBytes)
@@ -249,6 +249,13 @@ func (w *work) tell(ctx context.Context, tasks []*task) {
 	}
 }
 
+// missed ends a task because the index couldn't be asked: the next run takes it
+// up as it is then.
+func (w *work) missed(t *task, err error) {
+	w.release(t)
+	t.tally.end("the index: "+err.Error(), true)
+}
+
 // confirmLost reports a segment without a good copy, if there still is one of
 // that id: an object that was deleted meanwhile has none, either.
 func (w *work) confirmLost(ctx context.Context, t *task) {
@@ -259,7 +266,7 @@ func (w *work) confirmLost(ctx context.Context, t *task) {
 		w.end(t, "", false)
 		return
 	case err != nil:
-		w.end(t, "the index: "+err.Error(), true)
+		w.missed(t, err)
 		return
 	}
 	for _, s := range a.Record.Segments {
@@ -270,6 +277,7 @@ func (w *work) confirmLost(ctx context.Context, t *task) {
 			break // somebody has changed it: the next run sees it as it is
 		}
 		w.release(t)
+		w.holds.put(&t.seg, t.plan.blocked, true)
 		if t.tally.gone(t.seg, t.plan.blocked) {
 			w.log.Error("a segment has no good copy left", "bucket", bucket, "key", t.seg.Key,
 				"segment", fmt.Sprintf("%x", t.seg.ID), "because", t.plan.blocked)
