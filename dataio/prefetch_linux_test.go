@@ -3,6 +3,7 @@
 package dataio_test
 
 import (
+	"context"
 	"os"
 	"strings"
 	"testing"
@@ -12,6 +13,17 @@ import (
 	"github.com/gridloom/gridloom/dataio"
 	"github.com/gridloom/gridloom/dataio/datatest"
 )
+
+// waitless is a context that nobody may wait for.
+type waitless struct {
+	context.Context
+	t testing.TB
+}
+
+func (w waitless) Done() <-chan struct{} {
+	w.t.Error("something waits, for which a goroutine was started")
+	return w.Context.Done()
+}
 
 // evict has the kernel drop a file's pages.
 func evict(t *testing.T, path string) {
