@@ -253,7 +253,7 @@ func TestReadErrorInTheMiddle(t *testing.T) {
 		for _, verify := range []bool{false, true} {
 			for skip := range 5 {
 				for _, n := range m.nodes {
-					n.reads = readings{}
+					n.forgetReads()
 				}
 				// The first that is asked fails; it is the same for all of a segment.
 				first := asker.replicasOf(part{&seg, 0, size}, false).all[0].drive
@@ -455,6 +455,13 @@ func TestStanding(t *testing.T) {
 	if found := order(id); found[2] != drives[1] || found[1] != drives[0] {
 		t.Errorf("%v: the one that is away is not the last", found)
 	}
+}
+
+// forgetReads has a node forget what its reads know of drives.
+func (n *testNode) forgetReads() {
+	n.reads.mu.Lock()
+	defer n.reads.mu.Unlock()
+	n.reads.drives, n.reads.told = nil, nil
 }
 
 // payloadFile is where a copy is on disk.

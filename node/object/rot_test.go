@@ -54,14 +54,13 @@ func (n *testNode) readVerified(ctx context.Context, key string, off, length int
 // gives the right bytes through every node, whole and in ranges around the bit;
 // the copy is reported where it was met.
 func TestBitRot(t *testing.T) {
-	m, _, w := replicated(t, meshConfig{options: func(_ int, o *Options) { o.SegmentBytes = 4 << 20 }})
+	m, _, w := replicated(t, meshConfig{options: func(_ int, o *Options) { o.SegmentBytes = 2 << 20 }})
 	r := rand.New(rand.NewPCG(7, 7))
-	ctx := testContext(t)
-	for _, size := range []int{InlineMaxBytes + 1, GridMaxBytes, 9<<20 + 5} {
+	for _, size := range []int{InlineMaxBytes + 1, GridMaxBytes, 5<<20 + 5} {
 		key, data := fmt.Sprint(size), randomBytes(size)
 		segments := putCopies(t, m, key, data)
 		for _, seg := range segments {
-			base := int64(slices.IndexFunc(segments, func(s control.Segment) bool { return s.ID == seg.ID })) * 4 << 20
+			base := int64(slices.IndexFunc(segments, func(s control.Segment) bool { return s.ID == seg.ID })) * 2 << 20
 			for i, drive := range seg.Drives {
 				at := r.Int64N(seg.SizeBytes)
 				if i == 2 {
@@ -69,14 +68,14 @@ func TestBitRot(t *testing.T) {
 				}
 				back := flip(t, m.payloadFile(t, payloadRef{drive, seg.ID}), at)
 				for _, n := range m.nodes {
-					n.reads = readings{}
-					got, err := n.readVerified(ctx, key, 0, -1)
+					n.forgetReads()
+					got, err := n.readVerified(testContext(t), key, 0, -1)
 					if err != nil || !bytes.Equal(got, data) {
 						t.Errorf("%s, %s of %s: %d bytes, %v", n.name, drive, key, len(got), err)
 					}
 					at := base + min(at, seg.SizeBytes-1)
 					for _, rng := range [][2]int64{{at, 1}, {max(0, at-1000), min(2000, int64(size)-max(0, at-1000))}, {0, at + 1}, {at, int64(size) - at}} {
-						got, err := n.readVerified(ctx, key, rng[0], rng[1])
+						got, err := n.readVerified(testContext(t), key, rng[0], rng[1])
 						if err != nil || !bytes.Equal(got, data[rng[0]:rng[0]+rng[1]]) {
 							t.Errorf("%s, %s of %s, %d bytes at %d: %d, %v", n.name, drive, key, rng[1], rng[0], len(got), err)
 						}
@@ -97,7 +96,6 @@ func TestBitRot(t *testing.T) {
 // never a short success. What is bad from the beginning has not one byte sent.
 func TestAllCopiesBad(t *testing.T) {
 	m, _, w := replicated(t, meshConfig{options: func(_ int, o *Options) { o.SegmentBytes = 4 << 20 }})
-	ctx := testContext(t)
 	for _, c := range []struct{ size, at, good int64 }{
 		{GridMaxBytes, 100, 0},
 		{GridMaxBytes + 1, 100, 0},
@@ -115,13 +113,13 @@ func TestAllCopiesBad(t *testing.T) {
 			flip(t, m.payloadFile(t, payloadRef{drive, seg.ID}), max(c.good, c.at-int64(i))%(4<<20))
 		}
 		for _, n := range m.nodes {
-			got, err := n.readVerified(ctx, key, 0, -1)
+			got, err := n.readVerified(testContext(t), key, 0, -1)
 			if fault.KindOf(err) != fault.Corrupted || int64(len(got)) != c.good || !bytes.Equal(got, data[:len(got)]) {
 				t.Errorf("%s, %+v: %d bytes, %v", n.name, c, len(got), err)
 			}
 			// What isn't touched by it can be read.
 			if off := c.at + 1<<20; off < c.size {
-				got, err := n.readVerified(ctx, key, off, -1)
+				got, err := n.readVerified(testContext(t), key, off, -1)
 				if err != nil || !bytes.Equal(got, data[off:]) {
 					t.Errorf("%s, %+v, behind it: %d bytes, %v", n.name, c, len(got), err)
 				}
@@ -153,7 +151,7 @@ func TestDamagedCopies(t *testing.T) {
 				ref := payloadRef{seg.Drives[i], seg.ID}
 				must(t, c.damage(m.payloadFile(t, ref)))
 				for _, n := range m.nodes {
-					n.reads = readings{}
+					n.forgetReads()
 					if got := n.get(t, "copies", key, -1, 0); !bytes.Equal(got, data) {
 						t.Errorf("%s: other bytes of %s", n.name, key)
 					}
@@ -188,7 +186,7 @@ func TestAnotherPayload(t *testing.T) {
 			must(t, err)
 			w.take()
 			for _, n := range m.nodes {
-				n.reads = readings{}
+				n.forgetReads()
 				for _, length := range []int64{10, int64(size)} {
 					if got := n.get(t, "copies", key, 0, length); !bytes.Equal(got, data[:length]) {
 						t.Errorf("%s: other bytes of %s", n.name, key)

@@ -29,7 +29,7 @@ func TestStallInTheMiddle(t *testing.T) {
 			held := make(chan struct{})
 			release := sync.OnceFunc(func() { close(held) })
 			t.Cleanup(release)
-			asker.reads = readings{}
+			asker.forgetReads()
 			first := asker.replicasOf(part{&seg, 0, size}, false).all[0].drive
 			owner := slices.IndexFunc(m.nodes, func(n *testNode) bool { d, _ := n.drive(first); return d != nil })
 			began := time.Now()
@@ -62,7 +62,7 @@ func TestStallInTheMiddle(t *testing.T) {
 // copy there are right, and 99 of 100 take less than a second.
 func TestStalledDrive(t *testing.T) {
 	m, faults, _ := replicated(t, meshConfig{})
-	data := randomBytes(3*testSegment + 1000)
+	data := randomBytes(testSegment + 1000)
 	sizes := []int{InlineMaxBytes + 1, 64 << 10, GridMaxBytes, len(data)}
 	for _, size := range sizes {
 		putCopies(t, m, fmt.Sprint(size), data[:size])
@@ -77,7 +77,7 @@ func TestStalledDrive(t *testing.T) {
 	var mu sync.Mutex // guards took
 	var took []time.Duration
 	var wg sync.WaitGroup
-	for i := range 8 {
+	for i := range 4 {
 		wg.Go(func() {
 			n := m.nodes[i%2] // one without a copy, and the one whose drive stalls
 			for j := i; time.Now().Before(until); j++ {
@@ -109,7 +109,7 @@ func TestOneCopyStalls(t *testing.T) {
 	var faults datatest.Faults
 	m := onlyOn(t, 1, meshConfig{
 		drive:   func(int) dataio.Options { return dataio.Options{Interceptor: &faults} },
-		options: func(_ int, o *Options) { o.WaitTimeout = 2 * time.Second },
+		options: func(_ int, o *Options) { o.WaitTimeout = 600 * time.Millisecond },
 	})
 	m.bucket("one")
 	data := randomBytes(GridMaxBytes + 1)
@@ -121,7 +121,7 @@ func TestOneCopyStalls(t *testing.T) {
 			t.Cleanup(release)
 			faults.Add(datatest.Fault{Op: dataio.OpRead, Times: -1, Wait: held, Done: true})
 			if late {
-				time.AfterFunc(400*time.Millisecond, func() { faults.Clear(); release() })
+				time.AfterFunc(300*time.Millisecond, func() { faults.Clear(); release() })
 			}
 			got, err := n.read(testContext(t), "one", "k", -1, 0)
 			if late && (err != nil || !bytes.Equal(got, data)) {
@@ -198,7 +198,7 @@ func TestSilentPeer(t *testing.T) {
 	n := m.nodes[0]
 	for _, passes := range []int64{0, 100, 1 << 20, 9<<20 + 1} {
 		n.bulk.closeAll(time.Now().Add(time.Hour))
-		n.reads = readings{}
+		n.forgetReads()
 		first := n.replicasOf(part{&seg, 0, size}, false).all[0].drive
 		owner, err := n.locate(testContext(t), first)
 		must(t, err)
