@@ -56,6 +56,7 @@ type recorder struct {
 	reclaimed int
 	left      int
 	missing   int // copies
+	chunks    []*chunk
 }
 
 func (r *recorder) hooks() Hooks {
@@ -107,6 +108,24 @@ func (r *recorder) leftBehind() int {
 	return r.left
 }
 
+func (r *recorder) copiesMissing() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.missing
+}
+
+// chunksOf returns how many chunks were ever made, and how many somebody holds.
+func (r *recorder) chunksOf() (made, held int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.chunks {
+		if c.holders.Load() != 0 {
+			held++
+		}
+	}
+	return len(r.chunks), held
+}
+
 func (r *recorder) conns() (open, opened int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -116,12 +135,13 @@ func (r *recorder) conns() (open, opened int) {
 // meshConfig changes how a mesh is made. The zero value is three nodes with
 // two drives each.
 type meshConfig struct {
-	drives  []int                             // per node
-	options func(node int, o *Options)        // of the service
-	drive   func(node int) dataio.Options     // ReserveBytes, Interceptor
-	index   func(control.Index) control.Index // wraps node 0's
-	dir     string                            // for everything on disk; "" is the test's own
-	tls     *tls.Config                       // of both ends; nil: plaintext and secrets
+	drives  []int                              // per node
+	options func(node int, o *Options)         // of the service
+	drive   func(node int) dataio.Options      // ReserveBytes, Interceptor
+	place   func(node int) (pool, zone string) // where it joins; nil: "", ""
+	index   func(control.Index) control.Index  // wraps node 0's
+	dir     string                             // for everything on disk; "" is the test's own
+	tls     *tls.Config                        // of both ends; nil: plaintext and secrets
 }
 
 func (c *meshConfig) directory(t testing.TB, name string) string {
@@ -237,6 +257,13 @@ func (m *testMesh) start(ctx context.Context, c meshConfig, i int, n *testNode, 
 	if n.Service, err = New(o); err != nil {
 		t.Fatal(err)
 	}
+	n.chunks.New = func() any {
+		c := &chunk{home: &n.chunks}
+		n.recorded.mu.Lock()
+		defer n.recorded.mu.Unlock()
+		n.recorded.chunks = append(n.recorded.chunks, c)
+		return c
+	}
 	mux := http.NewServeMux()
 	mux.Handle(grid.RoutePath, n.grid.Handler())
 	mux.Handle(BulkPath, n.BulkHandler())
@@ -260,6 +287,9 @@ func (m *testMesh) form(ctx context.Context, c meshConfig, i int, n *testNode) {
 		t.Fatal(err)
 	}
 	join := &control.JoinNode{Node: n.name, URL: n.url}
+	if c.place != nil {
+		join.Pool, join.Zone = c.place(i)
+	}
 	for j := range c.drives[i] {
 		o := dataio.Options{}
 		if c.drive != nil {

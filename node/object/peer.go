@@ -72,6 +72,8 @@ type writeResponse struct {
 // no error; uploads of them are ended.
 type removeRequest struct {
 	Items []removeItem `msg:"i"`
+	// Unfinished leaves what is there, and ends uploads without waiting for it.
+	Unfinished bool `msg:"u,omitempty"`
 }
 
 // removeItem is one payload.
@@ -266,6 +268,14 @@ func (s *Service) serveRemove(ctx context.Context, req *removeRequest) (*removeR
 	refs := make([]payloadRef, len(req.Items))
 	for i, item := range req.Items {
 		refs[i] = payloadRef{item.Drive, item.ID}
+	}
+	if req.Unfinished {
+		for _, ref := range refs {
+			if in := s.incomingOf(ref); in != nil {
+				in.cancel()
+			}
+		}
+		return &removeResponse{}, nil
 	}
 	if err := s.removeOwn(ctx, refs); err != nil {
 		return nil, err

@@ -1344,18 +1344,36 @@ func (z *removeItem) Msgsize() (s int) {
 // MarshalMsg implements msgp.Marshaler
 func (z *removeRequest) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 1
-	// string "i"
-	o = append(o, 0x81, 0xa1, 0x69)
-	o = msgp.AppendArrayHeader(o, uint32(len(z.Items)))
-	for za0001 := range z.Items {
-		// map header, size 2
-		// string "d"
-		o = append(o, 0x82, 0xa1, 0x64)
-		o = msgp.AppendString(o, z.Items[za0001].Drive)
+	// check for omitted fields
+	zb0001Len := uint32(2)
+	var zb0001Mask uint8 /* 2 bits */
+	_ = zb0001Mask
+	if z.Unfinished == false {
+		zb0001Len--
+		zb0001Mask |= 0x2
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
 		// string "i"
 		o = append(o, 0xa1, 0x69)
-		o = msgp.AppendBytes(o, (z.Items[za0001].ID)[:])
+		o = msgp.AppendArrayHeader(o, uint32(len(z.Items)))
+		for za0001 := range z.Items {
+			// map header, size 2
+			// string "d"
+			o = append(o, 0x82, 0xa1, 0x64)
+			o = msgp.AppendString(o, z.Items[za0001].Drive)
+			// string "i"
+			o = append(o, 0xa1, 0x69)
+			o = msgp.AppendBytes(o, (z.Items[za0001].ID)[:])
+		}
+		if (zb0001Mask & 0x2) == 0 { // if not omitted
+			// string "u"
+			o = append(o, 0xa1, 0x75)
+			o = msgp.AppendBool(o, z.Unfinished)
+		}
 	}
 	return
 }
@@ -1370,6 +1388,8 @@ func (z *removeRequest) UnmarshalMsg(bts []byte) (o []byte, err error) {
 		err = msgp.WrapError(err)
 		return
 	}
+	var zb0001Mask uint8 /* 1 bits */
+	_ = zb0001Mask
 	for zb0001 > 0 {
 		zb0001--
 		field, bts, err = msgp.ReadMapKeyZC(bts)
@@ -1430,6 +1450,13 @@ func (z *removeRequest) UnmarshalMsg(bts []byte) (o []byte, err error) {
 					}
 				}
 			}
+		case "u":
+			z.Unfinished, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Unfinished")
+				return
+			}
+			zb0001Mask |= 0x1
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -1438,6 +1465,11 @@ func (z *removeRequest) UnmarshalMsg(bts []byte) (o []byte, err error) {
 			}
 		}
 	}
+	// Clear omitted fields.
+	if (zb0001Mask & 0x1) == 0 {
+		z.Unfinished = false
+	}
+
 	o = bts
 	return
 }
@@ -1448,6 +1480,7 @@ func (z *removeRequest) Msgsize() (s int) {
 	for za0001 := range z.Items {
 		s += 1 + 2 + msgp.StringPrefixSize + len(z.Items[za0001].Drive) + 2 + msgp.ArrayHeaderSize + (16 * (msgp.ByteSize))
 	}
+	s += 2 + msgp.BoolSize
 	return
 }
 

@@ -129,6 +129,9 @@ func (g *segment) run(r *replica) {
 	late := r.late
 	g.mu.Unlock()
 	if late {
+		if r.local == nil {
+			g.s.endUpload(r.node.Name, payloadRef{r.drive, g.id})
+		}
 		g.s.health.endLate(r.drive)
 	}
 	g.tell()

@@ -248,12 +248,33 @@ func (s *Service) receive(ctx context.Context, ref payloadRef) (_ context.Contex
 	}, nil
 }
 
+func (s *Service) incomingOf(ref payloadRef) *incoming {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.incoming[ref]
+}
+
+// endUpload tells a node that nobody waits for an upload any more. That the
+// connection is closed it may notice only when all is written and synced. Where
+// the word doesn't come through the file stays, as a copy that no record tells
+// of.
+func (s *Service) endUpload(node string, ref payloadRef) {
+	c := s.o.Conn(node)
+	if !connected(c) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.closing, discardTimeout)
+	defer cancel()
+	req := &removeRequest{Items: []removeItem{{Drive: ref.drive, ID: ref.id}}, Unfinished: true}
+	if _, err := removeCall.Call(ctx, c, req); err != nil {
+		s.log.Debug("an upload wasn't ended", "node", node, "drive", ref.drive, "id", ref.id.String(), "err", err)
+	}
+}
+
 // endIncoming cancels an upload, if there is one, and waits for its end, so
 // that a removal can't come between the last byte and the commit.
 func (s *Service) endIncoming(ctx context.Context, ref payloadRef) error {
-	s.mu.Lock()
-	in := s.incoming[ref]
-	s.mu.Unlock()
+	in := s.incomingOf(ref)
 	if in == nil {
 		return nil
 	}
