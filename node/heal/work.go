@@ -384,7 +384,7 @@ func (w *work) settle(t *task) {
 // change is what the index is to be told of a task: nil is nothing.
 func (t *task) change() *control.CopyChange {
 	p := &t.plan
-	c := &control.CopyChange{ID: t.seg.ID, Drop: p.drop}
+	c := &control.CopyChange{ID: t.seg.ID, Drop: p.drop, Seen: t.seg.Drives}
 	for _, id := range p.add {
 		if t.made[id] {
 			c.Add = append(c.Add, id)

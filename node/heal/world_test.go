@@ -535,7 +535,7 @@ func (w *world) recopyLocked(e *control.CopyChange) control.CopyFate {
 		}
 		now = append(now, d)
 	}
-	if len(now) == 0 {
+	if len(now) == 0 || !sameDrives(s.drives, e.Seen) {
 		return control.FateRefused
 	}
 	for _, d := range e.Drop {

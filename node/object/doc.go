@@ -117,20 +117,22 @@
 //
 // # Goroutines and locks
 //
-// Run has three: reclaimLoop removes the files of deleted and replaced objects
-// from this node's drives, ReclaimGrace after the index said so; healthLoop
-// looks at all drives; reapLoop closes idle bulk connections. A put has a hasher,
-// one goroutine for each copy under way, the waits for its full segments and the
-// answer reader of each bulkSink; a send has one prefetch, and reads one window
-// of a file ahead; a copy has its reader; serving CopyTo has up to eight copies.
-// Each is joined by the call that started it, before it returns, but those of
-// copies that were given up, which may hang in a system call for as long as their
-// drive does: Close joins them. A drive where one is, is avoided. What hangs in a
-// read is dataio's, and bounded there.
+// Run has four: reclaimLoop removes the files of deleted and replaced objects,
+// and of copies that were taken away, from this node's drives, ReclaimGrace
+// after the index said so; orphanLoop removes those that no commit can name any
+// more (orphans.go); healthLoop looks at all drives; reapLoop closes idle bulk
+// connections. A put has a hasher, one goroutine for each copy under way, the
+// waits for its full segments and the answer reader of each bulkSink; a send has
+// one prefetch, and reads one window of a file ahead; a copy has its reader;
+// serving CopyTo has up to eight copies. Each is joined by the call that started
+// it, before it returns, but those of copies that were given up, which may hang
+// in a system call for as long as their drive does: Close joins them. A drive
+// where one is, is avoided. What else hangs in a drive's system call is dataio's,
+// and bounded there.
 //
 // Lock order: segment.mu or gatherer.mu, then health.mu, then Service.mu, then
-// those of the grid and the drives. Service.mu and bulkClient.mu are never held
-// together, nor readings.mu with any other. None is held across I/O.
+// those of the grid and the drives. No two of Service.mu, bulkClient.mu, strays.mu
+// and readings.mu are held together. None is held across I/O.
 //
 // A put takes six chunks of 256 KiB, from a pool: what waits for its slowest
 // drive, what is written there and what is being filled. The ends of the two
