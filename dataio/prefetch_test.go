@@ -16,17 +16,6 @@ import (
 	"github.com/gridloom/gridloom/dataio/datatest"
 )
 
-// waitless is a context that nobody may wait for.
-type waitless struct {
-	context.Context
-	t testing.TB
-}
-
-func (w waitless) Done() <-chan struct{} {
-	w.t.Error("something waits, for which a goroutine was started")
-	return w.Context.Done()
-}
-
 func TestPrefetchRanges(t *testing.T) {
 	d := open(t, t.TempDir(), options())
 	const size = 5<<20 + 4711

@@ -264,7 +264,10 @@ func describeDrives(t *control.Topology, node string, told []driveStatus, health
 	var all []api.DriveInfo
 	add := func(d api.DriveInfo) {
 		h := health[d.ID]
-		d.Node, d.UnwellSince = node, h.Since
+		d.Node = node
+		if d.State != dataio.Online.String() { // which its node knows best
+			d.UnwellSince = h.Since
+		}
 		if n := t.Node(node); n != nil {
 			d.Pool, d.Zone = n.Pool, n.Zone
 		}

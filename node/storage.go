@@ -123,8 +123,12 @@ func (s *storage) markDrive(ctx context.Context, m *control.MarkDrive) error {
 // is told of an error repeats it.
 func (s *storage) DrainPool(ctx context.Context, name string, undo, force bool) error {
 	subject := "pool " + name
+	t, err := s.newest(ctx)
+	if err != nil {
+		return err
+	}
 	var drives []string
-	for _, n := range s.topology().Nodes {
+	for _, n := range t.Nodes {
 		if n.Pool == name {
 			drives = append(drives, n.Drives...)
 		}
@@ -195,8 +199,12 @@ func (s *storage) draining(ctx context.Context, st *heal.Status) ([]api.DrainInf
 		p := &st.Draining[i]
 		progress[[2]string{p.Kind, p.Name}] = p
 	}
+	t, err := s.newest(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var all []api.DrainInfo
-	for _, d := range drainsOf(s.topology()) {
+	for _, d := range drainsOf(t) {
 		info := api.DrainInfo{Kind: d.kind, Name: d.name}
 		if p := progress[[2]string{d.kind, d.name}]; p != nil {
 			info.Counted, info.LeftSegments, info.LeftBytes = p.Counted, p.LeftSegments, p.LeftBytes
@@ -215,6 +223,15 @@ func (s *storage) draining(ctx context.Context, st *heal.Status) ([]api.DrainInf
 		all = append(all, info)
 	}
 	return all, nil
+}
+
+// newest gives the topology with every change that was acknowledged before.
+func (s *storage) newest(ctx context.Context) (*control.Topology, error) {
+	a, err := s.index.Read(ctx, &control.Query{Topology: &control.TopologyQuery{}})
+	if err != nil {
+		return nil, err
+	}
+	return a.Topology, nil
 }
 
 // drain is something that is to be emptied.

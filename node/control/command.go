@@ -265,6 +265,10 @@ type CopyChange struct {
 	// Settled: the segment has the copies that it should. Otherwise, with fewer
 	// copies than before, it is noted as unfinished.
 	Settled bool `msg:"s,omitempty"`
+	// Seen, if there is any, is what the segment's drives were when its maker
+	// looked, in any order. Of two that take different copies away, since one of
+	// them is enough, the second is refused.
+	Seen []string `msg:"w,omitempty"`
 }
 
 // CopyFate is what became of an entry of a Recopy.
@@ -275,7 +279,7 @@ type CopyFate uint8
 const (
 	FateGone    CopyFate = iota // no record refers to the segment
 	FateDone                    // it is as the entry says, or was so already
-	FateRefused                 // no copy would be left, or more than a segment may have, or the file of one to add is garbage, or was until after Birth
+	FateRefused                 // no copy would be left, or more than a segment may have, or the drives aren't those in Seen, or the file of one to add is garbage, or was until after Birth
 )
 
 // SetQuota limits what a bucket may hold. What it holds already stays, and may

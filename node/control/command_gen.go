@@ -1779,8 +1779,8 @@ func (z *Command) Msgsize() (s int) {
 func (z *CopyChange) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(5)
-	var zb0001Mask uint8 /* 5 bits */
+	zb0001Len := uint32(6)
+	var zb0001Mask uint8 /* 6 bits */
 	_ = zb0001Mask
 	if z.Add == nil {
 		zb0001Len--
@@ -1797,6 +1797,10 @@ func (z *CopyChange) MarshalMsg(b []byte) (o []byte, err error) {
 	if z.Settled == false {
 		zb0001Len--
 		zb0001Mask |= 0x10
+	}
+	if z.Seen == nil {
+		zb0001Len--
+		zb0001Mask |= 0x20
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -1834,6 +1838,14 @@ func (z *CopyChange) MarshalMsg(b []byte) (o []byte, err error) {
 			// string "s"
 			o = append(o, 0xa1, 0x73)
 			o = msgp.AppendBool(o, z.Settled)
+		}
+		if (zb0001Mask & 0x20) == 0 { // if not omitted
+			// string "w"
+			o = append(o, 0xa1, 0x77)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.Seen)))
+			for za0005 := range z.Seen {
+				o = msgp.AppendString(o, z.Seen[za0005])
+			}
 		}
 	}
 	return
@@ -1942,6 +1954,29 @@ func (z *CopyChange) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Settled")
 				return
 			}
+		case "w":
+			var zb0005 uint32
+			zb0005, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Seen")
+				return
+			}
+			if zb0005 > z5439c54climitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Seen) >= int(zb0005) {
+				z.Seen = (z.Seen)[:zb0005]
+			} else {
+				z.Seen = make([]string, zb0005)
+			}
+			for za0005 := range z.Seen {
+				z.Seen[za0005], bts, err = msgp.ReadStringBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Seen", za0005)
+					return
+				}
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -1968,7 +2003,10 @@ func (z *CopyChange) Msgsize() (s int) {
 	for za0004 := range z.Drop {
 		s += msgp.StringPrefixSize + len(z.Drop[za0004])
 	}
-	s += 2 + msgp.BoolSize
+	s += 2 + msgp.BoolSize + 2 + msgp.ArrayHeaderSize
+	for za0005 := range z.Seen {
+		s += msgp.StringPrefixSize + len(z.Seen[za0005])
+	}
 	return
 }
 

@@ -47,6 +47,12 @@ func (c *Recopy) validate() error {
 		if err := checkDrives(slices.Concat(e.Add, e.Remove, e.Drop)); err != nil {
 			return err
 		}
+		if n := len(e.Seen); n > maxSegmentDrives {
+			return fault.New(fault.InvalidArgument, "entries", "number %d has seen %d drives, at most %d are possible", i, n, maxSegmentDrives)
+		}
+		if err := checkDrives(e.Seen); err != nil {
+			return err
+		}
 	}
 	if c.Birth < 0 || c.Birth == 0 && c.adds() {
 		return fault.New(fault.InvalidArgument, "birth", "is missing: copies take it from an answer before they are begun")
@@ -124,6 +130,9 @@ func (r *recopying) change(e *CopyChange) (CopyFate, error) {
 	if slices.Equal(drives, s.Drives) && heal == row.Heal {
 		return FateDone, nil
 	}
+	if len(e.Seen) > 0 && !sameDrives(e.Seen, s.Drives) {
+		return FateRefused, nil
+	}
 	garbage := slices.DeleteFunc(slices.Clone(s.Drives), func(d string) bool { return !slices.Contains(e.Remove, d) })
 	if err := r.m.discard(r.b, s, &row, garbage); err != nil {
 		return 0, err
@@ -138,6 +147,11 @@ func (r *recopying) change(e *CopyChange) (CopyFate, error) {
 		}
 	}
 	return FateDone, r.m.setSegment(r.b, e.ID, &row)
+}
+
+// sameDrives compares without regard to the order. Neither has a drive twice.
+func sameDrives(a, b []string) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(d string) bool { return !slices.Contains(b, d) })
 }
 
 // owner gives the record that refers to a segment, and the segment in it.

@@ -3,6 +3,7 @@ package heal
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gridloom/gridloom/node/control"
@@ -230,11 +231,12 @@ func (w *work) tell(ctx context.Context, tasks []*task) {
 	if err == nil && len(res.Fates) != len(of) {
 		err = fault.New(fault.Internal, "index", "%d fates for %d changes", len(res.Fates), len(of))
 	}
+	var refused []*task
 	for i, t := range of {
 		switch {
 		case err != nil:
 			// It may have happened nevertheless: the segment has to be read anew.
-			w.end(t, "the index: "+err.Error(), true)
+			w.missed(t, err)
 		case res.Fates[i] == control.FateDone:
 			for _, id := range cmd.Entries[i].Remove {
 				w.freed(id, t.seg.SizeBytes)
@@ -244,9 +246,49 @@ func (w *work) tell(ctx context.Context, tasks []*task) {
 		case res.Fates[i] == control.FateGone:
 			w.end(t, "", false)
 		default:
-			w.again(t, "the index refuses the change: its copies have changed, or the file of one to add is about to be removed")
+			refused = append(refused, t)
 		}
 	}
+	w.refresh(ctx, refused)
+}
+
+// refresh looks again at segments whose changes the index has refused: somebody
+// else has changed them, or the file of a copy to add is about to be removed.
+func (w *work) refresh(ctx context.Context, tasks []*task) {
+	if len(tasks) == 0 {
+		return
+	}
+	q := &control.CopiesQuery{}
+	for _, t := range tasks {
+		q.IDs = append(q.IDs, t.seg.ID)
+	}
+	a, err := w.o.Index.Read(ctx, &control.Query{Copies: q})
+	if err != nil {
+		for _, t := range tasks {
+			w.missed(t, err)
+		}
+		return
+	}
+	now := make(map[[16]byte]control.SegmentCopies, len(a.Copies))
+	for _, seg := range a.Copies {
+		now[seg.ID] = seg
+	}
+	for _, t := range tasks {
+		seg, there := now[t.seg.ID]
+		if !there {
+			w.end(t, "", false)
+			continue
+		}
+		t.seg = seg
+		w.again(t, "the index refuses the change: its copies have changed, or the file of one to add is about to be removed")
+	}
+}
+
+// missed ends a task because the index couldn't be asked: the next run takes it
+// up as it is then.
+func (w *work) missed(t *task, err error) {
+	w.release(t)
+	t.tally.end("the index: "+err.Error(), true)
 }
 
 // confirmLost reports a segment without a good copy, if there still is one of
@@ -259,7 +301,7 @@ func (w *work) confirmLost(ctx context.Context, t *task) {
 		w.end(t, "", false)
 		return
 	case err != nil:
-		w.end(t, "the index: "+err.Error(), true)
+		w.missed(t, err)
 		return
 	}
 	for _, s := range a.Record.Segments {
@@ -267,9 +309,12 @@ func (w *work) confirmLost(ctx context.Context, t *task) {
 			continue
 		}
 		if !sameDrives(s.Drives, t.seg.Drives) {
-			break // somebody has changed it: the next run sees it as it is
+			t.seg.Drives = s.Drives // somebody has changed it
+			w.again(t, "its copies have changed")
+			return
 		}
 		w.release(t)
+		w.holds.put(&t.seg, t.plan.blocked, true)
 		if t.tally.gone(t.seg, t.plan.blocked) {
 			w.log.Error("a segment has no good copy left", "bucket", bucket, "key", t.seg.Key,
 				"segment", fmt.Sprintf("%x", t.seg.ID), "because", t.plan.blocked)
@@ -282,18 +327,7 @@ func (w *work) confirmLost(ctx context.Context, t *task) {
 	w.end(t, "", false)
 }
 
+// sameDrives compares without regard to the order. Neither has a drive twice.
 func sameDrives(a, b []string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for _, id := range a {
-		found := false
-		for _, other := range b {
-			found = found || id == other
-		}
-		if !found {
-			return false
-		}
-	}
-	return true
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(id string) bool { return !slices.Contains(b, id) })
 }

@@ -320,7 +320,7 @@ func TestRepairElsewhere(t *testing.T) {
 		}
 		copies := w.copies
 		time.Sleep(24 * time.Hour)
-		if n := w.copies - copies; n > 24*12*triesMax+50 {
+		if n := w.copies - copies; n > 12*triesMax {
 			t.Errorf("%d more tries in a day", n)
 		}
 	})
@@ -379,18 +379,18 @@ func TestRebalance(t *testing.T) {
 		run := func() Rebalance {
 			t.Helper()
 			w.until(time.Minute, "led", func() bool { return w.status2(h).Leader != "" })
+			asked := time.Now()
 			if err := h.Rebalance(t.Context(), true); err != nil {
 				t.Fatal(err)
 			}
-			started := time.Now().Add(-time.Second)
-			w.until(time.Hour, "even", func() bool { s := w.status(h).Rebalance; return s.Ended.After(started) })
+			w.until(time.Hour, "even", func() bool { s := w.status(h).Rebalance; return !s.Running && !s.Started.Before(asked) })
 			w.well(time.Minute)
 			return w.status(h).Rebalance
 		}
 		if s := run(); s.Moved == 0 || s.Failed != 0 {
 			t.Errorf("%+v", s)
 		}
-		if s := run(); s.Moved > 10 {
+		if s := run(); s.Moved > 50 { // what came too early for the first
 			t.Errorf("%d were moved where all is even", s.Moved)
 		}
 		w.reclaim()

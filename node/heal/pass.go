@@ -219,8 +219,8 @@ type pendingProgress struct {
 }
 
 const (
-	pendingBackoff = 5 * time.Minute // the longest pause while segments fail
-	pendingShare   = 10              // a reading takes at most one of so many parts of the time
+	pendingBackoff = time.Minute // the longest pause while segments fail
+	pendingShare   = 10          // a reading takes at most one of so many parts of the time
 )
 
 // pendings reads the heal rows, over and over.

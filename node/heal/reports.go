@@ -2,6 +2,7 @@ package heal
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -113,7 +114,7 @@ func (t *term) repair(ctx context.Context, items []reportItem) error {
 	byDrive := make(map[string][]*control.SegmentCopies)
 	for _, i := range items {
 		seg, d := segs[i.ID], v.drives[i.Drive]
-		if seg != nil && d != nil && d.well && has(seg.Drives, i.Drive) {
+		if seg != nil && d != nil && d.well && slices.Contains(seg.Drives, i.Drive) {
 			byDrive[i.Drive] = append(byDrive[i.Drive], seg)
 		}
 	}
@@ -134,13 +135,4 @@ func (t *term) repair(ctx context.Context, items []reportItem) error {
 		}
 	}
 	return nil
-}
-
-func has(drives []string, id string) bool {
-	for _, d := range drives {
-		if d == id {
-			return true
-		}
-	}
-	return false
 }

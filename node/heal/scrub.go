@@ -2,6 +2,7 @@ package heal
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -195,11 +196,8 @@ func (t *term) page(ctx context.Context, y *tally) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	for i := range a.Copies {
-		seg := &a.Copies[i]
-		if err := t.mend(ctx, v, seg, bad[seg.ID], y); err != nil {
-			return false, err
-		}
+	if err := t.mendSome(ctx, a.Copies, bad, y); err != nil {
+		return false, err
 	}
 	s.mu.Lock()
 	s.state.After = a.Next
@@ -293,6 +291,38 @@ func (t *term) checkSome(ctx context.Context, drive string, items []object.Check
 	ctx, cancel := context.WithTimeout(ctx, checkTime+time.Duration(bytes/slowestBytes)*time.Second)
 	defer cancel()
 	return t.o.Objects.Check(ctx, drive, items, true, 0)
+}
+
+// mendSome takes up those of some segments that have to be, as they are by now:
+// reading them has taken its time.
+func (t *term) mendSome(ctx context.Context, segs []control.SegmentCopies, bad map[[16]byte]map[string]object.BadCopy, y *tally) error {
+	v := t.now.Load()
+	q := &control.CopiesQuery{}
+	for i := range segs {
+		if need, _ := v.assess(&segs[i]); need || len(bad[segs[i].ID]) > 0 {
+			q.IDs = append(q.IDs, segs[i].ID)
+		}
+	}
+	if len(q.IDs) == 0 {
+		return nil
+	}
+	a, err := t.read(ctx, &control.Query{Copies: q})
+	if err != nil {
+		return err
+	}
+	for i := range a.Copies {
+		seg := &a.Copies[i]
+		of := bad[seg.ID]
+		for drive := range of {
+			if !slices.Contains(seg.Drives, drive) {
+				delete(of, drive)
+			}
+		}
+		if err := t.mend(ctx, v, seg, of, y); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mend takes a segment up if a copy of it is bad, or if it has other copies than

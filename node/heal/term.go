@@ -97,6 +97,7 @@ func (t *term) look(v *view) {
 	t.drains.reset(v)
 	restart := t.restart
 	t.mu.Unlock()
+	t.work.holds.clear()
 	if restart != nil && old.loses(v) {
 		restart() // what has one copy left by now comes first
 	}
@@ -113,6 +114,7 @@ func wake(c chan struct{}) {
 
 // start does as StartRequest says.
 func (t *term) start(req StartRequest) {
+	t.work.holds.clear()
 	wake(t.passNow)
 	wake(t.pendNow)
 	if req.Verify {

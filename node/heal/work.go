@@ -20,7 +20,7 @@ const (
 	batchBytes   = 256 << 20 // of payload in one, unless a single item has more
 	triesMax     = 5         // of a segment in one run
 	retryFirst   = time.Second
-	retryLook    = 250 * time.Millisecond // how often due retries are looked for
+	retryLook    = 250 * time.Millisecond // between two looks for what is due
 	proposeLimit = 2 * time.Minute
 )
 
@@ -78,9 +78,11 @@ type work struct {
 
 	ctx     context.Context // of the term
 	batches sync.WaitGroup
+	holds   holds
 	slots   chan struct{}
 	urgent  chan struct{}
 	stirred chan struct{} // has room for one: commit should look
+	delayed chan struct{} // has room for one: retry should look
 
 	mu       sync.Mutex // guards what follows
 	tasks    map[[16]byte]*task
@@ -95,7 +97,7 @@ type work struct {
 func newWork(ctx context.Context, h *Healer, view func() *view) *work {
 	return &work{
 		o: &h.o, log: h.log, view: view, pace: &h.pace, rate: &h.rate, name: h.bucketName, ctx: ctx,
-		slots: make(chan struct{}, tasksMax), urgent: make(chan struct{}, urgentMax), stirred: make(chan struct{}, 1),
+		slots: make(chan struct{}, tasksMax), urgent: make(chan struct{}, urgentMax), stirred: make(chan struct{}, 1), delayed: make(chan struct{}, 1),
 		tasks: make(map[[16]byte]*task), lanes: make(map[lane]*queue), perDrive: make(map[string]int),
 	}
 }
@@ -121,6 +123,16 @@ func (w *work) submit(ctx context.Context, t *task) (taken bool, err error) {
 	w.tasks[t.seg.ID] = t
 	w.mu.Unlock()
 	t.tally.begin()
+	if h, held := w.holds.of(&t.seg); held && len(t.bad) == 0 && !t.fixed {
+		w.release(t)
+		if h.lost {
+			t.tally.gone(t.seg, h.why)
+		} else {
+			t.tally.end(h.why, false)
+		}
+		w.ended(&t.seg, h.why)
+		return true, nil
+	}
 	w.prepare(t)
 	return true, nil
 }
@@ -147,6 +159,12 @@ func (w *work) release(t *task) {
 // end ends a task: in order where why is "".
 func (w *work) end(t *task, why string, again bool) {
 	w.release(t)
+	switch {
+	case why == "":
+		w.holds.drop(t.seg.ID)
+	case again && !t.fixed:
+		w.holds.put(&t.seg, why, false)
+	}
 	t.tally.end(why, again)
 	w.ended(&t.seg, why)
 	if why != "" && w.o.Hooks.Failed != nil {
@@ -288,20 +306,23 @@ func (w *work) again(t *task, why string) {
 	}
 	t.due = time.Now().Add(retryFirst << (t.tries - 1))
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.waiting = append(w.waiting, t)
+	w.mu.Unlock()
+	wake(w.delayed)
 }
 
 // retry takes up what is due, until ctx ends.
 func (w *work) retry(ctx context.Context) {
-	for rest(ctx, retryLook) == nil {
+	for wait := time.Hour; await(ctx, w.delayed, wait); {
 		now := time.Now()
+		wait = time.Hour
 		var due []*task
 		w.mu.Lock()
 		left := w.waiting[:0]
 		for _, t := range w.waiting {
 			if t.due.After(now) {
 				left = append(left, t)
+				wait = min(wait, t.due.Sub(now))
 			} else {
 				due = append(due, t)
 			}
@@ -312,6 +333,7 @@ func (w *work) retry(ctx context.Context) {
 		for _, t := range due {
 			w.prepare(t)
 		}
+		wait = max(wait, retryLook)
 	}
 }
 
@@ -327,10 +349,7 @@ func (w *work) conclude(t *task) {
 		w.mu.Lock()
 		w.commits = append(w.commits, t)
 		w.mu.Unlock()
-		select {
-		case w.stirred <- struct{}{}:
-		default:
-		}
+		wake(w.stirred)
 		return
 	}
 	w.settle(t)
@@ -365,7 +384,7 @@ func (w *work) settle(t *task) {
 // change is what the index is to be told of a task: nil is nothing.
 func (t *task) change() *control.CopyChange {
 	p := &t.plan
-	c := &control.CopyChange{ID: t.seg.ID, Drop: p.drop}
+	c := &control.CopyChange{ID: t.seg.ID, Drop: p.drop, Seen: t.seg.Drives}
 	for _, id := range p.add {
 		if t.made[id] {
 			c.Add = append(c.Add, id)

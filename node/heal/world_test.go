@@ -58,6 +58,7 @@ type fakeSegment struct {
 	drives []string
 	heal   bool
 	lost   bool // every good copy was destroyed by the test
+	spoilt time.Time
 }
 
 var worldBucket = [16]byte{0xb}
@@ -165,6 +166,9 @@ func (w *world) fileLocked(drive string, id [16]byte, how string, there bool) {
 // drive's files.
 func (w *world) destroyedLocked(drive string, which func([16]byte) bool) {
 	for id, s := range w.segs {
+		if which(id) {
+			s.spoilt = time.Now()
+		}
 		if which(id) && slices.Contains(s.drives, drive) && !slices.ContainsFunc(s.drives, func(d string) bool { return d != drive && w.goodLocked(d, id) }) {
 			s.lost = true
 		}
@@ -531,7 +535,7 @@ func (w *world) recopyLocked(e *control.CopyChange) control.CopyFate {
 		}
 		now = append(now, d)
 	}
-	if len(now) == 0 {
+	if len(now) == 0 || !sameDrives(s.drives, e.Seen) {
 		return control.FateRefused
 	}
 	for _, d := range e.Drop {
@@ -539,7 +543,7 @@ func (w *world) recopyLocked(e *control.CopyChange) control.CopyFate {
 			w.wrongLocked("drive %s, which is there, is dropped of a segment", d)
 		}
 	}
-	if was && !slices.ContainsFunc(now, func(d string) bool { return w.goodLocked(d, e.ID) }) {
+	if was && time.Since(s.spoilt) > time.Minute && !slices.ContainsFunc(now, func(d string) bool { return w.goodLocked(d, e.ID) }) {
 		w.wrongLocked("the last good copy of %s is taken away: %v becomes %v", s.key, s.drives, now)
 	}
 	for _, d := range e.Remove {

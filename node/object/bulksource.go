@@ -69,7 +69,12 @@ func (b *bulkClient) open(ctx context.Context, node control.Node, ref payloadRef
 // fits says whether a response is the part that was asked for, of the payload
 // that the record knows.
 func (b *bulkClient) fits(resp *http.Response, ref payloadRef, p part, subject string) error {
-	if resp.StatusCode != http.StatusPartialContent {
+	switch kind, _ := fault.Parse(resp.Header.Get(headerError)); {
+	case resp.StatusCode == http.StatusPartialContent:
+	case kind == fault.RangeInvalid: // it is within what the record says
+		b.s.badCopy(ref, badSize)
+		return fault.New(fault.Corrupted, subject, "has less of payload %s than the %d bytes of its record", ref.id, p.segment.SizeBytes)
+	default:
 		return bulkError(resp, subject)
 	}
 	total, err := strconv.ParseInt(resp.Header.Get(headerSize), 10, 64)

@@ -44,6 +44,9 @@ func whyBad(err error) string {
 
 // badCopy reports a copy that isn't what its record says.
 func (s *Service) badCopy(ref payloadRef, why string) {
+	if !s.reads.tell(ref) {
+		return
+	}
 	if f := s.o.Hooks.BadCopy; f != nil {
 		f(ref.drive, ref.id)
 	}
@@ -72,8 +75,6 @@ type replicas struct {
 
 	all   []*choice
 	until time.Time // the end of all patience; zero while it isn't needed
-	last  error     // of a copy that may be good
-	bad   error     // of one that isn't
 	why   string    // the last failed, for Hooks.Failover
 }
 
@@ -82,8 +83,9 @@ type choice struct {
 	drive    string
 	rank     standing
 	tries    int
-	bad      bool      // it isn't what the record says: not to be tried again
-	failedAt time.Time // the last time
+	bad      bool  // it isn't what the record says: not to be tried again
+	err      error // of the last time
+	failedAt time.Time
 }
 
 // standing orders replicas; less is better.
@@ -203,8 +205,7 @@ func (s *Service) away(drive string) *absence {
 }
 
 // open opens what is left of the part, after done bytes of it, on the next copy.
-// Its error is that of the last copy that may be good, so that it can be read
-// later, or, where none may be, Corrupted.
+// It is Corrupted only if every copy is.
 func (r *replicas) open(ctx context.Context, done int64) (*source, error) {
 	rest := part{r.part.segment, r.part.off + done, r.part.n - done}
 	for {
@@ -239,14 +240,27 @@ func (r *replicas) done(src *source) {
 
 // failed notes that a copy can't be read, or not for now.
 func (r *replicas) failed(c *choice, err error) {
-	c.failedAt = time.Now()
+	c.err, c.failedAt = err, time.Now()
 	r.why = fault.KindOf(err).Reason()
 	if fault.KindOf(err) == fault.Corrupted {
-		c.bad, r.bad = true, err
+		c.bad = true
 		return
 	}
-	r.last = err
 	r.s.reads.failed(c.drive)
+}
+
+// failure is why no copy can be read: what the last said that may be good, so
+// that it may be read later, or, where none may be, what the last bad one did.
+func (r *replicas) failure() error {
+	err := error(fault.New(fault.Corrupted, "object", "has a segment on no drive"))
+	for _, bad := range []bool{true, false} {
+		for _, c := range r.all {
+			if c.bad == bad && c.err != nil {
+				err = c.err
+			}
+		}
+	}
+	return err
 }
 
 // next returns the copy to be tried next, and how. While there are copies that
@@ -285,12 +299,8 @@ func (r *replicas) next(ctx context.Context) (*choice, manner, error) {
 		case r.refresh(ctx): // there are untried ones
 		case away != nil:
 			return nil, how, away
-		case r.last != nil:
-			return nil, how, r.last
-		case r.bad != nil:
-			return nil, how, r.bad
 		default:
-			return nil, how, fault.New(fault.Corrupted, "object", "has a segment on no drive")
+			return nil, how, r.failure()
 		}
 	}
 }

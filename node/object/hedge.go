@@ -1,6 +1,7 @@
 package object
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -19,6 +20,13 @@ const (
 	waitLeast = time.Millisecond
 )
 
+// A bad copy is reported once in tellEvery, however often it is met; so many of
+// them are remembered.
+const (
+	tellEvery = time.Minute
+	tellMax   = 1024
+)
+
 // troubleFor is how long a drive that failed a read, or was too slow for it,
 // is asked after those that did not.
 const troubleFor = 5 * time.Second
@@ -26,8 +34,9 @@ const troubleFor = 5 * time.Second
 // readings is what the reads of this node know of drives, here and elsewhere.
 // The zero value is ready for use.
 type readings struct {
-	mu     sync.Mutex          // guards drives and what is in it
-	drives map[string]*reading // by id: those that segments were read from
+	mu     sync.Mutex               // guards what follows, and what is in it
+	drives map[string]*reading      // by id: those that segments were read from
+	told   map[payloadRef]time.Time // of bad copies
 }
 
 // reading is what reads know of one drive.
@@ -108,4 +117,23 @@ func (r *readings) hedge(drive string) time.Duration {
 		return d.hedge
 	}
 	return hedgeAtFirst
+}
+
+// tell says whether a bad copy is to be reported.
+func (r *readings) tell(ref payloadRef) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at, told := r.told[ref]; told && time.Since(at) < tellEvery {
+		return false
+	}
+	if len(r.told) >= tellMax {
+		maps.DeleteFunc(r.told, func(_ payloadRef, at time.Time) bool { return time.Since(at) >= tellEvery })
+	}
+	if len(r.told) < tellMax {
+		if r.told == nil {
+			r.told = make(map[payloadRef]time.Time)
+		}
+		r.told[ref] = time.Now()
+	}
+	return true
 }

@@ -124,7 +124,7 @@ type Service struct {
 	waits waitLog
 
 	strays strays
-	reads readings
+	reads  readings
 
 	// uploadSlots and readSlots bound what the bulk port serves at once.
 	uploadSlots, readSlots chan struct{}

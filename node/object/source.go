@@ -83,8 +83,10 @@ func (s *Service) openOn(ctx context.Context, drive string, p part, how manner) 
 	short, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(silence, func() { cancel(errSilent) })
 	src, err := open(short, node, ref, p, how)
-	if timer.Stop(); err != nil && context.Cause(short) == errSilent {
-		cancel(nil)
+	if timer.Stop(); context.Cause(short) == errSilent {
+		if err == nil {
+			src.close()
+		}
 		return nil, fault.New(fault.Deadline, s.driveName(node.Name, drive), "its node has not answered within %v", silence)
 	}
 	if err != nil || src.stream == nil {
