@@ -118,8 +118,9 @@
 // a failed sync nobody knows what is on disk. Everything unanswered fails as
 // Unavailable, Done is closed, and the process is expected to end. It doesn't
 // come to that for a disk that fills up: below a reserve of 128 MiB a leader
-// accepts only what deletes, and refuses the rest as NoSpace. A row that can't
-// be read fails a query as Corrupted, and ends the machine: it is neither
+// accepts only what deletes, and refuses the rest as NoSpace; below half of that
+// a follower takes no entries, as if it couldn't be reached, until there is room
+// again. A row that can't be read fails a query as Corrupted, and ends the machine: it is neither
 // skipped nor guessed at, and nor is one of an unknown version. Refusals are
 // *fault.Error, made in apply and kept with the outcome, so that every node and
 // every retry gives the same.
