@@ -140,7 +140,7 @@
 // segment and two rows for its outcome; replacing a record costs a row per
 // segment and drive more. The usage of a bucket is written once a batch, with the
 // totals, and read for the first put only. A pass of CopiesQuery over a million
-// records of one segment takes 1.5 s, in pages of 30 ms (BenchmarkCopies, two
+// records of one segment takes 1.5 s, in 50 pages (BenchmarkCopies, two
 // processors). Memory: caches of 73 MiB, memtables of at most twice
 // 64 MiB for the log, 16 MiB for the records and 4 MiB for the system group, up
 // to 32 MiB of each group's log, 64 MiB of commands in hand, and the users and
