@@ -370,7 +370,7 @@ func TestQuota(t *testing.T) {
 	t.Parallel()
 	f := startFleet(t, 1)
 	s := newStock(t, f, "quota", 10, 30_000, 30_000, 1)
-	mustRun(t, f.env(1), "bucket", "quota", "quota", "--bytes", strconv.Itoa(350_000))
+	mustRun(t, f.env(1), "bucket", "quota", "quota", "--size", strconv.Itoa(350_000))
 	if _, err := s.request(t.Context(), http.MethodPut, 1, "fits", "", make([]byte, 50_000)); err != nil {
 		t.Error(err)
 	}
