@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -272,5 +273,41 @@ func (m *mesh) left(c *Control) {
 	m.eventually("node "+c.self+" knows that it has left", func() bool { return c.Err() != nil })
 	if err := c.Err(); fault.KindOf(err) != fault.WrongMesh || !strings.Contains(err.Error(), "has left the mesh") {
 		m.t.Errorf("node %s ended with %v", c.self, err)
+	}
+}
+
+// Votes are spread over zones and pools, and stay where they are otherwise.
+func TestVotersAreSpread(t *testing.T) {
+	type node struct {
+		pool, zone                string
+		votes, absent, isDraining bool
+	}
+	for _, c := range []struct {
+		name  string
+		nodes []node // a, b, c, …
+		want  string
+	}{
+		{"who votes goes on", []node{{}, {votes: true}, {votes: true}, {votes: true}}, "bcd"},
+		{"three zones of five nodes", []node{{zone: "x", votes: true}, {zone: "x", votes: true}, {zone: "y", votes: true}, {zone: "y"}, {zone: "z"}}, "abcde"},
+		{"three votes over three zones", []node{{zone: "x", votes: true}, {zone: "x", votes: true}, {zone: "y", votes: true}, {zone: "z"}}, "acd"},
+		{"two pools", []node{{pool: "p", votes: true}, {pool: "p", votes: true}, {pool: "p", votes: true}, {pool: "q"}}, "abd"},
+		{"nobody there in the other zone", []node{{zone: "x", votes: true}, {zone: "x", votes: true}, {zone: "y", votes: true}, {zone: "z", absent: true}}, "abc"},
+		{"a voter that is away keeps its vote", []node{{zone: "x", votes: true}, {zone: "y", votes: true, absent: true}, {zone: "z", votes: true}, {zone: "x"}}, "abc"},
+		{"one drains", []node{{zone: "x", votes: true, isDraining: true}, {zone: "x"}, {zone: "y", votes: true}, {zone: "z", votes: true}}, "bcd"},
+	} {
+		topology, st := &Topology{}, replica.Status{}
+		for i, n := range c.nodes {
+			id := uint64(i + 1)
+			topology.Nodes = append(topology.Nodes, Node{Name: string(rune('a' + i)), RaftID: id, Pool: n.pool, Zone: n.zone, Draining: n.isDraining})
+			st.Members = append(st.Members, replica.Member{ID: id, Voter: n.votes, Active: !n.absent})
+		}
+		var got []byte
+		for _, id := range wantedVoters(topology, st) {
+			got = append(got, byte('a'+id-1))
+		}
+		slices.Sort(got)
+		if string(got) != c.want {
+			t.Errorf("%s: %s vote, want %s", c.name, got, c.want)
+		}
 	}
 }

@@ -111,8 +111,9 @@ func (c *Control) nameMesh(ctx context.Context) {
 
 // wantedVoters says which of the nodes should vote in the system group, or nil
 // while a node that is to be replaced hasn't come: its vote stays with its old
-// self, so that no majority gets smaller by it. Who votes already goes on, who
-// drains only where nobody else is left.
+// self, so that no majority gets smaller by it. Votes are spread over zones and
+// then over pools; where that is the same, who votes already goes on. Who isn't
+// there, or drains, gets one only where nobody else is left.
 func wantedVoters(t *Topology, st replica.Status) []uint64 {
 	votes, active := map[uint64]bool{}, map[uint64]bool{}
 	for _, m := range st.Members {
@@ -130,24 +131,41 @@ func wantedVoters(t *Topology, st replica.Status) []uint64 {
 			count++
 		}
 	}
-	rank := func(n *Node) int {
-		switch {
-		case n.Draining:
-			return 3
-		case votes[n.RaftID]:
-			return 0
-		case active[n.RaftID]:
-			return 1
-		}
-		return 2
-	}
-	slices.SortStableFunc(bound, func(a, b *Node) int { return cmp.Compare(rank(a), rank(b)) })
 	if count = voterCount(count); len(bound) < count {
 		return nil
 	}
+	class := func(n *Node) int {
+		switch {
+		case n.Draining:
+			return 2
+		case !votes[n.RaftID] && !active[n.RaftID]:
+			return 1
+		}
+		return 0
+	}
+	vote := func(n *Node) int {
+		if votes[n.RaftID] {
+			return 0
+		}
+		return 1
+	}
+	zones, pools := map[string]int{}, map[string]int{}
+	zone := func(n *Node) string {
+		if n.Zone == "" {
+			return "node " + n.Name
+		}
+		return "zone " + n.Zone
+	}
 	var want []uint64
-	for _, n := range bound[:count] {
+	for range count {
+		n := slices.MinFunc(bound, func(a, b *Node) int {
+			return cmp.Or(cmp.Compare(class(a), class(b)), cmp.Compare(zones[zone(a)], zones[zone(b)]),
+				cmp.Compare(pools[a.Pool], pools[b.Pool]), cmp.Compare(vote(a), vote(b)), cmp.Compare(a.Name, b.Name))
+		})
+		zones[zone(n)]++
+		pools[n.Pool]++
 		want = append(want, n.RaftID)
+		bound = slices.DeleteFunc(bound, func(o *Node) bool { return o == n })
 	}
 	return want
 }
