@@ -69,6 +69,7 @@ func TestRandomOperations(t *testing.T) {
 			"abort":   m.abort,
 			"read":    m.read,
 			"remove":  m.remove,
+			"replace": m.replace,
 			"missing": m.missing,
 			"reopen":  m.reopen,
 			"fault":   m.fault,
@@ -210,12 +211,49 @@ func (m *model) read(rt *rapid.T) {
 }
 
 func (m *model) remove(rt *rapid.T) {
-	id := m.pick(rt, slices.Collect(maps.Keys(m.payloads)))
+	m.removeID(rt, m.pick(rt, slices.Collect(maps.Keys(m.payloads))))
+}
+
+func (m *model) removeID(rt *rapid.T, id dataio.ID) {
 	if err := m.drive.Remove(m.t.Context(), id); err != nil {
 		rt.Fatal(err)
 	}
 	delete(m.payloads, id)
 	m.removed = append(m.removed, id)
+}
+
+// replace replaces a payload, or doesn't get to it: then it is what it was.
+func (m *model) replace(rt *rapid.T) {
+	id := m.pick(rt, slices.Collect(maps.Keys(m.payloads)))
+	content := m.noise[rapid.IntRange(0, 4096).Draw(rt, "from"):][:rapid.IntRange(0, 2<<20).Draw(rt, "bytes")]
+	w, err := m.drive.CreateReplacement(m.t.Context(), id, int64(len(content)))
+	if err != nil {
+		m.failed(rt, err)
+		return
+	}
+	if _, err := w.Write(content); err != nil {
+		m.failed(rt, err)
+		return
+	}
+	end := rapid.SampledFrom([]string{"commit", "abort", "remove"}).Draw(rt, "end")
+	switch end {
+	case "abort":
+		if err := w.Abort(); err != nil {
+			rt.Fatal(err)
+		}
+		return
+	case "remove":
+		m.removeID(rt, id)
+	}
+	switch _, err := w.Commit(m.t.Context()); {
+	case err == nil && (end == "remove" || m.suspect):
+		rt.Fatalf("%s was replaced after %s (suspect %t)", id, end, m.suspect)
+	case err == nil:
+		m.payloads[id] = content
+	case end == "remove" && errors.Is(err, dataio.ErrNotFound):
+	default:
+		m.failed(rt, err)
+	}
 }
 
 // missing asks for what isn't there: removed, being written, or never was.

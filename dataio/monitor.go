@@ -218,6 +218,7 @@ func (d *Drive) probe() error {
 		if err := d.doMoving(step.op, step.op.Bytes, true, step.call); err != nil {
 			if f != nil {
 				f.Close()
+				remove() // else the next probe does
 			}
 			return d.fail("probe", ID{}, step.op.Kind, err)
 		}

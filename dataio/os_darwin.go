@@ -8,9 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readOnlyFlag is that of a read-only mount in a Statfs_t.
-const readOnlyFlag = unix.MNT_RDONLY
-
 func fragmentBytes(s *unix.Statfs_t) int64 { return int64(s.Bsize) }
 
 // allocate sets bytes aside for an empty file, whose size stays 0. It reports

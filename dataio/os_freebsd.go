@@ -7,9 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readOnlyFlag is that of a read-only mount in a Statfs_t.
-const readOnlyFlag = unix.MNT_RDONLY
-
 func fragmentBytes(s *unix.Statfs_t) int64 { return int64(s.Bsize) }
 
 // allocate does nothing: ZFS has no way to set space aside for a file. The

@@ -8,9 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readOnlyFlag is that of a read-only mount in a Statfs_t.
-const readOnlyFlag = unix.ST_RDONLY
-
 func fragmentBytes(s *unix.Statfs_t) int64 {
 	if s.Frsize > 0 {
 		return int64(s.Frsize)

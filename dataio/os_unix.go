@@ -77,6 +77,5 @@ func usageOf(dir *os.File) (Usage, error) {
 		TotalInodes: int64(s.Files),
 		UsedInodes:  int64(s.Files) - int64(s.Ffree),
 		FreeInodes:  max(0, int64(s.Ffree)),
-		ReadOnly:    uint64(s.Flags)&readOnlyFlag != 0,
 	}, nil
 }

@@ -47,7 +47,7 @@ func (f *File) touch(off, n int64) error {
 		defer touchBuffers.Put(buf)
 		for end := off + n; off < end; off += touchBytes {
 			b := buf[:min(touchBytes, end-off)]
-			if f.pages.cached(f.f, f.fileBytes, off, int64(len(b))) {
+			if from, to, known := f.pages.missing(f.f, f.fileBytes, off, int64(len(b))); known && from == to {
 				continue
 			}
 			if err := f.fillAt(b, off); err != nil {
@@ -60,12 +60,19 @@ func (f *File) touch(off, n int64) error {
 
 // inMemory reports whether a range is known to be in memory.
 func (f *File) inMemory(off, n int64) bool {
-	if n <= readNowBytes {
-		buf := touchBuffers.Get().(*[touchBytes]byte)
-		defer touchBuffers.Put(buf)
-		if got, known := readNow(f.f, buf[:n], off); known {
-			return got
+	if n > readNowBytes {
+		from, to, known := f.pages.missing(f.f, f.fileBytes, off, n)
+		if !known || to-from > touchBytes {
+			return false
 		}
+		// A page that has more blocks than were written, as the last of a file,
+		// or a large folio, counts as missing, and can be read nevertheless.
+		off, n = from, to-from
 	}
-	return f.pages.cached(f.f, f.fileBytes, off, n)
+	if n == 0 {
+		return true
+	}
+	buf := touchBuffers.Get().(*[touchBytes]byte)
+	defer touchBuffers.Put(buf)
+	return readNow(f.f, buf[:n], off)
 }

@@ -70,7 +70,7 @@ func (f *File) openNow() bool {
 		return false
 	}
 	return f.readFooter(func(b []byte, offset int64) error {
-		if got, _ := readNow(f.f, b, offset); !got {
+		if !readNow(f.f, b, offset) {
 			return errNotNow
 		}
 		return nil

@@ -12,7 +12,6 @@ import (
 type Usage struct {
 	TotalBytes, UsedBytes, FreeBytes    int64
 	TotalInodes, UsedInodes, FreeInodes int64
-	ReadOnly                            bool // it is mounted read-only; false on Windows
 }
 
 // errAstray is why a drive is offline that wasn't closed.
@@ -53,7 +52,6 @@ func (d *Drive) usage(probe bool) (Usage, error) {
 	d.update(nil, func() {
 		d.astray = false
 		d.full = usage.FreeBytes <= d.reserve
-		d.readOnly = d.readOnly || usage.ReadOnly
 	})
 	return usage, nil
 }

@@ -35,7 +35,11 @@ file system can't hold, are refused one by one.
 all but those, -100 the last hundred. A part can't be checked by SHA-256.
 
 What comes is the newest version. --stale 5s allows one that was the newest up
-to so long ago: a node that can't reach the others may still have it.`,
+to so long ago: a node that can't reach the others may still have it.
+
+--verify has the nodes compare every byte with its checksum before they send it,
+and pass by a copy that has gone bad on its drive. Without it a whole object that
+has is noticed here, and a part not at all.`,
 		Example: `  gridloom get docs/2026/report.pdf
   gridloom get docs/2026/report.pdf /tmp/
   gridloom get backups/shop.sql - | psql shop
@@ -49,10 +53,14 @@ to so long ago: a node that can't reach the others may still have it.`,
 	byteRange := f.String("range", "", "fetch only these `BYTES`: FIRST-LAST, FIRST- or -COUNT")
 	parallel := parallelFlag(cmd)
 	stale := staleFlag(cmd)
+	verify := f.Bool("verify", false, "send only what was compared with its checksum on the drive")
 	f.StringSlice("if-match", nil, "only if the object has this `ETAG`; repeatable")
 	f.StringSlice("if-none-match", nil, "only if the object has not this `ETAG`; repeatable")
 	return a.clientCommand(cmd, func(ctx context.Context, c *client, cmd *cobra.Command, args []string) error {
 		g := &getting{app: a, client: c, stale: stale}
+		if *verify {
+			g.verify = gridloomv1.Verify_VERIFY_ALWAYS
+		}
 		var err error
 		if g.conditions, err = conditions(cmd); err != nil {
 			return err
@@ -99,6 +107,7 @@ type getting struct {
 	part       *gridloomv1.Range // nil: the whole object
 	conditions *gridloomv1.Conditions
 	stale      *age
+	verify     gridloomv1.Verify
 	meter      *meter
 	begin      func(*gridloomv1.GetObjectHeader) // nil where the size is known before
 }
@@ -301,7 +310,7 @@ func (g *getting) fetch(ctx context.Context, src address, root *os.Root, name, s
 
 func (g *getting) request(src address) *gridloomv1.GetObjectRequest {
 	return &gridloomv1.GetObjectRequest{Bucket: src.bucket, Key: src.key, Range: g.part, Conditions: g.conditions, MaxAge: g.stale.proto(),
-		ContentInHeader: true}
+		Verify: g.verify, ContentInHeader: true}
 }
 
 // print tells what was fetched and where it is.

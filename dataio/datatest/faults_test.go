@@ -63,7 +63,7 @@ func TestOpNames(t *testing.T) {
 		names = append(names, k.String())
 	}
 	slices.Sort(names)
-	if len(slices.Compact(names)) != 11 || names[0] == "" || (dataio.OpUsage+1).String() != fmt.Sprintf("op(%d)", dataio.OpUsage+1) {
+	if len(slices.Compact(names)) != 12 || names[0] == "" || (dataio.OpUsage+1).String() != fmt.Sprintf("op(%d)", dataio.OpUsage+1) {
 		t.Errorf("names are %q", names)
 	}
 }

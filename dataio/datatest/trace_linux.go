@@ -26,7 +26,8 @@ type Call struct {
 }
 
 // A Trace is what a process asked of the kernel, in the order of the returns.
-// Calls that can't move or sync bytes are left out.
+// Calls that can't move or sync bytes are left out, but for those by which a
+// process finds out whether they would wait for a disk.
 type Trace struct {
 	Calls []Call
 }
@@ -54,10 +55,13 @@ func (t *Trace) Bytes(match func(Call) bool, names ...string) int64 {
 	return sum
 }
 
-// moved returns how many bytes the call moved, or mapped.
+// moved returns how many bytes the call moved, or mapped so that they can be
+// read.
 func (c Call) moved() int64 {
 	switch {
 	case c.Err != nil:
+		return 0
+	case c.Name == "mincore", c.Name == "openat2", c.Name == "mmap" && c.Args[2] == unix.PROT_NONE:
 		return 0
 	case c.Name == "mmap":
 		return int64(c.Args[1])
@@ -134,6 +138,8 @@ var traced = map[uint64]struct {
 	unix.SYS_SYNC_FILE_RANGE: {"sync_file_range", -1, 0},
 	unix.SYS_FALLOCATE:       {"fallocate", -1, 0},
 	unix.SYS_FADVISE64:       {"fadvise64", 0, -1},
+	unix.SYS_MINCORE:         {"mincore", -1, -1},
+	unix.SYS_OPENAT2:         {"openat2", -1, -1},
 }
 
 // maxCalls bounds a Trace; more is an error.

@@ -12,6 +12,8 @@ package_of() {
 	gcc) echo gcc libc6-dev ;;
 	npm) echo nodejs npm ;;
 	ip) echo iproute2 ;;
+	mkfs.ext4) echo e2fsprogs ;;
+	umount) echo mount ;;
 	*) echo "$1" ;;
 	esac
 }

@@ -29,11 +29,16 @@ func (s *objectService) GetObject(r *pb.GetObjectRequest, stream grpc.ServerStre
 	if err != nil {
 		return err
 	}
+	verify, err := verifyOf(r.GetVerify())
+	if err != nil {
+		return err
+	}
 	reader, err := s.objects.Open(stream.Context(), r.GetBucket(), r.GetKey(), conditions, maxAge)
 	if err != nil {
 		return err
 	}
 	defer reader.Close()
+	reader.Verify = verify
 	off, n, err := rangeOf(r.GetRange(), reader.Info.SizeBytes)
 	if err != nil {
 		return err
@@ -61,6 +66,18 @@ func (s *objectService) GetObject(r *pb.GetObjectRequest, stream grpc.ServerStre
 		return down.reason(err)
 	}
 	return down.flush()
+}
+
+// verifyOf reads whether bytes are to be compared with their checksums. A value
+// that a later client knows may mean more than this node does.
+func verifyOf(v pb.Verify) (bool, error) {
+	switch v {
+	case pb.Verify_VERIFY_UNSPECIFIED:
+		return false, nil
+	case pb.Verify_VERIFY_ALWAYS:
+		return true, nil
+	}
+	return false, fault.New(fault.InvalidArgument, "verify", "is %d; only VERIFY_ALWAYS is allowed", v)
 }
 
 // rangeOf finds the bytes that a range asks for. A range that begins at or

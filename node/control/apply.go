@@ -228,7 +228,7 @@ func (m *machine) ownSegment(b *pebble.Batch, c *PutRecord, s *Segment, kept map
 			return err
 		}
 	}
-	if err := m.setHeal(b, s.ID, &row, row.Heal || unfinished); err != nil {
+	if err := m.setHeal(b, s.ID, &row, unfinished); err != nil {
 		return err
 	}
 	return m.setSegment(b, s.ID, &row)

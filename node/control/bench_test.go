@@ -2,11 +2,16 @@ package control
 
 import (
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/gridloom/gridloom/node/control/replica"
 )
 
 func BenchmarkPropose(b *testing.B) {
@@ -45,6 +50,55 @@ func BenchmarkPropose(b *testing.B) {
 			}
 			wg.Wait()
 			b.ReportMetric(float64(batches.Load())/float64(b.N), "batches/op")
+		})
+	}
+}
+
+// BenchmarkApply is what a put costs the applier, in batches as many clients
+// make them.
+func BenchmarkApply(b *testing.B) {
+	for _, kind := range []string{"inline", "segment", "overwrite"} {
+		b.Run(kind, func(b *testing.B) {
+			s, err := openState(vfs.NewMem(), "state", dataGroup, slog.New(slog.DiscardHandler), nil, nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.close()
+			if err := s.bootstrap(nil, nil); err != nil {
+				b.Fatal(err)
+			}
+			bucket := &Bucket{Name: "b", ID: [16]byte{1}, LogTime: 1}
+			const batch = 32
+			var all [][]replica.Entry
+			index := uint64(2)
+			for range (b.N + batch - 1) / batch {
+				entries := make([]replica.Entry, batch)
+				for i := range entries {
+					cmd := complete(putOf(bucket, fmt.Sprintf("%016x", rand.Uint64()), "e"))
+					cmd.Slots = 1
+					if rec := &cmd.PutRecord.Record; kind != "inline" {
+						rec.Inline, rec.SizeBytes = nil, 1<<20
+						rec.Segments = []Segment{{ID: randomID(), SizeBytes: 1 << 20, Drives: []string{"drive-1", "drive-2", "drive-3"}}}
+						if kind == "overwrite" {
+							rec.Key = fmt.Sprint(index % 1000)
+						}
+					}
+					data, err := encodeEntry(int64(index), cmd)
+					if err != nil {
+						b.Fatal(err)
+					}
+					entries[i] = replica.Entry{Index: index, Term: 1, Data: data}
+					index++
+				}
+				all = append(all, entries)
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for _, entries := range all {
+				if err := s.Apply(entries); err != nil {
+					b.Fatal(err)
+				}
+			}
 		})
 	}
 }

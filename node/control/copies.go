@@ -249,6 +249,7 @@ func decodeSegments(value []byte, rec *Record) error {
 			rest, err = msgp.Skip(rest)
 			continue
 		}
+		rec.Segments = rec.Segments[:0]
 		var n uint32
 		if n, rest, err = msgp.ReadArrayHeaderBytes(rest); err == nil && n > MaxSegments {
 			err = fmt.Errorf("%d segments", n)

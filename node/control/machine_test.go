@@ -29,6 +29,9 @@ type applier struct {
 	batch *pebble.Batch // what is applied and not committed yet; nil: nothing
 	feed  iamFeed
 	sizes disk.Options // zero: small ones
+
+	looks  bool // it has an iterator over what was before the batch, as a state has
+	before *pebble.Iterator
 }
 
 // newApplier makes one where a mesh begins, of one founder.
@@ -71,6 +74,13 @@ func (a *applier) apply(t require, e *entry) *outcome {
 	t.Helper()
 	if a.batch == nil {
 		a.batch = a.store.NewIndexedBatch()
+		if a.looks {
+			var err error
+			if a.before, err = a.store.NewIter(&pebble.IterOptions{UseL6Filters: true}); err != nil {
+				t.Fatal(err)
+			}
+			a.m.look(a.before)
+		}
 	}
 	out, err := a.m.apply(a.batch, e)
 	if err != nil {
@@ -101,6 +111,13 @@ func (a *applier) commit(t require) {
 		t.Fatal(err)
 	}
 	a.batch = nil
+	if a.before != nil {
+		a.m.look(nil)
+		if err := a.before.Close(); err != nil {
+			t.Fatal(err)
+		}
+		a.before = nil
+	}
 	a.feed.show(&a.m.iam)
 }
 
@@ -146,6 +163,7 @@ func TestMachine(t *testing.T) {
 func checkMachine(t *rapid.T, group replica.GroupID) {
 	a, b := newApplier(t, group, vfs.NewMem()), newApplier(t, group, vfs.NewMem())
 	defer func() { a.close(t); b.close(t) }()
+	a.looks = true
 	m := newModel(group)
 	g := &commands{m: m, clock: int64(100 * time.Hour)}
 	compare := func() {

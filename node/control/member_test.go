@@ -135,12 +135,11 @@ func TestPayloadKeepsANode(t *testing.T) {
 			}
 		}
 		b := createBucket(t, m.node(0), "b")
+		segment := randomID()
 		put := putOf(b, "k", "e")
 		put.PutRecord.Record.Inline = nil
-		put.PutRecord.Record.Segments = []Segment{{ID: randomID(), SizeBytes: 1, Drives: []string{"drive-a", "drive-c"}}}
-		if _, err := m.node(0).Propose(t.Context(), put); err != nil {
-			t.Fatal(err)
-		}
+		put.PutRecord.Record.Segments = []Segment{{ID: segment, SizeBytes: 1, Drives: []string{"drive-gone", "drive-c"}}}
+		carryOut(t, m.node(0), put)
 		m.eventually("c's drives are known", func() bool { return len(m.node(0).Topology().Node("c").Drives) == 1 })
 		if err := m.node(0).RemoveNode(t.Context(), "c", false); fault.KindOf(err) != fault.Conflict || !strings.Contains(err.Error(), "payload") {
 			t.Errorf("with payload: %v", err)
@@ -152,6 +151,18 @@ func TestPayloadKeepsANode(t *testing.T) {
 			t.Errorf("without payload: %v", err)
 		}
 		m.settle("a, c", "a")
+		recopy := func(e CopyChange) {
+			e.ID = segment
+			res := carryOut(t, m.node(0), &Command{Recopy: &Recopy{Birth: put.PutRecord.Birth, Entries: []CopyChange{e}}})
+			if res.Fates[0] != FateDone {
+				t.Fatalf("%+v came to %v", e, res.Fates)
+			}
+		}
+		recopy(CopyChange{Add: []string{"drive-a"}})
+		if lost, err := m.node(0).holdsLast(t.Context(), "c"); lost || err != nil {
+			t.Errorf("with a copy elsewhere: %v, %v", lost, err)
+		}
+		recopy(CopyChange{Remove: []string{"drive-a"}})
 		if err := m.node(0).RemoveNode(t.Context(), "c", true); err != nil {
 			t.Errorf("forced: %v", err)
 		}

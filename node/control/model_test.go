@@ -8,7 +8,6 @@ import (
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
-	"pgregory.net/rapid"
 
 	"github.com/gridloom/gridloom/node/control/replica"
 	"github.com/gridloom/gridloom/node/fault"
@@ -407,7 +406,7 @@ func (m *model) mark(c *MarkNode) fault.Kind {
 }
 
 // compare reads everything through queries.
-func (m *model) compare(t *rapid.T, a *applier) {
+func (m *model) compare(t require, a *applier) {
 	t.Helper()
 	ask := func(q Query) *Answer {
 		t.Helper()
@@ -448,7 +447,7 @@ func (m *model) compare(t *rapid.T, a *applier) {
 	m.compareRecords(t, a, ask, same)
 }
 
-func (m *model) compareRecords(t *rapid.T, a *applier, ask func(Query) *Answer, same func(what string, got, want any)) {
+func (m *model) compareRecords(t require, a *applier, ask func(Query) *Answer, same func(what string, got, want any)) {
 	t.Helper()
 	for bucket := range byte(4) {
 		id := [16]byte{bucket}

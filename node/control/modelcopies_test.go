@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"github.com/gridloom/gridloom/node/fault"
 )
 
@@ -160,7 +158,7 @@ func (m *model) fits(bucket [16]byte, bytes int64, isNew bool) bool {
 	return u.MaxBytes == 0 || bytes <= 0 || u.Bytes+bytes <= u.MaxBytes
 }
 
-func (m *model) compareCopies(t *rapid.T, a *applier, ask func(Query) *Answer, same func(what string, got, want any)) {
+func (m *model) compareCopies(t require, a *applier, ask func(Query) *Answer, same func(what string, got, want any)) {
 	t.Helper()
 	m.compareFiles(same)
 	pass := func(q CopiesQuery) (all []SegmentCopies) {
@@ -228,12 +226,19 @@ func (m *model) compareCopies(t *rapid.T, a *applier, ask func(Query) *Answer, s
 			}
 		}
 	}
+	limited := int64(0)
+	for _, q := range m.quotas {
+		if q != [2]int64{} {
+			limited++
+		}
+	}
+	same("how many have a quota", a.m.totals.Limited, limited)
 	same("totals", *ask(Query{Totals: &TotalsQuery{}}).Totals, totals)
 	same("scrub", *ask(Query{Scrub: &ScrubQuery{}}).Scrub, m.scrub)
 	for _, drive := range []string{"d1", "d4"} {
 		var ids [][16]byte
 		var known []bool
-		for i := range 16 {
+		for i := range 256 {
 			id := [16]byte{byte(i)}
 			is := m.files[file{drive, id}]
 			ids, known = append(ids, id), append(known, is == "listed" || is == "garbage")

@@ -132,8 +132,11 @@ type UsageQuery struct {
 	Drives []string `msg:"d,limit=4096"` // ids; at most MaxQueryDrives
 	After  string   `msg:"a"`            // Next of the answer before; "" is the beginning
 	// Sole asks only for segments with no copy elsewhere: what is lost with
-	// the drives.
-	Sole bool `msg:"s,omitempty"`
+	// the drives. Elsewhere are the other drives that count for that, which is
+	// all where there are none: so that a record which still lists a drive that
+	// is gone doesn't make it look safe.
+	Sole      bool     `msg:"s,omitempty"`
+	Elsewhere []string `msg:"e,omitempty,limit=4096"` // ids; at most MaxQueryDrives
 }
 
 // CopiesQuery asks for a page of the segments and where their copies are:

@@ -3855,12 +3855,16 @@ func (z TotalsQuery) Msgsize() (s int) {
 func (z *UsageQuery) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(3)
-	var zb0001Mask uint8 /* 3 bits */
+	zb0001Len := uint32(4)
+	var zb0001Mask uint8 /* 4 bits */
 	_ = zb0001Mask
 	if z.Sole == false {
 		zb0001Len--
 		zb0001Mask |= 0x4
+	}
+	if z.Elsewhere == nil {
+		zb0001Len--
+		zb0001Mask |= 0x8
 	}
 	// variable map header, size zb0001Len
 	o = append(o, 0x80|uint8(zb0001Len))
@@ -3880,6 +3884,14 @@ func (z *UsageQuery) MarshalMsg(b []byte) (o []byte, err error) {
 			// string "s"
 			o = append(o, 0xa1, 0x73)
 			o = msgp.AppendBool(o, z.Sole)
+		}
+		if (zb0001Mask & 0x8) == 0 { // if not omitted
+			// string "e"
+			o = append(o, 0xa1, 0x65)
+			o = msgp.AppendArrayHeader(o, uint32(len(z.Elsewhere)))
+			for za0002 := range z.Elsewhere {
+				o = msgp.AppendString(o, z.Elsewhere[za0002])
+			}
 		}
 	}
 	return
@@ -3942,6 +3954,29 @@ func (z *UsageQuery) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Sole")
 				return
 			}
+		case "e":
+			var zb0003 uint32
+			zb0003, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Elsewhere")
+				return
+			}
+			if zb0003 > 4096 {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Elsewhere) >= int(zb0003) {
+				z.Elsewhere = (z.Elsewhere)[:zb0003]
+			} else {
+				z.Elsewhere = make([]string, zb0003)
+			}
+			for za0002 := range z.Elsewhere {
+				z.Elsewhere[za0002], bts, err = msgp.ReadStringBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Elsewhere", za0002)
+					return
+				}
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -3960,6 +3995,9 @@ func (z *UsageQuery) Msgsize() (s int) {
 	for za0001 := range z.Drives {
 		s += msgp.StringPrefixSize + len(z.Drives[za0001])
 	}
-	s += 2 + msgp.StringPrefixSize + len(z.After) + 2 + msgp.BoolSize
+	s += 2 + msgp.StringPrefixSize + len(z.After) + 2 + msgp.BoolSize + 2 + msgp.ArrayHeaderSize
+	for za0002 := range z.Elsewhere {
+		s += msgp.StringPrefixSize + len(z.Elsewhere[za0002])
+	}
 	return
 }

@@ -267,7 +267,12 @@ func (v *view) usage(a *Answer, q *UsageQuery) (err error) {
 	for _, d := range q.Drives {
 		set[d] = true
 	}
-	asked, other := func(d string) bool { return set[d] }, func(d string) bool { return !set[d] }
+	safe := make(map[string]bool, len(q.Elsewhere))
+	for _, d := range q.Elsewhere {
+		safe[d] = true
+	}
+	asked := func(d string) bool { return set[d] }
+	other := func(d string) bool { return !set[d] && (len(safe) == 0 || safe[d]) }
 	count := 0
 	ok := it.First()
 	if ok && string(it.Key()) == q.After {

@@ -196,15 +196,34 @@ func FuzzDecode(f *testing.F) {
 	answer, _ := (&Answer{Records: []Record{rec}, Topology: &Topology{Nodes: []Node{{Name: "n"}}}}).MarshalMsg(nil)
 	logged, _ := encodeEntry(1, complete(&Command{BindNode: &BindNode{Node: "n", RaftID: 1}}))
 	hello, _ := (&greeting{Name: "a", Founders: []founder{{Name: "a"}}}).MarshalMsg(nil)
-	for _, b := range [][]byte{nil, row, cmd, logged, hello, answer, {RecordVersion, 0xdf, 0xff, 0xff, 0xff, 0xff}, {1, 0xdd, 0xff, 0xff, 0xff, 0xff}} {
+	recopy, _ := complete(&Command{Recopy: &Recopy{Birth: 1, Entries: []CopyChange{{Add: []string{"d"}, Remove: []string{"e"}, Drop: []string{"f"}, Settled: true}}}}).MarshalMsg(nil)
+	drive, _ := complete(&Command{MarkDrive: &MarkDrive{Drive: "d", Remove: true}}).MarshalMsg(nil)
+	scrub, _ := complete(&Command{NoteScrub: &NoteScrub{Scrub: ScrubState{Round: 1, After: "x"}}}).MarshalMsg(nil)
+	quota, _ := complete(&Command{SetQuota: &SetQuota{Bucket: "b", MaxBytes: 1}}).MarshalMsg(nil)
+	owner, _ := encodeRow(rowVersion, &segmentRow{Key: "k", Garbage: []string{"d"}, Heal: true, Reclaimed: 1})
+	copies, _ := (&Answer{Copies: []SegmentCopies{{Key: "k", Drives: []string{"d"}}}, Scrub: &ScrubState{}, Totals: &Totals{}, BucketUsages: []NamedUsage{{Name: "b"}}}).MarshalMsg(nil)
+	asked, _ := (&Query{Copies: &CopiesQuery{After: copiesPosition(recordKey([16]byte{}, "k", 1), 2), Good: []string{"d"}, Want: 2}}).MarshalMsg(nil)
+	f.Add([]byte(copiesPosition(recordKey([16]byte{}, "k", 1), 2)))
+	for _, b := range [][]byte{nil, recopy, drive, scrub, quota, owner, copies, asked, row, cmd, logged, hello, answer, {RecordVersion, 0xdf, 0xff, 0xff, 0xff, 0xff}, {1, 0xdd, 0xff, 0xff, 0xff, 0xff}} {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, m := range []msgp.Unmarshaler{new(Record), new(Bucket), new(Node), new(metaRow), new(identityRow), new(replyRow), new(issuedRow), new(segmentRow), new(garbageRow), new(closedRow), new(slotTable)} {
+		for _, m := range []msgp.Unmarshaler{new(Record), new(Bucket), new(Node), new(metaRow), new(identityRow), new(replyRow), new(issuedRow), new(segmentRow), new(garbageRow), new(closedRow), new(slotTable), new(healRow), new(totalsRow), new(BucketUsage), new(ScrubState)} {
 			_ = decodeRow(rowVersion, b, m)
 		}
 		_, _, _, _ = parseRecordKey(b)
 		_, _ = parseGarbageKey(b)
+		if row, passed, err := parseCopiesPosition(string(b)); err == nil && copiesPosition(row, passed) != string(b) {
+			t.Fatalf("%q is read as %q and %d", b, row, passed)
+		}
+		var part, whole Record
+		if decodeRow(RecordVersion, b, &whole) == nil {
+			if err := decodeSegments(b, &part); err != nil || len(part.Segments) != len(whole.Segments) {
+				t.Fatalf("%q has the segments %+v, and not %+v: %v", b, part.Segments, whole.Segments, err)
+			}
+		} else {
+			_ = decodeSegments(b, &part)
+		}
 		var c Command
 		if _, err := c.UnmarshalMsg(b); err == nil && c.validate() == nil {
 			again, err := c.MarshalMsg(nil)

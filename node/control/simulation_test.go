@@ -1,8 +1,6 @@
 package control
 
 import (
-	"bytes"
-	"cmp"
 	"encoding/binary"
 	"fmt"
 	"log/slog"
@@ -36,14 +34,16 @@ func simulate(t *testing.T, kind replica.GroupID, seeds uint64, steps int, tags 
 			}
 		})
 	}
-	if kind == dataGroup && seen["moved"] == 0 {
-		t.Error("nothing was moved")
+	for _, what := range []string{"moved", "recopied", "reclaimed", "quota_exceeded", "fate refused"} {
+		if kind == dataGroup && seen[what] == 0 {
+			t.Errorf("nothing was %s", what)
+		}
 	}
 	t.Logf("%d steps in %v: %+v, %v", total, time.Since(began).Round(time.Millisecond), all, seen)
 }
 
 func simulation(t *testing.T, kind replica.GroupID, seed uint64, steps int, tags string) (replicatest.Options, *statesModel) {
-	m := &statesModel{kind: kind, seed: seed, truths: map[replica.GroupID]*truth{}, seen: map[string]int{}}
+	m := &statesModel{kind: kind, seed: seed, truths: map[replica.GroupID]*truth{}, aims: map[[2]uint64]*aim{}, seen: map[string]int{}}
 	return replicatest.Options{
 		Seed: seed, Steps: steps, Model: m, SumEvery: 8,
 		Replay: fmt.Sprintf("go test%s -run '^%s$' ./node/control", tags, t.Name()),
@@ -89,7 +89,8 @@ type statesModel struct {
 	kind   replica.GroupID
 	seed   uint64
 	truths map[replica.GroupID]*truth
-	seen   map[string]int // what became of requests, by kind: that all of it happens
+	aims   map[[2]uint64]*aim // by group and request
+	seen   map[string]int     // what became of requests, by kind: that all of it happens
 }
 
 // truth is what a group's log comes to, by the model in plain maps.
@@ -134,6 +135,11 @@ func (m *statesModel) Propose(g replica.GroupID, request uint64, clock int64) []
 		clock = simulationEpoch + (clock-simulationEpoch)/720
 	}
 	c := m.command(g, request)
+	if c.PutRecord != nil {
+		c.PutRecord.Birth = clock
+	} else if c.Recopy != nil {
+		c.Recopy.Birth = clock
+	}
 	if err := c.validate(); err != nil {
 		panic(err)
 	}
@@ -178,7 +184,9 @@ func (m *statesModel) command(g replica.GroupID, request uint64) *Command {
 		m.fillIAM(c, rng, request)
 		return c
 	}
-	switch n := rng.IntN(40); {
+	switch n := rng.IntN(60); {
+	case n >= 40:
+		m.fillCopies(c, rng, g, request, name, id)
 	case n == 0:
 		c.CloseBucket = &CloseBucket{Name: name, ID: id}
 	case n < 12:
@@ -197,7 +205,7 @@ func (m *statesModel) command(g replica.GroupID, request uint64) *Command {
 		}
 	default:
 		r := Record{Key: keys[0], VersionID: requestID(request), ETag: fmt.Sprint("e", rng.IntN(4))}
-		if rng.IntN(4) == 0 {
+		if rng.IntN(2) == 0 {
 			r.SizeBytes = 1
 			segment := [16]byte{3, byte(request / 4 >> 8), byte(request / 4)} // others may have it too
 			r.Segments = []Segment{{ID: segment, SizeBytes: 1, Drives: []string{"d1", "d2"}}}
@@ -206,11 +214,53 @@ func (m *statesModel) command(g replica.GroupID, request uint64) *Command {
 			r.SizeBytes = int64(len(r.Inline))
 		}
 		c.PutRecord = &PutRecord{
-			BucketName: name, BucketID: id, Record: r, Birth: simulationEpoch,
-			IfMatch: tags(), IfNoneMatch: tags(),
+			BucketName: name, BucketID: id, Record: r,
+			IfMatch: tags(), IfNoneMatch: tags(), Copies: uint8(rng.IntN(4)),
 		}
 	}
 	return c
+}
+
+// fillCopies makes a command that changes copies of a segment, or reclaims some,
+// or sets a bucket's quota.
+func (m *statesModel) fillCopies(c *Command, rng *rand.Rand, g replica.GroupID, request uint64, name string, id [16]byte) {
+	drives := []string{"d1", "d2", "d3"}
+	switch n := rng.IntN(20); {
+	case n == 0:
+		c.SetQuota = &SetQuota{Bucket: name, BucketID: id, MaxObjects: 1 + rng.Int64N(3), MaxBytes: 10 * rng.Int64N(2)}
+	case n == 1:
+		c.NoteScrub = &NoteScrub{Scrub: ScrubState{Round: 1 + request/50, Segments: int64(request)}}
+	case n < 6:
+		c.Reclaim = &Reclaim{Entries: m.aim(g, request).garbage}
+	default:
+		e := CopyChange{ID: m.aim(g, request).segment, Settled: rng.IntN(3) == 0}
+		rng.Shuffle(len(drives), func(i, j int) { drives[i], drives[j] = drives[j], drives[i] })
+		e.Add, e.Remove = drives[:1], drives[1:1+rng.IntN(2)]
+		if rng.IntN(4) == 0 {
+			e.Remove, e.Drop = nil, e.Remove
+		}
+		c.Recopy = &Recopy{Entries: []CopyChange{e}}
+	}
+}
+
+// aim is what a request is about: of what there was at its first try, for all of
+// them.
+type aim struct {
+	segment [16]byte
+	garbage []Garbage
+}
+
+func (m *statesModel) aim(g replica.GroupID, request uint64) *aim {
+	of := [2]uint64{uint64(g), request}
+	if m.aims[of] == nil {
+		t := m.truth(g)
+		a := &aim{segment: [16]byte{9}, garbage: append([]Garbage{{Drive: "d0"}}, t.garbage[:min(len(t.garbage), 1+int(request%4))]...)}
+		if all := t.segments(); len(all) > 0 && request%8 > 0 {
+			a.segment = all[request%uint64(len(all))]
+		}
+		m.aims[of] = a
+	}
+	return m.aims[of]
 }
 
 // simulatedState is a state that is compared with the truth all the time.
@@ -288,6 +338,10 @@ func (s *simulatedState) extend(e *entry) {
 		s.model.seen["closed"]++
 	case e.Command.MoveRecord != nil:
 		s.model.seen["moved"]++
+	case e.Command.Reclaim != nil && len(e.Command.Reclaim.Entries) > 1:
+		s.model.seen["reclaimed"]++
+	case e.Command.Recopy != nil:
+		s.model.seen[[]string{"gone", "recopied", "fate refused"}[out.Fates[0]]]++
 	default:
 		s.model.seen["done"]++
 	}
@@ -357,58 +411,6 @@ func (s *simulatedState) Sum() (uint64, error) {
 		}
 	}
 	return checksum(v.rows)
-}
-
-// compare compares the rows with the truth.
-func (s *simulatedState) compare(v *view) error {
-	if s.group == systemGroup {
-		return s.compareIAM(v)
-	}
-	t := s.truth
-	var records, garbage, closed, wanted int
-	for _, of := range t.records {
-		wanted += len(of)
-	}
-	err := cmp.Or(
-		scan(v.rows, []byte{kindRecord}, func(row, value []byte) error {
-			records++
-			bucket, key, _, err := parseRecordKey(row)
-			if err != nil {
-				return err
-			}
-			var r Record
-			if err := decodeRow(RecordVersion, value, &r); err != nil {
-				return err
-			}
-			if want := t.records[bucket][string(key)]; !reflect.DeepEqual(r, want) {
-				return fmt.Errorf("at entry %d the record %x %s is %+v, and not %+v", v.applied, bucket, key, r, want)
-			}
-			return nil
-		}),
-		scan(v.rows, []byte{kindSegment}, func(row, value []byte) error {
-			var owner segmentRow
-			if err := decodeRow(rowVersion, value, &owner); err != nil || owner.Key == "" {
-				return err
-			}
-			r := t.records[owner.Bucket][owner.Key]
-			if !slices.ContainsFunc(r.Segments, func(s Segment) bool { return bytes.Equal(s.ID[:], row[1:]) }) {
-				return fmt.Errorf("at entry %d the segment %x is said to be that of %x %s", v.applied, row[1:], owner.Bucket, owner.Key)
-			}
-			return nil
-		}),
-		scan(v.rows, []byte{kindGarbage}, func(_, _ []byte) error { garbage++; return nil }),
-		scan(v.rows, []byte{kindClosed}, func(row, _ []byte) error {
-			closed++
-			if !t.closed[[16]byte(row[1:])] {
-				return fmt.Errorf("bucket %x isn't closed", row[1:])
-			}
-			return nil
-		}))
-	if err == nil && (records != wanted || garbage != len(t.garbage) || closed != len(t.closed)) {
-		err = fmt.Errorf("at entry %d there are %d records, %d pieces of garbage and %d closed buckets, and not %d, %d and %d",
-			v.applied, records, garbage, closed, wanted, len(t.garbage), len(t.closed))
-	}
-	return err
 }
 
 // Close implements replicatest.Machine.

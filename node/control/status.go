@@ -110,17 +110,16 @@ func (c *Control) AdmitNode(ctx context.Context, name, url string) error {
 }
 
 // RemoveNode has a node leave the mesh, and returns when it is forgotten. A
-// node on whose drives there is payload stays, unless force says that this may
-// be lost: Conflict.
+// node with payload that no other drive of the mesh has stays, unless force says
+// that this may be lost: Conflict.
 func (c *Control) RemoveNode(ctx context.Context, name string, force bool) error {
-	n := c.Topology().Node(name)
-	if n != nil && !force {
-		used, err := c.holdsPayload(ctx, n.Drives)
+	if !force {
+		lost, err := c.holdsLast(ctx, name)
 		if err != nil {
 			return err
 		}
-		if used {
-			return fault.New(fault.Conflict, nodeSubject(name), "has payload of objects on its drives, which would be lost; delete or copy them first, or force it")
+		if lost {
+			return fault.New(fault.Conflict, nodeSubject(name), "has payload of objects on its drives that is nowhere else and would be lost; drain it first, or force it")
 		}
 	}
 	if _, err := c.Propose(ctx, &Command{MarkNode: &MarkNode{Node: name, Leave: true}}); err != nil {
@@ -141,20 +140,32 @@ func (c *Control) RemoveNode(ctx context.Context, name string, force bool) error
 	}
 }
 
-// holdsPayload tells whether a record refers to one of the drives.
-func (c *Control) holdsPayload(ctx context.Context, drives []string) (bool, error) {
-	if len(drives) == 0 {
+// holdsLast tells whether a segment has no copy but on a node's drives, and on
+// those of nodes that are going too.
+func (c *Control) holdsLast(ctx context.Context, name string) (bool, error) {
+	q := UsageQuery{Sole: true}
+	t := c.Topology()
+	for i := range t.Nodes {
+		switch n := &t.Nodes[i]; {
+		case n.Name == name:
+			q.Drives = n.Drives
+		case !n.Leaving && !n.Awaited:
+			q.Elsewhere = append(q.Elsewhere, n.Drives...)
+		}
+	}
+	if len(q.Drives) == 0 {
 		return false, nil
 	}
-	for after := ""; ; {
-		a, err := c.Read(ctx, &Query{Usage: &UsageQuery{Drives: drives, After: after}})
+	q.Sole = len(q.Elsewhere) > 0 // else whatever there is would be lost
+	for {
+		a, err := c.Read(ctx, &Query{Usage: &q})
 		if err != nil {
 			return false, err
 		}
 		if a.Used || !a.More {
 			return a.Used, nil
 		}
-		after = a.Next
+		q.After = a.Next
 	}
 }
 

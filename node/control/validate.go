@@ -302,8 +302,8 @@ func (q *Query) validate() error {
 	}
 	switch {
 	case q.Usage != nil:
-		if n := len(q.Usage.Drives); n == 0 || n > MaxQueryDrives {
-			return fault.New(fault.InvalidArgument, "drives", "has %d entries, 1 to %d are allowed", n, MaxQueryDrives)
+		if n, of := len(q.Usage.Drives), len(q.Usage.Elsewhere); n == 0 || max(n, of) > MaxQueryDrives {
+			return fault.New(fault.InvalidArgument, "drives", "has %d entries, 1 to %d are allowed", max(n, of), MaxQueryDrives)
 		}
 		return checkPosition(q.Usage.After, 0)
 	case q.Copies != nil:

@@ -38,6 +38,12 @@ func TestBadCommands(t *testing.T) {
 		"move": func() *Command {
 			return &Command{MoveRecord: &MoveRecord{From: Place{Bucket: "b", Key: "k"}, To: Place{Bucket: "b", Key: "l"}}}
 		},
+		"drive": func() *Command { return &Command{MarkDrive: &MarkDrive{Drive: "d", Drain: true}} },
+		"recopy": func() *Command {
+			return &Command{Recopy: &Recopy{Birth: 1, Entries: []CopyChange{{ID: id, Add: []string{"d"}, Remove: []string{"e"}, Drop: []string{"f"}}, {Settled: true}}}}
+		},
+		"quota": func() *Command { return &Command{SetQuota: &SetQuota{Bucket: "b", MaxObjects: 1}} },
+		"scrub": func() *Command { return &Command{NoteScrub: &NoteScrub{Scrub: ScrubState{Round: 1}}} },
 		"reclaim": func() *Command {
 			return &Command{Reclaim: &Reclaim{Entries: []Garbage{{Drive: "d", LogTime: 1}}}}
 		},
@@ -118,6 +124,25 @@ func TestBadCommands(t *testing.T) {
 		{"join", func(c *Command) { c.JoinNode.URL = long }, fault.InvalidArgument, "url: isn't"},
 		{"join", func(c *Command) { c.JoinNode.Drives = make([]string, 257) }, fault.InvalidArgument, "drives: has 257"},
 		{"join", func(c *Command) { c.JoinNode.Drives = []string{"d", "e", "d"} }, fault.InvalidArgument, `drives: has "d" twice`},
+		{"put", func(c *Command) { c.PutRecord.Copies = 17 }, fault.InvalidArgument, "copies: is 17"},
+		{"join", func(c *Command) { c.JoinNode.Pool = long }, fault.InvalidArgument, "pool: has 4096 bytes"},
+		{"join", func(c *Command) { c.JoinNode.Zone = "a\x00" }, fault.InvalidArgument, "zone: isn't"},
+		{"drive", func(c *Command) { c.MarkDrive.Remove = true }, fault.InvalidArgument, "mark: is 2 marks"},
+		{"drive", func(c *Command) { c.MarkDrive.Drive = "" }, fault.InvalidArgument, "drive: is empty"},
+		{"recopy", func(c *Command) { c.Recopy.Birth = 0 }, fault.InvalidArgument, "birth: is missing"},
+		{"recopy", func(c *Command) { c.Recopy.Birth = -1 }, fault.InvalidArgument, "birth: is missing"},
+		{"recopy", func(c *Command) { c.Recopy.Entries = nil }, fault.InvalidArgument, "entries: has 0 entries"},
+		{"recopy", func(c *Command) { c.Recopy.Entries = make([]CopyChange, MaxRecopy+1) }, fault.InvalidArgument, "entries: has 1001 entries"},
+		{"recopy", func(c *Command) { c.Recopy.Entries[1].ID = id }, fault.InvalidArgument, "entries: has segment 01000000000000000000000000000000 twice"},
+		{"recopy", func(c *Command) { c.Recopy.Entries[1].Settled = false }, fault.InvalidArgument, "entries: number 1 changes 0 drives"},
+		{"recopy", func(c *Command) { c.Recopy.Entries[0].Add = make([]string, 47) }, fault.InvalidArgument, "entries: number 0 changes 49 drives"},
+		{"recopy", func(c *Command) { c.Recopy.Entries[0].Add = []string{"e"} }, fault.InvalidArgument, `drives: has "e" twice`},
+		{"recopy", func(c *Command) { c.Recopy.Entries[0].Drop = []string{""} }, fault.InvalidArgument, "drive: is empty"},
+		{"quota", func(c *Command) { c.SetQuota.MaxBytes = -1 }, fault.InvalidArgument, "quota: is 1 objects and -1 bytes"},
+		{"quota", func(c *Command) { c.SetQuota.Bucket = "" }, fault.InvalidArgument, "bucket: is empty"},
+		{"scrub", func(c *Command) { c.NoteScrub.Scrub.Round = 0 }, fault.InvalidArgument, "scrub: has a number"},
+		{"scrub", func(c *Command) { c.NoteScrub.Scrub.Bytes = -1 }, fault.InvalidArgument, "scrub: has a number"},
+		{"scrub", func(c *Command) { c.NoteScrub.Scrub.After = long }, fault.InvalidArgument, "after: has 4096 bytes"},
 		{"close", func(c *Command) { c.CloseBucket.ID = [16]byte{} }, fault.InvalidArgument, "bucket: has no id"},
 		{"close", func(c *Command) { c.CloseBucket.Name = "" }, fault.InvalidArgument, "bucket: is empty"},
 		{"remove", func(c *Command) { c.RemoveBucket.ID = [16]byte{} }, fault.InvalidArgument, "bucket: has no id"},
@@ -198,6 +223,19 @@ func TestBadQueries(t *testing.T) {
 		{Query{MaxAge: -1, Topology: &TopologyQuery{}}, fault.InvalidArgument, "max_age: is -1ns"},
 		{Query{Usage: &UsageQuery{}}, fault.InvalidArgument, "drives: has 0 entries"},
 		{Query{Usage: &UsageQuery{Drives: []string{"d"}, After: long}}, fault.InvalidArgument, "after: has 4096 bytes"},
+		{Query{Usage: &UsageQuery{Drives: make([]string, MaxQueryDrives+1)}}, fault.InvalidArgument, "drives: has 4097 entries"},
+		{Query{Begin: &BeginQuery{Bucket: "b", Key: long}}, fault.InvalidArgument, "key: has 4096 bytes"},
+		{Query{Begin: &BeginQuery{Bucket: "b", SizeBytes: -2}}, fault.InvalidArgument, "size: is -2"},
+		{Query{Copies: &CopiesQuery{Limit: -1}}, fault.InvalidArgument, "limit: is -1"},
+		{Query{Copies: &CopiesQuery{After: "x"}}, fault.InvalidArgument, "after: is no position"},
+		{Query{Copies: &CopiesQuery{After: long}}, fault.InvalidArgument, "after: is no position"},
+		{Query{Copies: &CopiesQuery{After: copiesPosition(recordKey([16]byte{}, "k", 1), 0), Pending: true}}, fault.InvalidArgument, "after: is no position"},
+		{Query{Copies: &CopiesQuery{After: string(make([]byte, 16))}}, fault.InvalidArgument, "after: is no position"},
+		{Query{Copies: &CopiesQuery{Good: make([]string, MaxQueryDrives+1)}}, fault.InvalidArgument, "drives: has 4097 entries"},
+		{Query{BucketUsage: &BucketUsageQuery{}}, fault.InvalidArgument, "bucket: is empty"},
+		{Query{BucketUsages: &BucketUsagesQuery{Limit: -1}}, fault.InvalidArgument, "limit: is -1"},
+		{Query{BucketUsages: &BucketUsagesQuery{IDs: make([][16]byte, 1001)}}, fault.InvalidArgument, "ids: has 1001"},
+		{Query{Segments: &SegmentsQuery{Drive: "a\x00"}}, fault.InvalidArgument, "drive: isn't"},
 		{Query{Segments: &SegmentsQuery{IDs: make([][16]byte, 1001)}}, fault.InvalidArgument, "ids: has 1001"},
 	} {
 		if tc.q.Version == 0 {

@@ -80,12 +80,36 @@ func TestParseQuery(t *testing.T) {
 		{"versionId=1", "query", true}, {"versionId=1", "query", false}, {"Stale=5s", "query", true},
 		{"stale=5s&x", "query", true}, {"x&stale=soon", "query", true}, {"x=%zz", "query", true}, {"stale=5s;x=1", "query", true},
 	} {
-		age, err := parseQuery(&url.URL{RawQuery: c.query}, c.reads)
+		method := http.MethodHead
+		if !c.reads {
+			method = http.MethodPut
+		}
+		age, _, err := parseQuery(&url.URL{RawQuery: c.query}, method)
 		switch fe := fault.From(err); {
 		case c.subject == "" && err != nil:
 			t.Errorf("%q: %v", c.query, err)
 		case c.subject != "" && (err == nil || fe.Kind != fault.InvalidArgument || fe.Subject != c.subject || age != 0):
 			t.Errorf("%q: %v, %v, want an error about %q", c.query, age, err, c.subject)
+		}
+	}
+}
+
+func TestParseVerify(t *testing.T) {
+	for _, c := range []struct {
+		method, query string
+		verify        bool
+		subject       string // "": taken
+	}{
+		{"GET", "", false, ""}, {"GET", "verify=always", true, ""}, {"GET", "stale=5s&verify=always", true, ""},
+		{"GET", "verify", false, "verify"}, {"GET", "verify=", false, "verify"}, {"GET", "verify=true", false, "verify"},
+		{"GET", "verify=Always", false, "verify"}, {"GET", "verify=always&verify=always", false, "verify"},
+		{"HEAD", "verify=always", false, "verify"}, {"PUT", "verify=always", false, "verify"}, {"DELETE", "verify=always", false, "verify"},
+		{"GET", "verify=always&x=1", false, "query"}, {"GET", "Verify=always", false, "query"},
+	} {
+		_, verify, err := parseQuery(&url.URL{RawQuery: c.query}, c.method)
+		fe := fault.From(err)
+		if verify != c.verify || (c.subject == "") != (err == nil) || err != nil && (fe.Kind != fault.InvalidArgument || fe.Subject != c.subject) {
+			t.Errorf("%s ?%s: %v, %v", c.method, c.query, verify, err)
 		}
 	}
 }

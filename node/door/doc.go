@@ -9,8 +9,10 @@
 // by RFC 9530: Repr-Digest in answers, Repr-Digest and Content-Digest verified
 // in uploads before anything is visible. User metadata travels in fields
 // Gridloom-Meta-<name>. GET and HEAD take ?stale=5s, which allows an answer
-// that is so old; no other query has a meaning here, and each is refused.
-// Errors are problem+json by the kinds of node/fault.
+// that is so old. GET takes ?verify=always: no byte leaves that was not compared
+// with its checksum on the drive that it comes from, at the price of reading it
+// into memory. No other query has a meaning here, and each is refused. Errors
+// are problem+json by the kinds of node/fault.
 //
 // # The life of a request
 //
@@ -22,7 +24,9 @@
 // its own status, after it the connection is broken, so that no client takes a
 // part for the whole. Payload files and bulk connections are handed through to
 // net/http as they are, with the header flushed before: that is what lets the
-// kernel move the bytes. Whatever wraps the ResponseWriter in front of the door
+// kernel move the bytes. Where a copy fails in the middle of them, another goes
+// on with the next byte, and the client notices nothing: it is only when all
+// have failed that the connection is broken. Whatever wraps the ResponseWriter in front of the door
 // must forward ReadFrom and Flush, or have an Unwrap.
 //
 // An upload is refused before its body is read wherever that is possible.

@@ -178,7 +178,7 @@ func (d *door) authorize(r *http.Request, action iam.Action) (target, error) {
 	if err != nil {
 		return target{}, err
 	}
-	if t.maxAge, err = parseQuery(r.URL, action == iam.ObjectRead); err != nil {
+	if t.maxAge, t.verify, err = parseQuery(r.URL, r.Method); err != nil {
 		return target{}, err
 	}
 	return t, fault.Wrap(fault.PermissionDenied, "", iam.Authorize(p, action, t.bucket, t.key))

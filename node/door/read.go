@@ -47,6 +47,7 @@ func (d *door) serveGet(w http.ResponseWriter, r *http.Request, t target) error 
 		return refusedRead(w.Header(), err)
 	}
 	defer reader.Close()
+	reader.Verify = t.verify
 	info := reader.Info
 	var ranges []byteRange
 	if fields := r.Header["Range"]; len(fields) == 1 && rangeStands(r.Header, info) {

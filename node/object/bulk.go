@@ -20,7 +20,11 @@ import (
 // bulkproof.go has it:
 //
 //	GET   Range: bytes=a-b, within the payload, or nothing for all of it.
-//	      200 or 206, Content-Length, Gridloom-Bulk-Size: size of the payload.
+//	      200 or 206, Content-Length, Gridloom-Bulk-Size and -Crc32c: size and
+//	      checksum of the whole payload. ?verify=1: no byte is sent that wasn't
+//	      compared with its checksum. ?hedge=1: who asks knows another copy, and
+//	      rather than waiting for a drive that is not there or has stalled the
+//	      answer is an error, or, once the head is sent, breaks off.
 //	PUT   Content-Length, or chunked where the size isn't known. With
 //	      Expect: 100-continue the 100 says that room is allocated.
 //	      201, Gridloom-Bulk-Size and Gridloom-Bulk-Crc32c (8 hex digits) of
@@ -115,50 +119,105 @@ func take(slots chan struct{}, what string) (release func(), err error) {
 	}
 }
 
+// bulkQuery says how a payload is to be read.
+func bulkQuery(how manner) string {
+	q := url.Values{}
+	if how.verify {
+		q.Set("verify", "1")
+	}
+	if how.hedge {
+		q.Set("hedge", "1")
+	}
+	if len(q) == 0 {
+		return ""
+	}
+	return "?" + q.Encode()
+}
+
+// parseBulkQuery reads it.
+func (s *Service) parseBulkQuery(query string) (manner, error) {
+	how := manner{patience: s.o.WaitTimeout}
+	q, err := url.ParseQuery(query)
+	if err != nil {
+		return how, fault.Wrap(fault.InvalidArgument, "query", err)
+	}
+	for name, values := range q {
+		if len(values) != 1 || values[0] != "1" {
+			return how, fault.New(fault.InvalidArgument, "query", "%s is not 1", name)
+		}
+		switch name {
+		case "verify":
+			how.verify = true
+		case "hedge":
+			how.hedge = true
+		default:
+			return how, fault.New(fault.InvalidArgument, "query", "%q is not known on the bulk port", name)
+		}
+	}
+	return how, nil
+}
+
 func (s *Service) serveBulkGet(w http.ResponseWriter, r *http.Request, ref payloadRef) error {
 	release, err := take(s.readSlots, "bulk reads")
 	if err != nil {
 		return err
 	}
 	defer release()
-	d, err := s.awaitDrive(r.Context(), ref.drive)
+	how, err := s.parseBulkQuery(r.URL.RawQuery)
 	if err != nil {
 		return err
 	}
-	f, err := d.Open(r.Context(), ref.id)
+	file, err := s.openPayload(r.Context(), ref, how)
 	if err != nil {
-		return s.driveFault(err, d)
+		return err
 	}
-	defer f.Close()
-	off, n, status := int64(0), f.SizeBytes(), http.StatusOK
+	defer file.close()
+	size := file.f.SizeBytes()
+	off, n, status := int64(0), size, http.StatusOK
 	if rng := r.Header.Get("Range"); rng != "" {
-		if off, n, err = parseBulkRange(rng, f.SizeBytes()); err != nil {
+		if off, n, err = parseBulkRange(rng, size); err != nil {
 			return err
 		}
 		status = http.StatusPartialContent
 	}
-	section, err := f.Section(off, n)
-	if err != nil {
-		return s.driveFault(err, d)
+	if err := file.read(r.Context(), off, n); err != nil {
+		return err
 	}
-	rc := http.NewResponseController(w)
+	if n > 0 { // what can't be read can still be said
+		if _, err := file.ready(r.Context(), min(n, dataio.NextWindowBytes), dataio.NextWindowBytes); err != nil {
+			return err
+		}
+	}
 	h := w.Header()
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Content-Length", strconv.FormatInt(n, 10))
-	h.Set(headerSize, strconv.FormatInt(f.SizeBytes(), 10))
+	h.Set(headerSize, strconv.FormatInt(size, 10))
+	h.Set(headerCRC32C, fmt.Sprintf("%08x", file.f.CRC32C()))
 	if status == http.StatusPartialContent {
-		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", off, off+n-1, f.SizeBytes()))
+		h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", off, off+n-1, size))
 	}
 	w.WriteHeader(status)
-	if _, err := dataio.Send(r.Context(), w, section, dataio.Windows{
-		FirstBytes: dataio.NextWindowBytes, // the first byte is the client's affair
-		Before:     func() error { return rc.SetWriteDeadline(time.Now().Add(bulkStall)) },
-	}); err != nil {
+	if err := s.sendBulk(r.Context(), w, file, n); err != nil {
 		s.log.Debug("bulk read ended early", "drive", ref.drive, "id", ref.id.String(), "err", err)
 		// The other end must not take what it has for the whole.
 		panic(http.ErrAbortHandler)
 	}
 	return nil
+}
+
+// sendBulk sends n bytes of a payload to a peer.
+func (s *Service) sendBulk(ctx context.Context, w http.ResponseWriter, file *fileStream, n int64) error {
+	rc := http.NewResponseController(w)
+	t := newSending(s, w, dataio.Windows{
+		FirstBytes: dataio.NextWindowBytes, // the first byte is the client's affair
+		Before:     func() error { return rc.SetWriteDeadline(time.Now().Add(bulkStall)) },
+	})
+	t.counts = false
+	_, broke, err := t.from(ctx, &source{subject: file.subject, stream: file}, n, nil)
+	if broke != nil {
+		return broke
+	}
+	return err
 }
 
 // parseBulkRange reads "bytes=a-b", which must lie within size.

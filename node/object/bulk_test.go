@@ -167,7 +167,7 @@ func TestBulkBounded(t *testing.T) {
 	ref := payloadRef{seg.Drives[0], seg.ID}
 	var held []*bulkSource
 	for range 2 {
-		src, err := n.bulk.open(ctx, node, ref, seg.SizeBytes, 0, seg.SizeBytes)
+		src, err := n.bulk.open(ctx, node, ref, part{&seg, 0, seg.SizeBytes}, manner{patience: time.Second})
 		must(t, err)
 		held = append(held, src)
 	}

@@ -354,9 +354,3 @@ func bulkFault(err error, subject string) error {
 	}
 	return &fault.Error{Kind: fault.Unavailable, Subject: subject, Detail: "its node's bulk port failed", Err: err}
 }
-
-// plain says that payload can be spliced from the connection.
-func (c *bulkConn) plain() bool {
-	_, ok := c.reader.(*net.TCPConn)
-	return ok
-}

@@ -33,7 +33,7 @@ const proofLife = time.Minute
 // the sender compares, against accidents only: who can change bytes on the way
 // is kept out by TLS.
 type claim struct {
-	method, path, rng string // path is escaped; rng is the Range field
+	method, path, rng string // path is escaped, with its query; rng is the Range field
 	length            int64  // Content-Length; -1 for a chunked body
 	from, to, mesh    string
 	expires           int64 // unix ms
@@ -114,7 +114,7 @@ func (s *Service) authenticate(r *http.Request) error {
 
 func claimOf(r *http.Request) (*claim, error) {
 	c := &claim{
-		method: r.Method, path: r.URL.EscapedPath(), rng: r.Header.Get("Range"), length: r.ContentLength,
+		method: r.Method, path: pathAndQuery(r.URL), rng: r.Header.Get("Range"), length: r.ContentLength,
 	}
 	var err error
 	for _, f := range []struct {
@@ -127,6 +127,14 @@ func claimOf(r *http.Request) (*claim, error) {
 	}
 	c.expires, err = strconv.ParseInt(r.Header.Get(headerExpires), 10, 64)
 	return c, err
+}
+
+// pathAndQuery is what a request is for, as its first line has it.
+func pathAndQuery(u *url.URL) string {
+	if u.RawQuery == "" {
+		return u.EscapedPath()
+	}
+	return u.EscapedPath() + "?" + u.RawQuery
 }
 
 // proven compares a proof with what every secret would give, in constant time.

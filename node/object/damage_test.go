@@ -112,8 +112,8 @@ func (c cutConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// TestBrokenSource: a peer that breaks off in the middle is an error, with the
-// bytes so far, never a short success.
+// TestBrokenSource: a peer that breaks off in the middle is asked once more for
+// the rest; then it is an error, with the bytes so far, never a short success.
 func TestBrokenSource(t *testing.T) {
 	var left int
 	m := onlyOn(t, 1, meshConfig{options: func(_ int, o *Options) {
@@ -141,10 +141,11 @@ func TestBrokenSource(t *testing.T) {
 				w = plainWriter{&buf}
 			}
 			sent, err := r.Send(testContext(t), w, 0, -1, dataio.Windows{})
-			if fault.KindOf(err) != fault.Unavailable || !strings.Contains(err.Error(), "n1") {
+			whole := cut > testSegment && err == nil // a second connection may bring the rest
+			if !whole && (fault.KindOf(err) != fault.Unavailable || !strings.Contains(err.Error(), "n1")) {
 				t.Errorf("cut at %d: %v", cut, err)
 			}
-			if sent != int64(buf.Len()) || !bytes.Equal(buf.Bytes(), data[:sent]) || sent == int64(len(data)) {
+			if sent != int64(buf.Len()) || !bytes.Equal(buf.Bytes(), data[:sent]) || whole != (sent == int64(len(data))) {
 				t.Errorf("cut at %d: %d bytes said, %d written", cut, sent, buf.Len())
 			}
 		}

@@ -58,19 +58,48 @@
 //
 // # A get
 //
-// Open reads the record and checks the conditions. Send opens a source for
-// each segment that the range touches, on this node's drive if there is one:
+// Open reads the record and checks the conditions. Send takes the segments that
+// the range touches one after the other, each from the best of its copies: one
+// here before others, a drive that is well before one that is slow or was in
+// trouble lately, and these before one that is away (failover.go):
 //
 //	here                 *os.File            sendfile by the destination's ReadFrom
 //	elsewhere, ≤ 256 KiB one grid request    from memory
 //	elsewhere, larger    bare *net.TCPConn   splice by the destination's ReadFrom
 //
-// The first source is open before the first byte is written, so that an error
-// can still be a status; each further one is opened while the last 8 MiB of
-// the one before are on their way. A payload whose size is not the record's,
-// or an answer that ends early, is an error, never a short success. Payload is
-// not compared with its checksums while it is sent, except where it came whole
-// through the grid.
+// Bytes go in windows, and only such as are at hand: of a file those that are in
+// memory, which are read ahead while the window before is sent; of a connection
+// those that have come. So nobody waits in the middle of handing bytes to the
+// kernel, and an error there is the destination's. Any other is the copy's, and
+// another copy goes on with the next byte. That is:
+//
+//	the drive gives an error     at once
+//	it stalls                    after 100 ms, or three times what its reads take, 20 to 250 ms
+//	the node breaks off          at once
+//	the node sends nothing       after 1 s
+//	the copy is missing or bad   at once; it is not tried again, and reported
+//
+// The owner of a drive does its waiting itself, on the bulk port and on the grid,
+// and says that it has given up; hedge is how it knows that there is another copy.
+// If there is none, or all have failed, each is tried once more, and waited for
+// as long as a request may. So each is tried twice at most. Before the end the
+// index is asked whether the segment has been moved meanwhile.
+//
+// The first source is open and its first bytes are at hand before one is
+// written, so that an error can still be a status; each further one is opened
+// while the last 8 MiB of the one before are on their way. An answer that ends
+// early is an error, never a short success; Corrupted says that every copy is.
+//
+// A copy whose size or checksum, in its footer, isn't the record's is never sent.
+// Its bytes are compared with their checksums only with Reader.Verify, each MiB
+// where it is read and before one of its bytes leaves, which keeps the kernel
+// from moving them; and where a segment came whole through the grid.
+//
+// # Copies
+//
+// CopyTo and Check (copies.go) serve healing: the first has a drive's node fetch
+// payload, as a verified read would, and answers when it is durable there; the
+// second has it compare its files with what their records say.
 //
 // # Between nodes
 //
@@ -92,14 +121,16 @@
 // from this node's drives, ReclaimGrace after the index said so; healthLoop
 // looks at all drives; reapLoop closes idle bulk connections. A put has a hasher,
 // one goroutine for each copy under way, the waits for its full segments and the
-// answer reader of each bulkSink; a send has one prefetch; a copy has its reader.
+// answer reader of each bulkSink; a send has one prefetch, and reads one window
+// of a file ahead; a copy has its reader; serving CopyTo has up to eight copies.
 // Each is joined by the call that started it, before it returns, but those of
 // copies that were given up, which may hang in a system call for as long as their
-// drive does: Close joins them. A drive where one is, is avoided.
+// drive does: Close joins them. A drive where one is, is avoided. What hangs in a
+// read is dataio's, and bounded there.
 //
 // Lock order: segment.mu or gatherer.mu, then health.mu, then Service.mu, then
 // those of the grid and the drives. Service.mu and bulkClient.mu are never held
-// together. None is held across I/O.
+// together, nor readings.mu with any other. None is held across I/O.
 //
 // A put takes six chunks of 256 KiB, from a pool: what waits for its slowest
 // drive, what is written there and what is being filled. The ends of the two

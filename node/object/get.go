@@ -2,8 +2,7 @@ package object
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"hash/crc32"
 	"io"
 	"time"
 
@@ -11,11 +10,6 @@ import (
 	"github.com/gridloom/gridloom/node/control"
 	"github.com/gridloom/gridloom/node/fault"
 )
-
-// prefetchBytes is how much of a segment is left when the next one is opened:
-// early enough to hide the opening, late enough that a slow client doesn't
-// keep a peer waiting with it for long.
-const prefetchBytes = 8 << 20
 
 // lookup reads a record and checks a read's conditions on it.
 func (s *Service) lookup(ctx context.Context, bucket, key string, c *Conditions, maxAge time.Duration) (*control.Record, *Info, error) {
@@ -80,6 +74,11 @@ func (s *Service) Open(ctx context.Context, bucket, key string, c Conditions, ma
 type Reader struct {
 	Info *Info
 
+	// Verify has Send give only bytes that were compared with their checksums on
+	// the drive that they come from. It costs reading each MiB that has one of
+	// them, and that the kernel doesn't move them.
+	Verify bool
+
 	s      *Service
 	record *control.Record
 }
@@ -96,11 +95,12 @@ func (r *Reader) Close() error { return nil }
 // Payload of drives here and of large parts elsewhere is handed to w's
 // ReadFrom, if it has one, as dataio.Send does it: on a plaintext connection
 // of this node the kernel moves it. win's first window counts for the first
-// bytes only.
+// bytes only. A window is cut short where a copy fails within it; another one
+// goes on with the next byte.
 //
-// The first byte is written when the first part has been opened: until then an
-// error (RangeInvalid; Waiting or Unavailable, naming node and drive;
-// Corrupted) can still become a status.
+// The first byte is written when the first part has been opened and its first
+// window is at hand: until then an error (RangeInvalid; Waiting or Unavailable,
+// naming node and drive; Corrupted, if every copy is) can still become a status.
 func (r *Reader) Send(ctx context.Context, w io.Writer, off, n int64, win dataio.Windows) (int64, error) {
 	size := r.record.SizeBytes
 	if n < 0 {
@@ -109,10 +109,14 @@ func (r *Reader) Send(ctx context.Context, w io.Writer, off, n int64, win dataio
 	if err := checkRange(off, n, size); err != nil || n == 0 {
 		return 0, err
 	}
-	if len(r.record.Segments) == 0 {
-		return r.s.sendBytes(ctx, w, r.record.Inline[off:off+n], PathInline, win)
+	t := newSending(r.s, w, win)
+	if len(r.record.Segments) > 0 {
+		return t.parts(ctx, r.parts(off, n), r)
 	}
-	return r.s.sendParts(ctx, w, r.parts(off, n), win)
+	if r.Verify && crc32.Checksum(r.record.Inline, castagnoli) != r.record.CRC32C {
+		return 0, fault.New(fault.Corrupted, "object", "has other bytes than its record says")
+	}
+	return t.bytes(ctx, r.record.Inline[off:off+n], PathInline)
 }
 
 // part is a range within a segment.
@@ -137,159 +141,33 @@ func (r *Reader) parts(off, n int64) []part {
 	return parts
 }
 
-// sendParts sends one part after the other, the next being opened while the
-// present one is on its way.
-func (s *Service) sendParts(ctx context.Context, w io.Writer, parts []part, win dataio.Windows) (int64, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	src, err := s.openSource(ctx, parts[0])
+// replicas returns the copies of a part.
+func (r *Reader) replicas(p part) *replicas {
+	copies := r.s.replicasOf(p, r.Verify)
+	copies.again = func(ctx context.Context) []string { return r.drivesNow(ctx, p.segment.ID) }
+	return copies
+}
+
+// drivesNow returns the drives that have a segment by what the index says now,
+// none if the object isn't the one that was opened any more.
+func (r *Reader) drivesNow(ctx context.Context, id dataio.ID) []string {
+	q := &control.RecordQuery{Bucket: r.Info.Bucket, Key: r.Info.Key}
+	a, err := r.s.o.Index.Read(ctx, &control.Query{Record: q})
 	if err != nil {
-		return 0, err
-	}
-	var sent int64
-	for i := range parts {
-		var next *prefetch
-		if i+1 < len(parts) {
-			next = &prefetch{open: func() (*source, error) { return s.openSource(ctx, parts[i+1]) }}
-		}
-		n, err := s.sendSource(ctx, w, src, win, next)
-		sent += n
-		src.close()
-		if err != nil {
-			cancel()
-			next.drop()
-			return sent, err
-		}
-		if next == nil {
-			break
-		}
-		if src, err = next.take(); err != nil && s.again(next) {
-			src, err = s.openSource(ctx, parts[i+1])
-		}
-		if err != nil {
-			return sent, err
-		}
-		win.FirstBytes = win.NextBytes
-		if win.FirstBytes <= 0 {
-			win.FirstBytes = dataio.NextWindowBytes
-		}
-	}
-	return sent, nil
-}
-
-// again says that a prefetch that failed is worth another attempt: what it
-// found in short supply may have been what the part before it held, and what
-// it found missing long ago may be there now. Otherwise it has just waited for
-// as long as a request may.
-func (s *Service) again(p *prefetch) bool {
-	return fault.KindOf(p.err) == fault.Overloaded || time.Since(p.ended) > s.o.WaitTimeout
-}
-
-// sendSource sends one part, and has the next one opened near its end.
-func (s *Service) sendSource(ctx context.Context, w io.Writer, src *source, win dataio.Windows, next *prefetch) (int64, error) {
-	if next != nil && (src.data != nil || src.N <= prefetchBytes) {
-		next.start()
-	}
-	if src.data != nil {
-		return s.sendBytes(ctx, w, src.data, PathGrid, win)
-	}
-	path := src.path
-	_, zero := w.(io.ReaderFrom)
-	reads := &recordingReader{r: src.R}
-	if !zero {
-		path, src.R = PathCopy, reads
-	}
-	before, after := win.Before, win.After
-	win.Before = func() error {
-		if src.before != nil {
-			if err := src.before(); err != nil {
-				return err
-			}
-		}
-		if before != nil {
-			return before()
-		}
 		return nil
 	}
-	left := src.N
-	win.After = func(n int64) {
-		left -= n
-		if next != nil && left <= prefetchBytes {
-			next.start()
-		}
-		if s.o.Hooks.Sent != nil {
-			s.o.Hooks.Sent(path, n)
-		}
-		if after != nil {
-			after(n)
+	for _, seg := range a.Record.Segments {
+		if seg.ID == id {
+			return seg.Drives
 		}
 	}
-	n, err := dataio.Send(ctx, w, src.LimitedReader, win)
-	switch {
-	case err == nil:
-		return n, nil
-	case ctx.Err() != nil:
-		return n, ctx.Err()
-	case errors.Is(err, io.ErrUnexpectedEOF), reads.err != nil:
-		return n, &fault.Error{Kind: fault.Unavailable, Subject: src.subject, Detail: "broke off in the middle of a payload", Err: err}
-	}
-	return n, fmt.Errorf("object: send payload of %s: %w", src.subject, err)
+	return nil
 }
 
-// recordingReader remembers how its reads failed, which tells a broken source
-// from a broken destination.
-type recordingReader struct {
-	r   io.Reader
-	err error
-}
-
-func (r *recordingReader) Read(p []byte) (int, error) {
-	n, err := r.r.Read(p)
-	if err != nil && err != io.EOF {
-		r.err = err
-	}
-	return n, err
-}
-
-// sendBytes sends what is in memory.
-func (s *Service) sendBytes(ctx context.Context, w io.Writer, data []byte, path Path, win dataio.Windows) (int64, error) {
-	size := win.FirstBytes
-	if size <= 0 {
-		size = dataio.FirstWindowBytes
-	}
-	var sent int64
-	for len(data) > 0 {
-		if err := ctx.Err(); err != nil {
-			return sent, err
-		}
-		if win.Before != nil {
-			if err := win.Before(); err != nil {
-				return sent, err
-			}
-		}
-		n, err := w.Write(data[:min(int64(len(data)), size)])
-		sent += int64(n)
-		data = data[n:]
-		if s.o.Hooks.Sent != nil {
-			s.o.Hooks.Sent(path, int64(n))
-		}
-		if win.After != nil {
-			win.After(int64(n))
-		}
-		if err != nil {
-			return sent, err
-		}
-		if size = win.NextBytes; size <= 0 {
-			size = dataio.NextWindowBytes
-		}
-	}
-	return sent, nil
-}
-
-// prefetch opens a source in a goroutine of its own, which take and drop join.
-// A nil prefetch has nothing to drop.
+// prefetch opens a part in a goroutine of its own, which take and drop join. A
+// nil prefetch has nothing to drop.
 type prefetch struct {
-	open   func() (*source, error)
+	copies *replicas
 	opened chan struct{} // nil before start; closed when the fields below it are there
 	src    *source
 	err    error
@@ -297,21 +175,21 @@ type prefetch struct {
 }
 
 // start begins, once.
-func (p *prefetch) start() {
-	if p.opened != nil {
+func (p *prefetch) start(ctx context.Context) {
+	if p == nil || p.opened != nil {
 		return
 	}
 	p.opened = make(chan struct{})
 	go func() {
 		defer close(p.opened)
-		p.src, p.err = p.open()
+		p.src, p.err = p.copies.open(ctx, 0)
 		p.ended = time.Now()
 	}()
 }
 
 // take returns the source.
-func (p *prefetch) take() (*source, error) {
-	p.start()
+func (p *prefetch) take(ctx context.Context) (*source, error) {
+	p.start(ctx)
 	<-p.opened
 	return p.src, p.err
 }
@@ -321,7 +199,15 @@ func (p *prefetch) drop() {
 	if p == nil || p.opened == nil {
 		return
 	}
-	if src, err := p.take(); err == nil {
-		src.close()
+	if <-p.opened; p.err == nil {
+		p.copies.done(p.src)
 	}
+}
+
+// again says that a prefetch that failed is worth another attempt: what it
+// found in short supply may have been what the part before it held, and what
+// it found missing long ago may be there now. Otherwise it has just waited for
+// as long as a request may.
+func (s *Service) again(p *prefetch) bool {
+	return fault.KindOf(p.err) == fault.Overloaded || time.Since(p.ended) > s.o.WaitTimeout
 }

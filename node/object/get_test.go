@@ -367,6 +367,7 @@ func TestLaterSegmentAway(t *testing.T) {
 	data := randomBytes(testSegment + GridMaxBytes + 1)
 	ctx := testContext(t)
 	var parts []part
+	var reader *Reader
 	for i := 0; parts == nil; i++ {
 		key := fmt.Sprint(i)
 		asker.put(t, "away", key, data, true)
@@ -374,12 +375,12 @@ func TestLaterSegmentAway(t *testing.T) {
 		must(t, err)
 		seg := r.record.Segments
 		if seg[0].Drives[0] != owner.drives[0].ID() && seg[1].Drives[0] == owner.drives[0].ID() {
-			parts = r.parts(0, int64(len(data)))
+			reader, parts = r, r.parts(0, int64(len(data)))
 		}
 	}
 	forget(t, owner, asker)
 	var buf bytes.Buffer
-	sent, err := asker.sendParts(ctx, &buf, parts, dataio.Windows{})
+	sent, err := newSending(asker.Service, &buf, dataio.Windows{}).parts(ctx, parts, reader)
 	if fault.KindOf(err) != fault.Waiting || sent != testSegment || !bytes.Equal(buf.Bytes(), data[:testSegment]) {
 		t.Errorf("%d bytes, %v", sent, err)
 	}

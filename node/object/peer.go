@@ -42,8 +42,11 @@ type readRequest struct {
 	Drive     string   `msg:"d"`
 	ID        [16]byte `msg:"i"`
 	SizeBytes int64    `msg:"s"` // of the whole payload, as the record has it
+	CRC32C    uint32   `msg:"c"` // of the whole payload, as the record has it
 	Offset    int64    `msg:"o"`
-	Length    int64    `msg:"n"` // 1 to GridMaxBytes
+	Length    int64    `msg:"n"`           // 1 to GridMaxBytes
+	Verify    bool     `msg:"v,omitempty"` // compare with the checksums first
+	Hedge     bool     `msg:"h,omitempty"` // there is another copy: don't wait for a drive
 }
 
 // readResponse carries it.
@@ -206,38 +209,26 @@ func (s *Service) serveRead(ctx context.Context, req *readRequest) (*readRespons
 	if req.Length < 1 || req.Length > GridMaxBytes {
 		return nil, fault.New(fault.InvalidArgument, "length", "is %d; 1 to %d are allowed", req.Length, GridMaxBytes)
 	}
-	f, err := s.openOwn(ctx, payloadRef{req.Drive, req.ID}, req.SizeBytes)
+	p := part{&control.Segment{ID: req.ID, SizeBytes: req.SizeBytes, CRC32C: req.CRC32C}, req.Offset, req.Length}
+	how := manner{verify: req.Verify, hedge: req.Hedge, patience: s.o.WaitTimeout}
+	f, err := s.openPart(ctx, payloadRef{req.Drive, req.ID}, p, how)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	if err := checkRange(req.Offset, req.Length, f.SizeBytes()); err != nil {
-		return nil, err
-	}
-	data := make([]byte, req.Length)
-	if _, err := f.ReadAt(data, req.Offset); err != nil && !errors.Is(err, io.EOF) {
-		d, _ := s.drive(req.Drive)
-		return nil, s.driveFault(err, d)
+	defer f.close()
+	data := make([]byte, 0, req.Length)
+	for int64(len(data)) < req.Length {
+		n, err := f.ready(ctx, req.Length-int64(len(data)), 0)
+		if err != nil {
+			return nil, err
+		}
+		data = data[:int64(len(data))+n]
+		if _, err := io.ReadFull(f.reader(), data[int64(len(data))-n:]); err != nil {
+			return nil, f.fault(err)
+		}
+		f.took(n)
 	}
 	return &readResponse{Data: data}, nil
-}
-
-// openOwn opens a payload of a drive here, which must have the size that the
-// caller knows it by.
-func (s *Service) openOwn(ctx context.Context, ref payloadRef, sizeBytes int64) (*dataio.File, error) {
-	d, err := s.awaitDrive(ctx, ref.drive)
-	if err != nil {
-		return nil, err
-	}
-	f, err := d.Open(ctx, ref.id)
-	if err != nil {
-		return nil, s.driveFault(err, d)
-	}
-	if f.SizeBytes() != sizeBytes {
-		f.Close()
-		return nil, fault.New(fault.Corrupted, s.driveName(s.o.Self, ref.drive), "has %d bytes of payload %s, whose record says %d", f.SizeBytes(), ref.id, sizeBytes)
-	}
-	return f, nil
 }
 
 // checkRange checks that n bytes at off are within size.

@@ -78,13 +78,15 @@ func TestPeerCalls(t *testing.T) {
 		{SizeBytes: 1000, Offset: 0, Length: 0}, {SizeBytes: 1000, Offset: 0, Length: GridMaxBytes + 1},
 		{SizeBytes: 1000, Offset: -1, Length: 1}, {SizeBytes: 1000, Offset: 1 << 62, Length: 1}, {SizeBytes: 1000, Offset: 1000, Length: 1},
 	} {
-		r.Drive, r.ID = drive, id
+		r.Drive, r.ID, r.CRC32C = drive, id, sums.crc32c
 		_, err = readCall.Call(ctx, c, &r)
 		wantKind("bad range", err, fault.Unavailable)
 	}
 	_, err = readCall.Call(ctx, c, &readRequest{Drive: drive, ID: id, SizeBytes: 999, Length: 1})
 	wantKind("another size", err, fault.Corrupted)
-	resp, err := readCall.Call(ctx, c, &readRequest{Drive: drive, ID: id, SizeBytes: 1000, Offset: 990, Length: 10})
+	_, err = readCall.Call(ctx, c, &readRequest{Drive: drive, ID: id, SizeBytes: 1000, CRC32C: 1, Length: 1})
+	wantKind("another checksum", err, fault.Corrupted)
+	resp, err := readCall.Call(ctx, c, &readRequest{Drive: drive, ID: id, SizeBytes: 1000, CRC32C: sums.crc32c, Offset: 990, Length: 10})
 	if err != nil || !bytes.Equal(resp.Data, data[990:]) {
 		t.Errorf("%v", err)
 	}

@@ -122,6 +122,7 @@ type Service struct {
 	log   *slog.Logger
 	bulk  *bulkClient
 	waits waitLog
+	reads readings
 
 	// uploadSlots and readSlots bound what the bulk port serves at once.
 	uploadSlots, readSlots chan struct{}

@@ -175,16 +175,16 @@ func TestSeveralDrives(t *testing.T) {
 	sums.add(data)
 	seg.CRC32C = sums.crc32c
 	for i, n := range m.nodes {
-		src, err := n.openSource(ctx, part{seg, 0, 1000})
+		src, err := n.replicasOf(part{seg, 0, 1000}, false).open(ctx, 0)
 		must(t, err)
 		if local := src.data == nil; local != (i > 0) {
 			t.Errorf("n%d reads %s", i, src.subject)
 		}
 		src.close()
 	}
-	_, err := m.nodes[0].openSource(ctx, part{&control.Segment{ID: id, SizeBytes: 1000, Drives: []string{"unknown"}}, 0, 1000})
+	_, err := m.nodes[0].replicasOf(part{&control.Segment{ID: id, SizeBytes: 1000, Drives: []string{"unknown"}}, 0, 1000}, false).open(ctx, 0)
 	wantFault(t, err, fault.Unavailable, "drive unknown")
-	_, err = m.nodes[0].openSource(ctx, part{&control.Segment{ID: id}, 0, 1000})
+	_, err = m.nodes[0].replicasOf(part{&control.Segment{ID: id}, 0, 1000}, false).open(ctx, 0)
 	wantFault(t, err, fault.Corrupted, "object")
 }
 

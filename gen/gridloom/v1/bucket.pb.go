@@ -481,6 +481,284 @@ func (*DeleteBucketResponse) Descriptor() ([]byte, []int) {
 	return file_gridloom_v1_bucket_proto_rawDescGZIP(), []int{8}
 }
 
+// BucketUsage is what a bucket holds and what it may hold.
+type BucketUsage struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Bucket string                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	// Number of objects.
+	Objects int64 `protobuf:"varint,2,opt,name=objects,proto3" json:"objects,omitempty"`
+	// Sum of their sizes, each counted once, however many copies there are.
+	Bytes int64 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Limits of both; 0 is none.
+	MaxObjects    int64 `protobuf:"varint,4,opt,name=max_objects,json=maxObjects,proto3" json:"max_objects,omitempty"`
+	MaxBytes      int64 `protobuf:"varint,5,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BucketUsage) Reset() {
+	*x = BucketUsage{}
+	mi := &file_gridloom_v1_bucket_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BucketUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BucketUsage) ProtoMessage() {}
+
+func (x *BucketUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_bucket_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BucketUsage.ProtoReflect.Descriptor instead.
+func (*BucketUsage) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_bucket_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *BucketUsage) GetBucket() string {
+	if x != nil {
+		return x.Bucket
+	}
+	return ""
+}
+
+func (x *BucketUsage) GetObjects() int64 {
+	if x != nil {
+		return x.Objects
+	}
+	return 0
+}
+
+func (x *BucketUsage) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *BucketUsage) GetMaxObjects() int64 {
+	if x != nil {
+		return x.MaxObjects
+	}
+	return 0
+}
+
+func (x *BucketUsage) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+// GetBucketUsageRequest names the bucket.
+type GetBucketUsageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bucket        string                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBucketUsageRequest) Reset() {
+	*x = GetBucketUsageRequest{}
+	mi := &file_gridloom_v1_bucket_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBucketUsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBucketUsageRequest) ProtoMessage() {}
+
+func (x *GetBucketUsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_bucket_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBucketUsageRequest.ProtoReflect.Descriptor instead.
+func (*GetBucketUsageRequest) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_bucket_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GetBucketUsageRequest) GetBucket() string {
+	if x != nil {
+		return x.Bucket
+	}
+	return ""
+}
+
+// GetBucketUsageResponse has its usage.
+type GetBucketUsageResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Usage         *BucketUsage           `protobuf:"bytes,1,opt,name=usage,proto3" json:"usage,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBucketUsageResponse) Reset() {
+	*x = GetBucketUsageResponse{}
+	mi := &file_gridloom_v1_bucket_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBucketUsageResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBucketUsageResponse) ProtoMessage() {}
+
+func (x *GetBucketUsageResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_bucket_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBucketUsageResponse.ProtoReflect.Descriptor instead.
+func (*GetBucketUsageResponse) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_bucket_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *GetBucketUsageResponse) GetUsage() *BucketUsage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+// SetBucketQuotaRequest has the limits of a bucket.
+type SetBucketQuotaRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Bucket string                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	// Most objects; 0 is no limit.
+	MaxObjects int64 `protobuf:"varint,2,opt,name=max_objects,json=maxObjects,proto3" json:"max_objects,omitempty"`
+	// Most bytes; 0 is no limit.
+	MaxBytes      int64 `protobuf:"varint,3,opt,name=max_bytes,json=maxBytes,proto3" json:"max_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetBucketQuotaRequest) Reset() {
+	*x = SetBucketQuotaRequest{}
+	mi := &file_gridloom_v1_bucket_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetBucketQuotaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetBucketQuotaRequest) ProtoMessage() {}
+
+func (x *SetBucketQuotaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_bucket_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetBucketQuotaRequest.ProtoReflect.Descriptor instead.
+func (*SetBucketQuotaRequest) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_bucket_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SetBucketQuotaRequest) GetBucket() string {
+	if x != nil {
+		return x.Bucket
+	}
+	return ""
+}
+
+func (x *SetBucketQuotaRequest) GetMaxObjects() int64 {
+	if x != nil {
+		return x.MaxObjects
+	}
+	return 0
+}
+
+func (x *SetBucketQuotaRequest) GetMaxBytes() int64 {
+	if x != nil {
+		return x.MaxBytes
+	}
+	return 0
+}
+
+// SetBucketQuotaResponse has the usage and the limits that are now in force.
+type SetBucketQuotaResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Usage         *BucketUsage           `protobuf:"bytes,1,opt,name=usage,proto3" json:"usage,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetBucketQuotaResponse) Reset() {
+	*x = SetBucketQuotaResponse{}
+	mi := &file_gridloom_v1_bucket_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetBucketQuotaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetBucketQuotaResponse) ProtoMessage() {}
+
+func (x *SetBucketQuotaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_bucket_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetBucketQuotaResponse.ProtoReflect.Descriptor instead.
+func (*SetBucketQuotaResponse) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_bucket_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SetBucketQuotaResponse) GetUsage() *BucketUsage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
 var File_gridloom_v1_bucket_proto protoreflect.FileDescriptor
 
 const file_gridloom_v1_bucket_proto_rawDesc = "" +
@@ -509,12 +787,32 @@ const file_gridloom_v1_bucket_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"-\n" +
 	"\x13DeleteBucketRequest\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\tR\x06bucket\"\x16\n" +
-	"\x14DeleteBucketResponse2\xc0\x03\n" +
+	"\x14DeleteBucketResponse\"\x93\x01\n" +
+	"\vBucketUsage\x12\x16\n" +
+	"\x06bucket\x18\x01 \x01(\tR\x06bucket\x12\x18\n" +
+	"\aobjects\x18\x02 \x01(\x03R\aobjects\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes\x12\x1f\n" +
+	"\vmax_objects\x18\x04 \x01(\x03R\n" +
+	"maxObjects\x12\x1b\n" +
+	"\tmax_bytes\x18\x05 \x01(\x03R\bmaxBytes\"/\n" +
+	"\x15GetBucketUsageRequest\x12\x16\n" +
+	"\x06bucket\x18\x01 \x01(\tR\x06bucket\"H\n" +
+	"\x16GetBucketUsageResponse\x12.\n" +
+	"\x05usage\x18\x01 \x01(\v2\x18.gridloom.v1.BucketUsageR\x05usage\"m\n" +
+	"\x15SetBucketQuotaRequest\x12\x16\n" +
+	"\x06bucket\x18\x01 \x01(\tR\x06bucket\x12\x1f\n" +
+	"\vmax_objects\x18\x02 \x01(\x03R\n" +
+	"maxObjects\x12\x1b\n" +
+	"\tmax_bytes\x18\x03 \x01(\x03R\bmaxBytes\"H\n" +
+	"\x16SetBucketQuotaResponse\x12.\n" +
+	"\x05usage\x18\x01 \x01(\v2\x18.gridloom.v1.BucketUsageR\x05usage2\xc5\x05\n" +
 	"\rBucketService\x12k\n" +
 	"\fCreateBucket\x12 .gridloom.v1.CreateBucketRequest\x1a!.gridloom.v1.CreateBucketResponse\"\x16\x82\xd3\xe4\x93\x02\x10:\x01*\"\v/v1/buckets\x12h\n" +
 	"\tGetBucket\x12\x1d.gridloom.v1.GetBucketRequest\x1a\x1e.gridloom.v1.GetBucketResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/buckets/{bucket}\x12e\n" +
 	"\vListBuckets\x12\x1f.gridloom.v1.ListBucketsRequest\x1a .gridloom.v1.ListBucketsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\v/v1/buckets\x12q\n" +
-	"\fDeleteBucket\x12 .gridloom.v1.DeleteBucketRequest\x1a!.gridloom.v1.DeleteBucketResponse\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/buckets/{bucket}B9Z7github.com/gridloom/gridloom/gen/gridloom/v1;gridloomv1b\x06proto3"
+	"\fDeleteBucket\x12 .gridloom.v1.DeleteBucketRequest\x1a!.gridloom.v1.DeleteBucketResponse\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/buckets/{bucket}\x12}\n" +
+	"\x0eGetBucketUsage\x12\".gridloom.v1.GetBucketUsageRequest\x1a#.gridloom.v1.GetBucketUsageResponse\"\"\x82\xd3\xe4\x93\x02\x1c\x12\x1a/v1/buckets/{bucket}/usage\x12\x83\x01\n" +
+	"\x0eSetBucketQuota\x12\".gridloom.v1.SetBucketQuotaRequest\x1a#.gridloom.v1.SetBucketQuotaResponse\"(\x82\xd3\xe4\x93\x02\":\x01*\"\x1d/v1/buckets/{bucket}:setQuotaB9Z7github.com/gridloom/gridloom/gen/gridloom/v1;gridloomv1b\x06proto3"
 
 var (
 	file_gridloom_v1_bucket_proto_rawDescOnce sync.Once
@@ -528,40 +826,51 @@ func file_gridloom_v1_bucket_proto_rawDescGZIP() []byte {
 	return file_gridloom_v1_bucket_proto_rawDescData
 }
 
-var file_gridloom_v1_bucket_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_gridloom_v1_bucket_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_gridloom_v1_bucket_proto_goTypes = []any{
-	(*Bucket)(nil),                // 0: gridloom.v1.Bucket
-	(*CreateBucketRequest)(nil),   // 1: gridloom.v1.CreateBucketRequest
-	(*CreateBucketResponse)(nil),  // 2: gridloom.v1.CreateBucketResponse
-	(*GetBucketRequest)(nil),      // 3: gridloom.v1.GetBucketRequest
-	(*GetBucketResponse)(nil),     // 4: gridloom.v1.GetBucketResponse
-	(*ListBucketsRequest)(nil),    // 5: gridloom.v1.ListBucketsRequest
-	(*ListBucketsResponse)(nil),   // 6: gridloom.v1.ListBucketsResponse
-	(*DeleteBucketRequest)(nil),   // 7: gridloom.v1.DeleteBucketRequest
-	(*DeleteBucketResponse)(nil),  // 8: gridloom.v1.DeleteBucketResponse
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 10: google.protobuf.Duration
+	(*Bucket)(nil),                 // 0: gridloom.v1.Bucket
+	(*CreateBucketRequest)(nil),    // 1: gridloom.v1.CreateBucketRequest
+	(*CreateBucketResponse)(nil),   // 2: gridloom.v1.CreateBucketResponse
+	(*GetBucketRequest)(nil),       // 3: gridloom.v1.GetBucketRequest
+	(*GetBucketResponse)(nil),      // 4: gridloom.v1.GetBucketResponse
+	(*ListBucketsRequest)(nil),     // 5: gridloom.v1.ListBucketsRequest
+	(*ListBucketsResponse)(nil),    // 6: gridloom.v1.ListBucketsResponse
+	(*DeleteBucketRequest)(nil),    // 7: gridloom.v1.DeleteBucketRequest
+	(*DeleteBucketResponse)(nil),   // 8: gridloom.v1.DeleteBucketResponse
+	(*BucketUsage)(nil),            // 9: gridloom.v1.BucketUsage
+	(*GetBucketUsageRequest)(nil),  // 10: gridloom.v1.GetBucketUsageRequest
+	(*GetBucketUsageResponse)(nil), // 11: gridloom.v1.GetBucketUsageResponse
+	(*SetBucketQuotaRequest)(nil),  // 12: gridloom.v1.SetBucketQuotaRequest
+	(*SetBucketQuotaResponse)(nil), // 13: gridloom.v1.SetBucketQuotaResponse
+	(*timestamppb.Timestamp)(nil),  // 14: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),    // 15: google.protobuf.Duration
 }
 var file_gridloom_v1_bucket_proto_depIdxs = []int32{
-	9,  // 0: gridloom.v1.Bucket.created_at:type_name -> google.protobuf.Timestamp
+	14, // 0: gridloom.v1.Bucket.created_at:type_name -> google.protobuf.Timestamp
 	0,  // 1: gridloom.v1.CreateBucketResponse.bucket:type_name -> gridloom.v1.Bucket
-	10, // 2: gridloom.v1.GetBucketRequest.max_age:type_name -> google.protobuf.Duration
+	15, // 2: gridloom.v1.GetBucketRequest.max_age:type_name -> google.protobuf.Duration
 	0,  // 3: gridloom.v1.GetBucketResponse.bucket:type_name -> gridloom.v1.Bucket
-	10, // 4: gridloom.v1.ListBucketsRequest.max_age:type_name -> google.protobuf.Duration
+	15, // 4: gridloom.v1.ListBucketsRequest.max_age:type_name -> google.protobuf.Duration
 	0,  // 5: gridloom.v1.ListBucketsResponse.buckets:type_name -> gridloom.v1.Bucket
-	1,  // 6: gridloom.v1.BucketService.CreateBucket:input_type -> gridloom.v1.CreateBucketRequest
-	3,  // 7: gridloom.v1.BucketService.GetBucket:input_type -> gridloom.v1.GetBucketRequest
-	5,  // 8: gridloom.v1.BucketService.ListBuckets:input_type -> gridloom.v1.ListBucketsRequest
-	7,  // 9: gridloom.v1.BucketService.DeleteBucket:input_type -> gridloom.v1.DeleteBucketRequest
-	2,  // 10: gridloom.v1.BucketService.CreateBucket:output_type -> gridloom.v1.CreateBucketResponse
-	4,  // 11: gridloom.v1.BucketService.GetBucket:output_type -> gridloom.v1.GetBucketResponse
-	6,  // 12: gridloom.v1.BucketService.ListBuckets:output_type -> gridloom.v1.ListBucketsResponse
-	8,  // 13: gridloom.v1.BucketService.DeleteBucket:output_type -> gridloom.v1.DeleteBucketResponse
-	10, // [10:14] is the sub-list for method output_type
-	6,  // [6:10] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	9,  // 6: gridloom.v1.GetBucketUsageResponse.usage:type_name -> gridloom.v1.BucketUsage
+	9,  // 7: gridloom.v1.SetBucketQuotaResponse.usage:type_name -> gridloom.v1.BucketUsage
+	1,  // 8: gridloom.v1.BucketService.CreateBucket:input_type -> gridloom.v1.CreateBucketRequest
+	3,  // 9: gridloom.v1.BucketService.GetBucket:input_type -> gridloom.v1.GetBucketRequest
+	5,  // 10: gridloom.v1.BucketService.ListBuckets:input_type -> gridloom.v1.ListBucketsRequest
+	7,  // 11: gridloom.v1.BucketService.DeleteBucket:input_type -> gridloom.v1.DeleteBucketRequest
+	10, // 12: gridloom.v1.BucketService.GetBucketUsage:input_type -> gridloom.v1.GetBucketUsageRequest
+	12, // 13: gridloom.v1.BucketService.SetBucketQuota:input_type -> gridloom.v1.SetBucketQuotaRequest
+	2,  // 14: gridloom.v1.BucketService.CreateBucket:output_type -> gridloom.v1.CreateBucketResponse
+	4,  // 15: gridloom.v1.BucketService.GetBucket:output_type -> gridloom.v1.GetBucketResponse
+	6,  // 16: gridloom.v1.BucketService.ListBuckets:output_type -> gridloom.v1.ListBucketsResponse
+	8,  // 17: gridloom.v1.BucketService.DeleteBucket:output_type -> gridloom.v1.DeleteBucketResponse
+	11, // 18: gridloom.v1.BucketService.GetBucketUsage:output_type -> gridloom.v1.GetBucketUsageResponse
+	13, // 19: gridloom.v1.BucketService.SetBucketQuota:output_type -> gridloom.v1.SetBucketQuotaResponse
+	14, // [14:20] is the sub-list for method output_type
+	8,  // [8:14] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_gridloom_v1_bucket_proto_init() }
@@ -575,7 +884,7 @@ func file_gridloom_v1_bucket_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gridloom_v1_bucket_proto_rawDesc), len(file_gridloom_v1_bucket_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,10 +28,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	BucketService_CreateBucket_FullMethodName = "/gridloom.v1.BucketService/CreateBucket"
-	BucketService_GetBucket_FullMethodName    = "/gridloom.v1.BucketService/GetBucket"
-	BucketService_ListBuckets_FullMethodName  = "/gridloom.v1.BucketService/ListBuckets"
-	BucketService_DeleteBucket_FullMethodName = "/gridloom.v1.BucketService/DeleteBucket"
+	BucketService_CreateBucket_FullMethodName   = "/gridloom.v1.BucketService/CreateBucket"
+	BucketService_GetBucket_FullMethodName      = "/gridloom.v1.BucketService/GetBucket"
+	BucketService_ListBuckets_FullMethodName    = "/gridloom.v1.BucketService/ListBuckets"
+	BucketService_DeleteBucket_FullMethodName   = "/gridloom.v1.BucketService/DeleteBucket"
+	BucketService_GetBucketUsage_FullMethodName = "/gridloom.v1.BucketService/GetBucketUsage"
+	BucketService_SetBucketQuota_FullMethodName = "/gridloom.v1.BucketService/SetBucketQuota"
 )
 
 // BucketServiceClient is the client API for BucketService service.
@@ -54,6 +56,13 @@ type BucketServiceClient interface {
 	// DeleteBucket removes an empty bucket. A bucket that holds objects is
 	// refused with FAILED_PRECONDITION (reason bucket_not_empty, HTTP 409).
 	DeleteBucket(ctx context.Context, in *DeleteBucketRequest, opts ...grpc.CallOption) (*DeleteBucketResponse, error)
+	// GetBucketUsage says what a bucket holds, exactly, and what it may hold.
+	GetBucketUsage(ctx context.Context, in *GetBucketUsageRequest, opts ...grpc.CallOption) (*GetBucketUsageResponse, error)
+	// SetBucketQuota replaces both limits of a bucket: one that the request leaves
+	// out is then none. What the bucket holds already stays, also if it is more. A
+	// put that would take it over a limit fails with RESOURCE_EXHAUSTED (reason
+	// quota_exceeded, HTTP 429); one that leaves it with less than it had does not.
+	SetBucketQuota(ctx context.Context, in *SetBucketQuotaRequest, opts ...grpc.CallOption) (*SetBucketQuotaResponse, error)
 }
 
 type bucketServiceClient struct {
@@ -104,6 +113,26 @@ func (c *bucketServiceClient) DeleteBucket(ctx context.Context, in *DeleteBucket
 	return out, nil
 }
 
+func (c *bucketServiceClient) GetBucketUsage(ctx context.Context, in *GetBucketUsageRequest, opts ...grpc.CallOption) (*GetBucketUsageResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetBucketUsageResponse)
+	err := c.cc.Invoke(ctx, BucketService_GetBucketUsage_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *bucketServiceClient) SetBucketQuota(ctx context.Context, in *SetBucketQuotaRequest, opts ...grpc.CallOption) (*SetBucketQuotaResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetBucketQuotaResponse)
+	err := c.cc.Invoke(ctx, BucketService_SetBucketQuota_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // BucketServiceServer is the server API for BucketService service.
 // All implementations must embed UnimplementedBucketServiceServer
 // for forward compatibility.
@@ -124,6 +153,13 @@ type BucketServiceServer interface {
 	// DeleteBucket removes an empty bucket. A bucket that holds objects is
 	// refused with FAILED_PRECONDITION (reason bucket_not_empty, HTTP 409).
 	DeleteBucket(context.Context, *DeleteBucketRequest) (*DeleteBucketResponse, error)
+	// GetBucketUsage says what a bucket holds, exactly, and what it may hold.
+	GetBucketUsage(context.Context, *GetBucketUsageRequest) (*GetBucketUsageResponse, error)
+	// SetBucketQuota replaces both limits of a bucket: one that the request leaves
+	// out is then none. What the bucket holds already stays, also if it is more. A
+	// put that would take it over a limit fails with RESOURCE_EXHAUSTED (reason
+	// quota_exceeded, HTTP 429); one that leaves it with less than it had does not.
+	SetBucketQuota(context.Context, *SetBucketQuotaRequest) (*SetBucketQuotaResponse, error)
 	mustEmbedUnimplementedBucketServiceServer()
 }
 
@@ -145,6 +181,12 @@ func (UnimplementedBucketServiceServer) ListBuckets(context.Context, *ListBucket
 }
 func (UnimplementedBucketServiceServer) DeleteBucket(context.Context, *DeleteBucketRequest) (*DeleteBucketResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteBucket not implemented")
+}
+func (UnimplementedBucketServiceServer) GetBucketUsage(context.Context, *GetBucketUsageRequest) (*GetBucketUsageResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetBucketUsage not implemented")
+}
+func (UnimplementedBucketServiceServer) SetBucketQuota(context.Context, *SetBucketQuotaRequest) (*SetBucketQuotaResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetBucketQuota not implemented")
 }
 func (UnimplementedBucketServiceServer) mustEmbedUnimplementedBucketServiceServer() {}
 func (UnimplementedBucketServiceServer) testEmbeddedByValue()                       {}
@@ -239,6 +281,42 @@ func _BucketService_DeleteBucket_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _BucketService_GetBucketUsage_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetBucketUsageRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BucketServiceServer).GetBucketUsage(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BucketService_GetBucketUsage_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BucketServiceServer).GetBucketUsage(ctx, req.(*GetBucketUsageRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _BucketService_SetBucketQuota_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetBucketQuotaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(BucketServiceServer).SetBucketQuota(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: BucketService_SetBucketQuota_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(BucketServiceServer).SetBucketQuota(ctx, req.(*SetBucketQuotaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // BucketService_ServiceDesc is the grpc.ServiceDesc for BucketService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -261,6 +339,14 @@ var BucketService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteBucket",
 			Handler:    _BucketService_DeleteBucket_Handler,
+		},
+		{
+			MethodName: "GetBucketUsage",
+			Handler:    _BucketService_GetBucketUsage_Handler,
+		},
+		{
+			MethodName: "SetBucketQuota",
+			Handler:    _BucketService_SetBucketQuota_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

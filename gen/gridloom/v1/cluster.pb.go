@@ -88,6 +88,8 @@ const (
 	DriveState_DRIVE_STATE_SUSPECT DriveState = 3
 	// Not reachable.
 	DriveState_DRIVE_STATE_OFFLINE DriveState = 4
+	// Works, but slowly: others are read and written first.
+	DriveState_DRIVE_STATE_DEGRADED DriveState = 5
 )
 
 // Enum value maps for DriveState.
@@ -98,6 +100,7 @@ var (
 		2: "DRIVE_STATE_READ_ONLY",
 		3: "DRIVE_STATE_SUSPECT",
 		4: "DRIVE_STATE_OFFLINE",
+		5: "DRIVE_STATE_DEGRADED",
 	}
 	DriveState_value = map[string]int32{
 		"DRIVE_STATE_UNSPECIFIED": 0,
@@ -105,6 +108,7 @@ var (
 		"DRIVE_STATE_READ_ONLY":   2,
 		"DRIVE_STATE_SUSPECT":     3,
 		"DRIVE_STATE_OFFLINE":     4,
+		"DRIVE_STATE_DEGRADED":    5,
 	}
 )
 
@@ -196,11 +200,24 @@ type Drive struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Directory on its node.
-	Path          string     `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	State         DriveState `protobuf:"varint,3,opt,name=state,proto3,enum=gridloom.v1.DriveState" json:"state,omitempty"`
-	TotalBytes    int64      `protobuf:"varint,4,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
-	UsedBytes     int64      `protobuf:"varint,5,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
-	FreeBytes     int64      `protobuf:"varint,6,opt,name=free_bytes,json=freeBytes,proto3" json:"free_bytes,omitempty"`
+	Path       string     `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	State      DriveState `protobuf:"varint,3,opt,name=state,proto3,enum=gridloom.v1.DriveState" json:"state,omitempty"`
+	TotalBytes int64      `protobuf:"varint,4,opt,name=total_bytes,json=totalBytes,proto3" json:"total_bytes,omitempty"`
+	UsedBytes  int64      `protobuf:"varint,5,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
+	FreeBytes  int64      `protobuf:"varint,6,opt,name=free_bytes,json=freeBytes,proto3" json:"free_bytes,omitempty"`
+	// Name of its node, and that node's pool and zone; the latter is empty where
+	// the node is a zone of its own.
+	Node string `protobuf:"bytes,7,opt,name=node,proto3" json:"node,omitempty"`
+	Pool string `protobuf:"bytes,8,opt,name=pool,proto3" json:"pool,omitempty"`
+	Zone string `protobuf:"bytes,9,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Whether it is being emptied, by itself or with its node or pool.
+	Draining bool `protobuf:"varint,10,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Whether the asked node has heard of it lately.
+	Reachable bool `protobuf:"varint,11,opt,name=reachable,proto3" json:"reachable,omitempty"`
+	// Since when it hasn't been well; absent where it is.
+	UnwellSince *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=unwell_since,json=unwellSince,proto3" json:"unwell_since,omitempty"`
+	// Why its node can't use it; empty where it can, or where that isn't known.
+	Error         string `protobuf:"bytes,13,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -277,6 +294,55 @@ func (x *Drive) GetFreeBytes() int64 {
 	return 0
 }
 
+func (x *Drive) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Drive) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *Drive) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *Drive) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *Drive) GetReachable() bool {
+	if x != nil {
+		return x.Reachable
+	}
+	return false
+}
+
+func (x *Drive) GetUnwellSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UnwellSince
+	}
+	return nil
+}
+
+func (x *Drive) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // Node describes one node.
 type Node struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -290,7 +356,8 @@ type Node struct {
 	Index bool `protobuf:"varint,5,opt,name=index,proto3" json:"index,omitempty"`
 	// Its drives. Sizes and states are absent while the node is down.
 	Drives []*Drive `protobuf:"bytes,6,rep,name=drives,proto3" json:"drives,omitempty"`
-	// Whether it is drained: it leads no group and is given no new payload.
+	// Whether it is drained: it leads no group, is given no new payload, and is
+	// being emptied.
 	Draining bool `protobuf:"varint,7,opt,name=draining,proto3" json:"draining,omitempty"`
 	// Whether it is on its way out of the mesh.
 	Leaving bool `protobuf:"varint,8,opt,name=leaving,proto3" json:"leaving,omitempty"`
@@ -299,7 +366,11 @@ type Node struct {
 	// it does not lead.
 	ClockOffsetSeconds *float64 `protobuf:"fixed64,9,opt,name=clock_offset_seconds,json=clockOffsetSeconds,proto3,oneof" json:"clock_offset_seconds,omitempty"`
 	// Why it can't do its work; empty where it can, or where that is not known.
-	NotReady      string `protobuf:"bytes,10,opt,name=not_ready,json=notReady,proto3" json:"not_ready,omitempty"`
+	NotReady string `protobuf:"bytes,10,opt,name=not_ready,json=notReady,proto3" json:"not_ready,omitempty"`
+	// Pool that its drives are in.
+	Pool string `protobuf:"bytes,11,opt,name=pool,proto3" json:"pool,omitempty"`
+	// Zone that copies are spread over; empty where the node is one of its own.
+	Zone          string `protobuf:"bytes,12,opt,name=zone,proto3" json:"zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -400,6 +471,20 @@ func (x *Node) GetClockOffsetSeconds() float64 {
 func (x *Node) GetNotReady() string {
 	if x != nil {
 		return x.NotReady
+	}
+	return ""
+}
+
+func (x *Node) GetPool() string {
+	if x != nil {
+		return x.Pool
+	}
+	return ""
+}
+
+func (x *Node) GetZone() string {
+	if x != nil {
+		return x.Zone
 	}
 	return ""
 }
@@ -1020,7 +1105,8 @@ func (*JoinNodeResponse) Descriptor() ([]byte, []int) {
 type LeaveNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Also where the node is down, or holds what no other node has.
+	// Also where the node is down, or holds the last copy of something, which is
+	// then lost.
 	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1109,8 +1195,10 @@ func (*LeaveNodeResponse) Descriptor() ([]byte, []int) {
 
 // ReplaceNodeRequest names the node that comes back empty.
 type ReplaceNodeRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Also where it has the last copy of something, which is then lost.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1150,6 +1238,13 @@ func (x *ReplaceNodeRequest) GetName() string {
 		return x.Name
 	}
 	return ""
+}
+
+func (x *ReplaceNodeRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 // ReplaceNodeResponse is empty.
@@ -1194,7 +1289,10 @@ type DrainNodeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Ends the drain instead: the node takes part again.
-	Undo          bool `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	Undo bool `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
+	// Also where the others have no room for what it holds, or where copies would
+	// be in fewer zones than they should.
+	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1243,6 +1341,13 @@ func (x *DrainNodeRequest) GetUndo() bool {
 	return false
 }
 
+func (x *DrainNodeRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 // DrainNodeResponse is empty.
 type DrainNodeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1284,7 +1389,7 @@ var File_gridloom_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_gridloom_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x19gridloom/v1/cluster.proto\x12\vgridloom.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x01\n" +
+	"\x19gridloom/v1/cluster.proto\x12\vgridloom.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x03\n" +
 	"\x05Drive\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12-\n" +
@@ -1294,7 +1399,15 @@ const file_gridloom_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"used_bytes\x18\x05 \x01(\x03R\tusedBytes\x12\x1d\n" +
 	"\n" +
-	"free_bytes\x18\x06 \x01(\x03R\tfreeBytes\"\xe2\x02\n" +
+	"free_bytes\x18\x06 \x01(\x03R\tfreeBytes\x12\x12\n" +
+	"\x04node\x18\a \x01(\tR\x04node\x12\x12\n" +
+	"\x04pool\x18\b \x01(\tR\x04pool\x12\x12\n" +
+	"\x04zone\x18\t \x01(\tR\x04zone\x12\x1a\n" +
+	"\bdraining\x18\n" +
+	" \x01(\bR\bdraining\x12\x1c\n" +
+	"\treachable\x18\v \x01(\bR\treachable\x12=\n" +
+	"\funwell_since\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\vunwellSince\x12\x14\n" +
+	"\x05error\x18\r \x01(\tR\x05error\"\x8a\x03\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
 	"\bpeer_url\x18\x02 \x01(\tR\apeerUrl\x12,\n" +
@@ -1306,7 +1419,9 @@ const file_gridloom_v1_cluster_proto_rawDesc = "" +
 	"\aleaving\x18\b \x01(\bR\aleaving\x125\n" +
 	"\x14clock_offset_seconds\x18\t \x01(\x01H\x00R\x12clockOffsetSeconds\x88\x01\x01\x12\x1b\n" +
 	"\tnot_ready\x18\n" +
-	" \x01(\tR\bnotReadyB\x17\n" +
+	" \x01(\tR\bnotReady\x12\x12\n" +
+	"\x04pool\x18\v \x01(\tR\x04pool\x12\x12\n" +
+	"\x04zone\x18\f \x01(\tR\x04zoneB\x17\n" +
 	"\x15_clock_offset_seconds\"\x9e\x01\n" +
 	"\x06Member\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12+\n" +
@@ -1352,25 +1467,28 @@ const file_gridloom_v1_cluster_proto_rawDesc = "" +
 	"\x10LeaveNodeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05force\x18\x02 \x01(\bR\x05force\"\x13\n" +
-	"\x11LeaveNodeResponse\"(\n" +
+	"\x11LeaveNodeResponse\">\n" +
 	"\x12ReplaceNodeRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x15\n" +
-	"\x13ReplaceNodeResponse\":\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x15\n" +
+	"\x13ReplaceNodeResponse\"P\n" +
 	"\x10DrainNodeRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
-	"\x04undo\x18\x02 \x01(\bR\x04undo\"\x13\n" +
+	"\x04undo\x18\x02 \x01(\bR\x04undo\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"\x13\n" +
 	"\x11DrainNodeResponse*O\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rNODE_STATE_UP\x10\x01\x12\x13\n" +
-	"\x0fNODE_STATE_DOWN\x10\x02*\x8e\x01\n" +
+	"\x0fNODE_STATE_DOWN\x10\x02*\xa8\x01\n" +
 	"\n" +
 	"DriveState\x12\x1b\n" +
 	"\x17DRIVE_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12DRIVE_STATE_ONLINE\x10\x01\x12\x19\n" +
 	"\x15DRIVE_STATE_READ_ONLY\x10\x02\x12\x17\n" +
 	"\x13DRIVE_STATE_SUSPECT\x10\x03\x12\x17\n" +
-	"\x13DRIVE_STATE_OFFLINE\x10\x04*r\n" +
+	"\x13DRIVE_STATE_OFFLINE\x10\x04\x12\x18\n" +
+	"\x14DRIVE_STATE_DEGRADED\x10\x05*r\n" +
 	"\n" +
 	"MemberRole\x12\x1b\n" +
 	"\x17MEMBER_ROLE_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -1426,34 +1544,35 @@ var file_gridloom_v1_cluster_proto_goTypes = []any{
 }
 var file_gridloom_v1_cluster_proto_depIdxs = []int32{
 	1,  // 0: gridloom.v1.Drive.state:type_name -> gridloom.v1.DriveState
-	0,  // 1: gridloom.v1.Node.state:type_name -> gridloom.v1.NodeState
-	3,  // 2: gridloom.v1.Node.drives:type_name -> gridloom.v1.Drive
-	2,  // 3: gridloom.v1.Member.role:type_name -> gridloom.v1.MemberRole
-	5,  // 4: gridloom.v1.Group.members:type_name -> gridloom.v1.Member
-	4,  // 5: gridloom.v1.GetClusterResponse.nodes:type_name -> gridloom.v1.Node
-	6,  // 6: gridloom.v1.GetClusterResponse.groups:type_name -> gridloom.v1.Group
-	21, // 7: gridloom.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
-	21, // 8: gridloom.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
-	0,  // 9: gridloom.v1.NodeCertificates.state:type_name -> gridloom.v1.NodeState
-	9,  // 10: gridloom.v1.NodeCertificates.certificates:type_name -> gridloom.v1.Certificate
-	10, // 11: gridloom.v1.GetCertificatesResponse.nodes:type_name -> gridloom.v1.NodeCertificates
-	7,  // 12: gridloom.v1.ClusterService.GetCluster:input_type -> gridloom.v1.GetClusterRequest
-	11, // 13: gridloom.v1.ClusterService.GetCertificates:input_type -> gridloom.v1.GetCertificatesRequest
-	13, // 14: gridloom.v1.ClusterService.JoinNode:input_type -> gridloom.v1.JoinNodeRequest
-	15, // 15: gridloom.v1.ClusterService.LeaveNode:input_type -> gridloom.v1.LeaveNodeRequest
-	17, // 16: gridloom.v1.ClusterService.ReplaceNode:input_type -> gridloom.v1.ReplaceNodeRequest
-	19, // 17: gridloom.v1.ClusterService.DrainNode:input_type -> gridloom.v1.DrainNodeRequest
-	8,  // 18: gridloom.v1.ClusterService.GetCluster:output_type -> gridloom.v1.GetClusterResponse
-	12, // 19: gridloom.v1.ClusterService.GetCertificates:output_type -> gridloom.v1.GetCertificatesResponse
-	14, // 20: gridloom.v1.ClusterService.JoinNode:output_type -> gridloom.v1.JoinNodeResponse
-	16, // 21: gridloom.v1.ClusterService.LeaveNode:output_type -> gridloom.v1.LeaveNodeResponse
-	18, // 22: gridloom.v1.ClusterService.ReplaceNode:output_type -> gridloom.v1.ReplaceNodeResponse
-	20, // 23: gridloom.v1.ClusterService.DrainNode:output_type -> gridloom.v1.DrainNodeResponse
-	18, // [18:24] is the sub-list for method output_type
-	12, // [12:18] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	21, // 1: gridloom.v1.Drive.unwell_since:type_name -> google.protobuf.Timestamp
+	0,  // 2: gridloom.v1.Node.state:type_name -> gridloom.v1.NodeState
+	3,  // 3: gridloom.v1.Node.drives:type_name -> gridloom.v1.Drive
+	2,  // 4: gridloom.v1.Member.role:type_name -> gridloom.v1.MemberRole
+	5,  // 5: gridloom.v1.Group.members:type_name -> gridloom.v1.Member
+	4,  // 6: gridloom.v1.GetClusterResponse.nodes:type_name -> gridloom.v1.Node
+	6,  // 7: gridloom.v1.GetClusterResponse.groups:type_name -> gridloom.v1.Group
+	21, // 8: gridloom.v1.Certificate.not_before:type_name -> google.protobuf.Timestamp
+	21, // 9: gridloom.v1.Certificate.not_after:type_name -> google.protobuf.Timestamp
+	0,  // 10: gridloom.v1.NodeCertificates.state:type_name -> gridloom.v1.NodeState
+	9,  // 11: gridloom.v1.NodeCertificates.certificates:type_name -> gridloom.v1.Certificate
+	10, // 12: gridloom.v1.GetCertificatesResponse.nodes:type_name -> gridloom.v1.NodeCertificates
+	7,  // 13: gridloom.v1.ClusterService.GetCluster:input_type -> gridloom.v1.GetClusterRequest
+	11, // 14: gridloom.v1.ClusterService.GetCertificates:input_type -> gridloom.v1.GetCertificatesRequest
+	13, // 15: gridloom.v1.ClusterService.JoinNode:input_type -> gridloom.v1.JoinNodeRequest
+	15, // 16: gridloom.v1.ClusterService.LeaveNode:input_type -> gridloom.v1.LeaveNodeRequest
+	17, // 17: gridloom.v1.ClusterService.ReplaceNode:input_type -> gridloom.v1.ReplaceNodeRequest
+	19, // 18: gridloom.v1.ClusterService.DrainNode:input_type -> gridloom.v1.DrainNodeRequest
+	8,  // 19: gridloom.v1.ClusterService.GetCluster:output_type -> gridloom.v1.GetClusterResponse
+	12, // 20: gridloom.v1.ClusterService.GetCertificates:output_type -> gridloom.v1.GetCertificatesResponse
+	14, // 21: gridloom.v1.ClusterService.JoinNode:output_type -> gridloom.v1.JoinNodeResponse
+	16, // 22: gridloom.v1.ClusterService.LeaveNode:output_type -> gridloom.v1.LeaveNodeResponse
+	18, // 23: gridloom.v1.ClusterService.ReplaceNode:output_type -> gridloom.v1.ReplaceNodeResponse
+	20, // 24: gridloom.v1.ClusterService.DrainNode:output_type -> gridloom.v1.DrainNodeResponse
+	19, // [19:25] is the sub-list for method output_type
+	13, // [13:19] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_gridloom_v1_cluster_proto_init() }

@@ -43,13 +43,16 @@ type ClusterServiceClient interface {
 	// ALREADY_EXISTS (reason already_exists).
 	JoinNode(ctx context.Context, in *JoinNodeRequest, opts ...grpc.CallOption) (*JoinNodeResponse, error)
 	// LeaveNode takes a node out of the mesh. The nodes that are left keep the
-	// index; payload on the drives of the one that leaves goes with it.
+	// index, and make the copies again that go with it. Where one is the last of
+	// something it is refused with ABORTED (reason conflict).
 	LeaveNode(ctx context.Context, in *LeaveNodeRequest, opts ...grpc.CallOption) (*LeaveNodeResponse, error)
 	// ReplaceNode lets a node come back under its name with nothing of what it
-	// had: its old self is forgotten, and no more let in.
+	// had: its old self is forgotten, and no more let in. Where that would lose
+	// the last copy of something it is refused with ABORTED (reason conflict).
 	ReplaceNode(ctx context.Context, in *ReplaceNodeRequest, opts ...grpc.CallOption) (*ReplaceNodeResponse, error)
-	// DrainNode prepares a node for a stop: it leads no group and is given no new
-	// payload, and still serves what it has.
+	// DrainNode empties a node: it leads no group and is given no new payload, and
+	// what its drives have is copied to others. Till then it still serves it.
+	// GetHealStatus in StorageService has the progress.
 	DrainNode(ctx context.Context, in *DrainNodeRequest, opts ...grpc.CallOption) (*DrainNodeResponse, error)
 }
 
@@ -137,13 +140,16 @@ type ClusterServiceServer interface {
 	// ALREADY_EXISTS (reason already_exists).
 	JoinNode(context.Context, *JoinNodeRequest) (*JoinNodeResponse, error)
 	// LeaveNode takes a node out of the mesh. The nodes that are left keep the
-	// index; payload on the drives of the one that leaves goes with it.
+	// index, and make the copies again that go with it. Where one is the last of
+	// something it is refused with ABORTED (reason conflict).
 	LeaveNode(context.Context, *LeaveNodeRequest) (*LeaveNodeResponse, error)
 	// ReplaceNode lets a node come back under its name with nothing of what it
-	// had: its old self is forgotten, and no more let in.
+	// had: its old self is forgotten, and no more let in. Where that would lose
+	// the last copy of something it is refused with ABORTED (reason conflict).
 	ReplaceNode(context.Context, *ReplaceNodeRequest) (*ReplaceNodeResponse, error)
-	// DrainNode prepares a node for a stop: it leads no group and is given no new
-	// payload, and still serves what it has.
+	// DrainNode empties a node: it leads no group and is given no new payload, and
+	// what its drives have is copied to others. Till then it still serves it.
+	// GetHealStatus in StorageService has the progress.
 	DrainNode(context.Context, *DrainNodeRequest) (*DrainNodeResponse, error)
 	mustEmbedUnimplementedClusterServiceServer()
 }

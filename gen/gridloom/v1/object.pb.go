@@ -80,6 +80,57 @@ func (ChecksumAlgorithm) EnumDescriptor() ([]byte, []int) {
 	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{0}
 }
 
+// Verify says whether bytes are compared with their checksums before they leave.
+type Verify int32
+
+const (
+	// As they are read, by those of the network and the drives alone: what has
+	// gone bad on a drive is found by the scrub.
+	Verify_VERIFY_UNSPECIFIED Verify = 0
+	// Every byte, before it leaves the node that has it. A bad copy is passed by
+	// and reported.
+	Verify_VERIFY_ALWAYS Verify = 1
+)
+
+// Enum value maps for Verify.
+var (
+	Verify_name = map[int32]string{
+		0: "VERIFY_UNSPECIFIED",
+		1: "VERIFY_ALWAYS",
+	}
+	Verify_value = map[string]int32{
+		"VERIFY_UNSPECIFIED": 0,
+		"VERIFY_ALWAYS":      1,
+	}
+)
+
+func (x Verify) Enum() *Verify {
+	p := new(Verify)
+	*p = x
+	return p
+}
+
+func (x Verify) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Verify) Descriptor() protoreflect.EnumDescriptor {
+	return file_gridloom_v1_object_proto_enumTypes[1].Descriptor()
+}
+
+func (Verify) Type() protoreflect.EnumType {
+	return &file_gridloom_v1_object_proto_enumTypes[1]
+}
+
+func (x Verify) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Verify.Descriptor instead.
+func (Verify) EnumDescriptor() ([]byte, []int) {
+	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{1}
+}
+
 // Checksum is one checksum over all bytes of an object.
 type Checksum struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -699,7 +750,8 @@ type GetObjectRequest struct {
 	MaxAge *durationpb.Duration `protobuf:"bytes,5,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
 	// The client takes the first bytes from the header's content: of a small
 	// object or range then comes one message. Without it all bytes are in chunks.
-	ContentInHeader bool `protobuf:"varint,6,opt,name=content_in_header,json=contentInHeader,proto3" json:"content_in_header,omitempty"`
+	ContentInHeader bool   `protobuf:"varint,6,opt,name=content_in_header,json=contentInHeader,proto3" json:"content_in_header,omitempty"`
+	Verify          Verify `protobuf:"varint,7,opt,name=verify,proto3,enum=gridloom.v1.Verify" json:"verify,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -774,6 +826,13 @@ func (x *GetObjectRequest) GetContentInHeader() bool {
 		return x.ContentInHeader
 	}
 	return false
+}
+
+func (x *GetObjectRequest) GetVerify() Verify {
+	if x != nil {
+		return x.Verify
+	}
+	return Verify_VERIFY_UNSPECIFIED
 }
 
 // Range is a part of an object.
@@ -1809,7 +1868,7 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	"\atrailer\x18\x03 \x01(\v2\x1d.gridloom.v1.PutObjectTrailerH\x00R\atrailerB\x06\n" +
 	"\x04part\"@\n" +
 	"\x11PutObjectResponse\x12+\n" +
-	"\x06object\x18\x01 \x01(\v2\x13.gridloom.v1.ObjectR\x06object\"\xff\x01\n" +
+	"\x06object\x18\x01 \x01(\v2\x13.gridloom.v1.ObjectR\x06object\"\xac\x02\n" +
 	"\x10GetObjectRequest\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\tR\x06bucket\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12(\n" +
@@ -1818,7 +1877,8 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	"conditions\x18\x04 \x01(\v2\x17.gridloom.v1.ConditionsR\n" +
 	"conditions\x122\n" +
 	"\amax_age\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\x12*\n" +
-	"\x11content_in_header\x18\x06 \x01(\bR\x0fcontentInHeader\"7\n" +
+	"\x11content_in_header\x18\x06 \x01(\bR\x0fcontentInHeader\x12+\n" +
+	"\x06verify\x18\a \x01(\x0e2\x13.gridloom.v1.VerifyR\x06verify\"7\n" +
 	"\x05Range\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x16\n" +
 	"\x06length\x18\x02 \x01(\x03R\x06length\"\x88\x01\n" +
@@ -1895,7 +1955,10 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	"\x1eCHECKSUM_ALGORITHM_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19CHECKSUM_ALGORITHM_SHA256\x10\x01\x12\x1d\n" +
 	"\x19CHECKSUM_ALGORITHM_CRC32C\x10\x02\x12 \n" +
-	"\x1cCHECKSUM_ALGORITHM_CRC64NVME\x10\x032\x94\a\n" +
+	"\x1cCHECKSUM_ALGORITHM_CRC64NVME\x10\x03*3\n" +
+	"\x06Verify\x12\x16\n" +
+	"\x12VERIFY_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rVERIFY_ALWAYS\x10\x012\x94\a\n" +
 	"\rObjectService\x12L\n" +
 	"\tPutObject\x12\x1d.gridloom.v1.PutObjectRequest\x1a\x1e.gridloom.v1.PutObjectResponse(\x01\x12L\n" +
 	"\tGetObject\x12\x1d.gridloom.v1.GetObjectRequest\x1a\x1e.gridloom.v1.GetObjectResponse0\x01\x12r\n" +
@@ -1921,90 +1984,92 @@ func file_gridloom_v1_object_proto_rawDescGZIP() []byte {
 	return file_gridloom_v1_object_proto_rawDescData
 }
 
-var file_gridloom_v1_object_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_gridloom_v1_object_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_gridloom_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_gridloom_v1_object_proto_goTypes = []any{
 	(ChecksumAlgorithm)(0),        // 0: gridloom.v1.ChecksumAlgorithm
-	(*Checksum)(nil),              // 1: gridloom.v1.Checksum
-	(*Object)(nil),                // 2: gridloom.v1.Object
-	(*Conditions)(nil),            // 3: gridloom.v1.Conditions
-	(*PutObjectHeader)(nil),       // 4: gridloom.v1.PutObjectHeader
-	(*PutObjectTrailer)(nil),      // 5: gridloom.v1.PutObjectTrailer
-	(*PutObjectRequest)(nil),      // 6: gridloom.v1.PutObjectRequest
-	(*PutObjectResponse)(nil),     // 7: gridloom.v1.PutObjectResponse
-	(*GetObjectRequest)(nil),      // 8: gridloom.v1.GetObjectRequest
-	(*Range)(nil),                 // 9: gridloom.v1.Range
-	(*GetObjectHeader)(nil),       // 10: gridloom.v1.GetObjectHeader
-	(*GetObjectResponse)(nil),     // 11: gridloom.v1.GetObjectResponse
-	(*StatObjectRequest)(nil),     // 12: gridloom.v1.StatObjectRequest
-	(*StatObjectResponse)(nil),    // 13: gridloom.v1.StatObjectResponse
-	(*ListObjectsRequest)(nil),    // 14: gridloom.v1.ListObjectsRequest
-	(*ListObjectsResponse)(nil),   // 15: gridloom.v1.ListObjectsResponse
-	(*DeleteObjectRequest)(nil),   // 16: gridloom.v1.DeleteObjectRequest
-	(*DeleteObjectResponse)(nil),  // 17: gridloom.v1.DeleteObjectResponse
-	(*DeleteObjectsRequest)(nil),  // 18: gridloom.v1.DeleteObjectsRequest
-	(*DeleteObjectsResponse)(nil), // 19: gridloom.v1.DeleteObjectsResponse
-	(*CopyObjectRequest)(nil),     // 20: gridloom.v1.CopyObjectRequest
-	(*CopyObjectResponse)(nil),    // 21: gridloom.v1.CopyObjectResponse
-	(*MoveObjectRequest)(nil),     // 22: gridloom.v1.MoveObjectRequest
-	(*MoveObjectResponse)(nil),    // 23: gridloom.v1.MoveObjectResponse
-	nil,                           // 24: gridloom.v1.Object.MetadataEntry
-	nil,                           // 25: gridloom.v1.PutObjectHeader.MetadataEntry
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(Verify)(0),                   // 1: gridloom.v1.Verify
+	(*Checksum)(nil),              // 2: gridloom.v1.Checksum
+	(*Object)(nil),                // 3: gridloom.v1.Object
+	(*Conditions)(nil),            // 4: gridloom.v1.Conditions
+	(*PutObjectHeader)(nil),       // 5: gridloom.v1.PutObjectHeader
+	(*PutObjectTrailer)(nil),      // 6: gridloom.v1.PutObjectTrailer
+	(*PutObjectRequest)(nil),      // 7: gridloom.v1.PutObjectRequest
+	(*PutObjectResponse)(nil),     // 8: gridloom.v1.PutObjectResponse
+	(*GetObjectRequest)(nil),      // 9: gridloom.v1.GetObjectRequest
+	(*Range)(nil),                 // 10: gridloom.v1.Range
+	(*GetObjectHeader)(nil),       // 11: gridloom.v1.GetObjectHeader
+	(*GetObjectResponse)(nil),     // 12: gridloom.v1.GetObjectResponse
+	(*StatObjectRequest)(nil),     // 13: gridloom.v1.StatObjectRequest
+	(*StatObjectResponse)(nil),    // 14: gridloom.v1.StatObjectResponse
+	(*ListObjectsRequest)(nil),    // 15: gridloom.v1.ListObjectsRequest
+	(*ListObjectsResponse)(nil),   // 16: gridloom.v1.ListObjectsResponse
+	(*DeleteObjectRequest)(nil),   // 17: gridloom.v1.DeleteObjectRequest
+	(*DeleteObjectResponse)(nil),  // 18: gridloom.v1.DeleteObjectResponse
+	(*DeleteObjectsRequest)(nil),  // 19: gridloom.v1.DeleteObjectsRequest
+	(*DeleteObjectsResponse)(nil), // 20: gridloom.v1.DeleteObjectsResponse
+	(*CopyObjectRequest)(nil),     // 21: gridloom.v1.CopyObjectRequest
+	(*CopyObjectResponse)(nil),    // 22: gridloom.v1.CopyObjectResponse
+	(*MoveObjectRequest)(nil),     // 23: gridloom.v1.MoveObjectRequest
+	(*MoveObjectResponse)(nil),    // 24: gridloom.v1.MoveObjectResponse
+	nil,                           // 25: gridloom.v1.Object.MetadataEntry
+	nil,                           // 26: gridloom.v1.PutObjectHeader.MetadataEntry
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
 }
 var file_gridloom_v1_object_proto_depIdxs = []int32{
 	0,  // 0: gridloom.v1.Checksum.algorithm:type_name -> gridloom.v1.ChecksumAlgorithm
-	26, // 1: gridloom.v1.Object.modified_at:type_name -> google.protobuf.Timestamp
-	24, // 2: gridloom.v1.Object.metadata:type_name -> gridloom.v1.Object.MetadataEntry
-	1,  // 3: gridloom.v1.Object.checksums:type_name -> gridloom.v1.Checksum
-	26, // 4: gridloom.v1.Conditions.if_modified_since:type_name -> google.protobuf.Timestamp
-	26, // 5: gridloom.v1.Conditions.if_unmodified_since:type_name -> google.protobuf.Timestamp
-	25, // 6: gridloom.v1.PutObjectHeader.metadata:type_name -> gridloom.v1.PutObjectHeader.MetadataEntry
-	3,  // 7: gridloom.v1.PutObjectHeader.conditions:type_name -> gridloom.v1.Conditions
-	1,  // 8: gridloom.v1.PutObjectHeader.checksums:type_name -> gridloom.v1.Checksum
-	1,  // 9: gridloom.v1.PutObjectTrailer.checksums:type_name -> gridloom.v1.Checksum
-	4,  // 10: gridloom.v1.PutObjectRequest.header:type_name -> gridloom.v1.PutObjectHeader
-	5,  // 11: gridloom.v1.PutObjectRequest.trailer:type_name -> gridloom.v1.PutObjectTrailer
-	2,  // 12: gridloom.v1.PutObjectResponse.object:type_name -> gridloom.v1.Object
-	9,  // 13: gridloom.v1.GetObjectRequest.range:type_name -> gridloom.v1.Range
-	3,  // 14: gridloom.v1.GetObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	27, // 15: gridloom.v1.GetObjectRequest.max_age:type_name -> google.protobuf.Duration
-	2,  // 16: gridloom.v1.GetObjectHeader.object:type_name -> gridloom.v1.Object
-	10, // 17: gridloom.v1.GetObjectResponse.header:type_name -> gridloom.v1.GetObjectHeader
-	3,  // 18: gridloom.v1.StatObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	27, // 19: gridloom.v1.StatObjectRequest.max_age:type_name -> google.protobuf.Duration
-	2,  // 20: gridloom.v1.StatObjectResponse.object:type_name -> gridloom.v1.Object
-	27, // 21: gridloom.v1.ListObjectsRequest.max_age:type_name -> google.protobuf.Duration
-	2,  // 22: gridloom.v1.ListObjectsResponse.objects:type_name -> gridloom.v1.Object
-	3,  // 23: gridloom.v1.DeleteObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	3,  // 24: gridloom.v1.CopyObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	3,  // 25: gridloom.v1.CopyObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
-	2,  // 26: gridloom.v1.CopyObjectResponse.object:type_name -> gridloom.v1.Object
-	3,  // 27: gridloom.v1.MoveObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	3,  // 28: gridloom.v1.MoveObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
-	2,  // 29: gridloom.v1.MoveObjectResponse.object:type_name -> gridloom.v1.Object
-	6,  // 30: gridloom.v1.ObjectService.PutObject:input_type -> gridloom.v1.PutObjectRequest
-	8,  // 31: gridloom.v1.ObjectService.GetObject:input_type -> gridloom.v1.GetObjectRequest
-	12, // 32: gridloom.v1.ObjectService.StatObject:input_type -> gridloom.v1.StatObjectRequest
-	14, // 33: gridloom.v1.ObjectService.ListObjects:input_type -> gridloom.v1.ListObjectsRequest
-	16, // 34: gridloom.v1.ObjectService.DeleteObject:input_type -> gridloom.v1.DeleteObjectRequest
-	18, // 35: gridloom.v1.ObjectService.DeleteObjects:input_type -> gridloom.v1.DeleteObjectsRequest
-	20, // 36: gridloom.v1.ObjectService.CopyObject:input_type -> gridloom.v1.CopyObjectRequest
-	22, // 37: gridloom.v1.ObjectService.MoveObject:input_type -> gridloom.v1.MoveObjectRequest
-	7,  // 38: gridloom.v1.ObjectService.PutObject:output_type -> gridloom.v1.PutObjectResponse
-	11, // 39: gridloom.v1.ObjectService.GetObject:output_type -> gridloom.v1.GetObjectResponse
-	13, // 40: gridloom.v1.ObjectService.StatObject:output_type -> gridloom.v1.StatObjectResponse
-	15, // 41: gridloom.v1.ObjectService.ListObjects:output_type -> gridloom.v1.ListObjectsResponse
-	17, // 42: gridloom.v1.ObjectService.DeleteObject:output_type -> gridloom.v1.DeleteObjectResponse
-	19, // 43: gridloom.v1.ObjectService.DeleteObjects:output_type -> gridloom.v1.DeleteObjectsResponse
-	21, // 44: gridloom.v1.ObjectService.CopyObject:output_type -> gridloom.v1.CopyObjectResponse
-	23, // 45: gridloom.v1.ObjectService.MoveObject:output_type -> gridloom.v1.MoveObjectResponse
-	38, // [38:46] is the sub-list for method output_type
-	30, // [30:38] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	27, // 1: gridloom.v1.Object.modified_at:type_name -> google.protobuf.Timestamp
+	25, // 2: gridloom.v1.Object.metadata:type_name -> gridloom.v1.Object.MetadataEntry
+	2,  // 3: gridloom.v1.Object.checksums:type_name -> gridloom.v1.Checksum
+	27, // 4: gridloom.v1.Conditions.if_modified_since:type_name -> google.protobuf.Timestamp
+	27, // 5: gridloom.v1.Conditions.if_unmodified_since:type_name -> google.protobuf.Timestamp
+	26, // 6: gridloom.v1.PutObjectHeader.metadata:type_name -> gridloom.v1.PutObjectHeader.MetadataEntry
+	4,  // 7: gridloom.v1.PutObjectHeader.conditions:type_name -> gridloom.v1.Conditions
+	2,  // 8: gridloom.v1.PutObjectHeader.checksums:type_name -> gridloom.v1.Checksum
+	2,  // 9: gridloom.v1.PutObjectTrailer.checksums:type_name -> gridloom.v1.Checksum
+	5,  // 10: gridloom.v1.PutObjectRequest.header:type_name -> gridloom.v1.PutObjectHeader
+	6,  // 11: gridloom.v1.PutObjectRequest.trailer:type_name -> gridloom.v1.PutObjectTrailer
+	3,  // 12: gridloom.v1.PutObjectResponse.object:type_name -> gridloom.v1.Object
+	10, // 13: gridloom.v1.GetObjectRequest.range:type_name -> gridloom.v1.Range
+	4,  // 14: gridloom.v1.GetObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	28, // 15: gridloom.v1.GetObjectRequest.max_age:type_name -> google.protobuf.Duration
+	1,  // 16: gridloom.v1.GetObjectRequest.verify:type_name -> gridloom.v1.Verify
+	3,  // 17: gridloom.v1.GetObjectHeader.object:type_name -> gridloom.v1.Object
+	11, // 18: gridloom.v1.GetObjectResponse.header:type_name -> gridloom.v1.GetObjectHeader
+	4,  // 19: gridloom.v1.StatObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	28, // 20: gridloom.v1.StatObjectRequest.max_age:type_name -> google.protobuf.Duration
+	3,  // 21: gridloom.v1.StatObjectResponse.object:type_name -> gridloom.v1.Object
+	28, // 22: gridloom.v1.ListObjectsRequest.max_age:type_name -> google.protobuf.Duration
+	3,  // 23: gridloom.v1.ListObjectsResponse.objects:type_name -> gridloom.v1.Object
+	4,  // 24: gridloom.v1.DeleteObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	4,  // 25: gridloom.v1.CopyObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	4,  // 26: gridloom.v1.CopyObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
+	3,  // 27: gridloom.v1.CopyObjectResponse.object:type_name -> gridloom.v1.Object
+	4,  // 28: gridloom.v1.MoveObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	4,  // 29: gridloom.v1.MoveObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
+	3,  // 30: gridloom.v1.MoveObjectResponse.object:type_name -> gridloom.v1.Object
+	7,  // 31: gridloom.v1.ObjectService.PutObject:input_type -> gridloom.v1.PutObjectRequest
+	9,  // 32: gridloom.v1.ObjectService.GetObject:input_type -> gridloom.v1.GetObjectRequest
+	13, // 33: gridloom.v1.ObjectService.StatObject:input_type -> gridloom.v1.StatObjectRequest
+	15, // 34: gridloom.v1.ObjectService.ListObjects:input_type -> gridloom.v1.ListObjectsRequest
+	17, // 35: gridloom.v1.ObjectService.DeleteObject:input_type -> gridloom.v1.DeleteObjectRequest
+	19, // 36: gridloom.v1.ObjectService.DeleteObjects:input_type -> gridloom.v1.DeleteObjectsRequest
+	21, // 37: gridloom.v1.ObjectService.CopyObject:input_type -> gridloom.v1.CopyObjectRequest
+	23, // 38: gridloom.v1.ObjectService.MoveObject:input_type -> gridloom.v1.MoveObjectRequest
+	8,  // 39: gridloom.v1.ObjectService.PutObject:output_type -> gridloom.v1.PutObjectResponse
+	12, // 40: gridloom.v1.ObjectService.GetObject:output_type -> gridloom.v1.GetObjectResponse
+	14, // 41: gridloom.v1.ObjectService.StatObject:output_type -> gridloom.v1.StatObjectResponse
+	16, // 42: gridloom.v1.ObjectService.ListObjects:output_type -> gridloom.v1.ListObjectsResponse
+	18, // 43: gridloom.v1.ObjectService.DeleteObject:output_type -> gridloom.v1.DeleteObjectResponse
+	20, // 44: gridloom.v1.ObjectService.DeleteObjects:output_type -> gridloom.v1.DeleteObjectsResponse
+	22, // 45: gridloom.v1.ObjectService.CopyObject:output_type -> gridloom.v1.CopyObjectResponse
+	24, // 46: gridloom.v1.ObjectService.MoveObject:output_type -> gridloom.v1.MoveObjectResponse
+	39, // [39:47] is the sub-list for method output_type
+	31, // [31:39] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_gridloom_v1_object_proto_init() }
@@ -2027,7 +2092,7 @@ func file_gridloom_v1_object_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gridloom_v1_object_proto_rawDesc), len(file_gridloom_v1_object_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,

@@ -12,56 +12,7 @@ import (
 
 	"github.com/gridloom/gridloom/dataio"
 	"github.com/gridloom/gridloom/node/control"
-	"github.com/gridloom/gridloom/node/fault"
 )
-
-// bulkSource is a part of a payload that comes from a peer.
-type bulkSource struct {
-	b    *bulkClient
-	c    *bulkConn
-	ctx  context.Context
-	stop func() bool
-	keep bool // the peer keeps the connection
-	io.LimitedReader
-}
-
-// open asks a node for n bytes at off of a payload, which must have the size
-// that its record says.
-func (b *bulkClient) open(ctx context.Context, node control.Node, ref payloadRef, sizeBytes, off, n int64) (*bulkSource, error) {
-	subject := b.s.driveName(node.Name, ref.drive)
-	if _, err := b.s.await(ctx, node.Name, subject); err != nil {
-		return nil, err
-	}
-	h := http.Header{"Range": {fmt.Sprintf("bytes=%d-%d", off, off+n-1)}}
-	c, resp, err := b.exchange(ctx, node, http.MethodGet, bulkPath(ref), h, 0)
-	if err != nil {
-		return nil, bulkFault(err, subject)
-	}
-	total, perr := strconv.ParseInt(resp.Header.Get(headerSize), 10, 64)
-	switch {
-	case resp.StatusCode != http.StatusPartialContent:
-		err = bulkError(resp, subject)
-	case perr != nil, resp.ContentLength != n:
-		err = fault.New(fault.Unavailable, subject, "gave an answer that does not fit the question")
-	case total != sizeBytes:
-		err = fault.New(fault.Corrupted, subject, "has %d bytes of payload %s, whose record says %d", total, ref.id, sizeBytes)
-	}
-	if err != nil {
-		b.release(c, false)
-		return nil, err
-	}
-	s := &bulkSource{b: b, c: c, ctx: ctx, keep: !resp.Close, LimitedReader: io.LimitedReader{R: c.reader, N: n}}
-	s.stop = c.interrupt(ctx)
-	return s, nil
-}
-
-// before gives the next window its time.
-func (s *bulkSource) before() error { return s.c.until(s.ctx, s.c.SetReadDeadline, bulkStall) }
-
-// close gives the connection back if the answer was read to its end.
-func (s *bulkSource) close() {
-	s.b.release(s.c, s.stop() && s.keep && s.N == 0)
-}
 
 // bulkSink is a payload file that is being written on a peer. A goroutine
 // reads the answer, which may come before all was sent; Commit and Abort join

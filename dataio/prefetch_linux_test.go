@@ -1,0 +1,168 @@
+//go:build amd64 || arm64
+
+package dataio_test
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gridloom/gridloom/dataio"
+	"github.com/gridloom/gridloom/dataio/datatest"
+)
+
+// waitless is a context that nobody may wait for.
+type waitless struct {
+	context.Context
+	t testing.TB
+}
+
+func (w waitless) Done() <-chan struct{} {
+	w.t.Error("something waits, for which a goroutine was started")
+	return w.Context.Done()
+}
+
+// evict has the kernel drop a file's pages.
+func evict(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var s unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &s); err != nil {
+		t.Fatal(err)
+	}
+	if s.Type == unix.TMPFS_MAGIC {
+		t.Skip("a tmpfs has its files in memory alone: set TMPDIR to a directory on a disk")
+	}
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// inMemory counts the pages of a file that are, by asking for a byte of each
+// without waiting. Asking for one that isn't begins to read it, and no other.
+func inMemory(t *testing.T, path string, bytes int64) (pages int64) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM); err != nil {
+		t.Fatal(err)
+	}
+	for off := int64(0); off < bytes; off += 4096 {
+		n, err := unix.Preadv2(int(f.Fd()), [][]byte{make([]byte, 1)}, off, unix.RWF_NOWAIT)
+		if err != nil && err != unix.EAGAIN {
+			t.Fatal(err)
+		}
+		pages += int64(max(n, 0))
+	}
+	return pages
+}
+
+// TestPrefetchReads has the kernel drop the pages of a payload: Prefetch and
+// what comes before must find out, and have them in memory again.
+func TestPrefetchReads(t *testing.T) {
+	d := open(t, t.TempDir(), options())
+	const size = 8 << 20
+	for _, c := range []struct{ off, n int64 }{{0, size}, {1 << 20, 4 << 20}, {3<<20 + 5, 4096}, {3 << 20, 64 << 10}} {
+		id := put(t, d, random(size, 1))
+		path := payloadPath(d, id)
+		f, err := d.Open(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		// All is in memory from having been written.
+		if err := f.Prefetch(waitless{t.Context(), t}, c.off, c.n); err != nil {
+			t.Errorf("%+v: %v", c, err)
+		}
+		evict(t, path)
+		if pages := inMemory(t, path, size); pages > 10 {
+			t.Fatalf("the kernel kept %d pages", pages)
+		}
+		evict(t, path)
+		if err := f.Prefetch(t.Context(), c.off, c.n); err != nil {
+			t.Errorf("%+v: %v", c, err)
+		}
+		if err := f.Prefetch(waitless{t.Context(), t}, c.off, c.n); err != nil {
+			t.Errorf("%+v: %v", c, err)
+		}
+		if pages := inMemory(t, path, size); pages*4096 < c.n {
+			t.Errorf("%+v: %d pages are in memory", c, pages)
+		}
+	}
+}
+
+// TestOpenWaitsOnlyForTheDisk opens a payload that is in memory without a
+// goroutine, and one whose footer isn't with one.
+func TestOpenWaitsOnlyForTheDisk(t *testing.T) {
+	d := open(t, t.TempDir(), options())
+	id := put(t, d, random(1<<20, 1))
+	f, err := d.Open(waitless{t.Context(), t}, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	evict(t, payloadPath(d, id))
+	if f, err = d.Open(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+}
+
+// TestPrefetchCalls counts what the kernel is asked for bytes in memory.
+func TestPrefetchCalls(t *testing.T) {
+	const size = 64 << 20
+	var dir string
+	trace := datatest.Traced(t, func(t *testing.T, l *datatest.Link) {
+		id, err := dataio.ParseID(l.Hear())
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := open(t, l.Hear(), options())
+		f, err := d.Open(waitless{t.Context(), t}, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for off := int64(0); off < size; off += dataio.NextWindowBytes {
+			if err := f.Prefetch(waitless{t.Context(), t}, off, dataio.NextWindowBytes); err != nil {
+				t.Error(err)
+			}
+		}
+		l.Wait()
+	}, func(t *testing.T, l *datatest.Link) {
+		dir = t.TempDir()
+		d, err := dataio.Open(t.Context(), dir, options())
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := put(t, d, random(size, 1))
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		l.Say(id.String())
+		l.Say(dir)
+	})
+	t.Logf("system calls:\n%s", trace)
+	payload := func(c datatest.Call) bool { return strings.HasPrefix(c.In, dir+"/payload/") }
+	for name, want := range map[string]int{"mincore": size / dataio.NextWindowBytes, "openat2": 1, "fadvise64": 0} {
+		if n := len(trace.Select(nil, name)); n != want {
+			t.Errorf("%d calls of %s, want %d", n, name, want)
+		}
+	}
+	if n := len(trace.Select(payload, "mmap")); n != 1 {
+		t.Errorf("the file was mapped %d times", n)
+	}
+	if n := trace.Bytes(payload, "mmap", "read", "pread64", "preadv2"); n > 4096 {
+		t.Errorf("%d bytes were read, more than a footer", n)
+	}
+}
