@@ -381,6 +381,7 @@ func files(t testing.TB, d *dataio.Drive) (n int) {
 // TestMeshLoss: a node that is lost for good is made up for, whoever
 // coordinates; what it had is copied to those that are left.
 func TestMeshLoss(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, []int{1, 1, 1, 1}, nil)
 	want := map[string][32]byte{}
 	r := rand.New(rand.NewPCG(1, 1))
@@ -411,6 +412,7 @@ func TestMeshLoss(t *testing.T) {
 // TestMeshRot: whatever is done to one copy of each of many segments is found
 // and made good; a copy that a read finds to be bad is made good without a scrub.
 func TestMeshRot(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, []int{2, 2, 2}, nil)
 	want := map[string][32]byte{}
 	r := rand.New(rand.NewPCG(2, 2))
@@ -447,10 +449,11 @@ func TestMeshRot(t *testing.T) {
 	m.well()
 }
 
-// TestMeshDrain: drives, a node and a pool are emptied, while the coordinator
+// TestMeshDrain: a pool and a drive are emptied, while the coordinator
 // changes; what is left on them is removed, and they can go.
 func TestMeshDrain(t *testing.T) {
-	m := newMesh(t, []int{2, 1, 1, 1, 1, 1}, []string{"a", "a", "a", "b", "b", "b"})
+	t.Parallel()
+	m := newMesh(t, []int{1, 1, 1, 1, 1, 1}, []string{"a", "a", "a", "b", "b", "b"})
 	want := map[string][32]byte{}
 	r := rand.New(rand.NewPCG(3, 3))
 	for i := range 200 {
@@ -463,11 +466,6 @@ func TestMeshDrain(t *testing.T) {
 		_, err := m.nodes[0].ctl.Propose(ctx, &c)
 		must(t, err)
 	}
-	first := m.nodes[0].drives[0]
-	mark(control.Command{MarkDrive: &control.MarkDrive{Drive: first.ID(), Drain: true}})
-	m.drained("drive", first.ID())
-	m.until("its files are gone", func() bool { return files(t, first) == 0 })
-	mark(control.Command{MarkDrive: &control.MarkDrive{Drive: first.ID(), Remove: true}})
 	// A whole pool, in whichever most of it is.
 	pool := "a"
 	if in := m.nodes[3].drives[0]; files(t, in) > 0 {
@@ -494,6 +492,17 @@ func TestMeshDrain(t *testing.T) {
 			}
 		}
 	}
+	// And one drive of the other.
+	n := m.nodes[0]
+	if pool == "a" {
+		n = m.nodes[3]
+	}
+	mark(control.Command{MarkDrive: &control.MarkDrive{Drive: n.drives[0].ID(), Drain: true}})
+	m.drained("drive", n.drives[0].ID())
+	m.until("its files are gone", func() bool { return files(t, n.drives[0]) == 0 })
+	mark(control.Command{MarkDrive: &control.MarkDrive{Drive: n.drives[0].ID(), Remove: true}})
+	m.well()
+	m.wantAll(1, want)
 }
 
 func (m *mesh) drained(kind, name string) {
@@ -512,6 +521,7 @@ func (m *mesh) drained(kind, name string) {
 // damaged, drives drain and come back, the coordinator changes and orphans lie
 // around, and compares with a map.
 func TestMeshRandom(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
@@ -519,7 +529,7 @@ func TestMeshRandom(t *testing.T) {
 	want := map[string][32]byte{}
 	ctx := meshContext(t)
 	draining := ""
-	for end := time.Now().Add(8 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
 		key := fmt.Sprintf("k%02d", r.IntN(60))
 		switch n := r.IntN(100); {
 		case n < 50:
@@ -607,6 +617,7 @@ func (m *mesh) damageOne(r *rand.Rand) {
 // TestMeshForward: requests reach the coordinator from any node, and what comes
 // of them is seen from any.
 func TestMeshForward(t *testing.T) {
+	t.Parallel()
 	m := newMesh(t, []int{1, 1, 1}, nil)
 	m.elect(1)
 	ctx := meshContext(t)
