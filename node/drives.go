@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -25,7 +26,8 @@ const (
 // drivePath is one path of the configuration, and what is there. form's
 // goroutine alone changes it.
 type drivePath struct {
-	path string
+	path string   // as it is configured, and remembered
+	full string   // absolute, for people
 	row  driveRow // what the data directory knows of it
 
 	drive *dataio.Drive      // nil: none is open
@@ -53,7 +55,11 @@ func (n *Node) bringUpDrives(ctx context.Context) error {
 		return &ConfigError{Field: "DataDir", Err: err}
 	}
 	for _, path := range n.cfg.Drives {
-		n.paths = append(n.paths, &drivePath{path: path, row: rows[path]})
+		full, err := filepath.Abs(path)
+		if err != nil {
+			full = path
+		}
+		n.paths = append(n.paths, &drivePath{path: path, full: full, row: rows[path]})
 	}
 	if err := n.noteRemoved(ctx); err != nil {
 		return err
@@ -86,7 +92,7 @@ func (n *Node) openPath(ctx context.Context, p *drivePath) {
 	}
 	if p.row.Removed {
 		if p.row.Mounted && !mountPoint(p.path) {
-			p.err = fmt.Errorf("%s: drive %s was taken out of the mesh; it was mounted there, and nothing is now", p.path, p.row.ID)
+			p.err = fmt.Errorf("%s: drive %s was taken out of the mesh; it was mounted there, and nothing is now", p.full, p.row.ID)
 			return
 		}
 		o.DriveID = "" // any other will do
@@ -94,7 +100,7 @@ func (n *Node) openPath(ctx context.Context, p *drivePath) {
 	d, err := p.open(ctx, o)
 	if err == nil && p.row.Removed && d.ID() == p.row.ID {
 		_ = d.Close()
-		err = fmt.Errorf("%s: drive %s was taken out of the mesh; empty the directory, or mount another drive there", p.path, p.row.ID)
+		err = fmt.Errorf("%s: drive %s was taken out of the mesh; empty the directory, or mount another drive there", p.full, p.row.ID)
 	}
 	if err != nil {
 		if p.err = err; errors.Is(err, dataio.ErrForeign) && p.row.Joined {
@@ -132,7 +138,7 @@ func (p *drivePath) open(ctx context.Context, o dataio.Options) (*dataio.Drive, 
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-patience.C:
-		return nil, fmt.Errorf("%s: it can't be opened: the drive has not answered for %s", p.path, openPatience)
+		return nil, fmt.Errorf("%s: it can't be opened: the drive has not answered for %s", p.full, openPatience)
 	}
 }
 
@@ -240,7 +246,7 @@ func (n *Node) noteRemoved(ctx context.Context) error {
 		if !missing(a.Topology, p) {
 			continue
 		}
-		n.log.Warn("a drive was taken out of the mesh", "drive", p.row.ID, "path", p.path)
+		n.log.Warn("a drive was taken out of the mesh", "drive", p.row.ID, "path", p.full)
 		p.row.Joined, p.row.Removed = false, true
 		if p.drive != nil {
 			n.closePath(p)
@@ -254,7 +260,7 @@ func (n *Node) tellTroubles() {
 	for _, p := range n.paths {
 		if p.err != nil && p.err.Error() != p.told {
 			p.told = p.err.Error()
-			n.log.Warn("a drive can't be used; it is looked at again", "path", p.path, "every", n.drivesEvery, "error", p.err)
+			n.log.Warn("a drive can't be used; it is looked at again", "path", p.full, "every", n.drivesEvery, "error", p.err)
 		}
 	}
 }
@@ -267,7 +273,7 @@ func (n *Node) publishDrives() {
 		case p.drive != nil:
 			open = append(open, p.drive)
 		case p.err != nil:
-			missing = append(missing, driveStatus{ID: p.row.ID, Path: p.path, State: uint8(dataio.Offline), Error: p.err.Error()})
+			missing = append(missing, driveStatus{ID: p.row.ID, Path: p.full, State: uint8(dataio.Offline), Error: p.err.Error()})
 		}
 	}
 	n.drives.Store(&open)

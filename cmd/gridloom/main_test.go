@@ -127,7 +127,7 @@ func TestUsageErrors(t *testing.T) {
 		{"bucket quota photos --size 10GB", []string{`--size: "10GB" is not a size`}},
 		{"bucket quota photos --size 0", []string{`"none" is no limit`}},
 		{"bucket quota photos/a --size 1", []string{"photos/a"}},
-		{"bucket usage Photos", []string{"Photos"}},
+		{"bucket usage photos/a", []string{`"photos/a" is more than a bucket`}},
 		{"serve --key x", []string{"--key: no such flag"}},
 		{"serve extra", []string{"got 1 arguments"}},
 		{"dev --nodes 0", []string{`--nodes: "0" is not between 1 and 32`}},

@@ -81,36 +81,45 @@ func (s *standstill) of(at string) time.Duration {
 
 // awaitDrain waits until something is empty, and fails with what stops it.
 func (a *app) awaitDrain(ctx context.Context, c *client, kind gridloomv1.DrainKind, name string) error {
-	var still standstill
-	var last jsonDrain
-	err := a.follow(ctx, c, func(s *gridloomv1.GetHealStatusResponse) (string, bool, error) {
-		var found *gridloomv1.Drain
-		for _, d := range s.GetDraining() {
-			if d.GetKind() == kind && d.GetName() == name {
-				found = d
-			}
-		}
-		if found == nil {
-			return "", false, fmt.Errorf("%s %s is drained no more: somebody has ended that, or it has left", enumWord(kind, "DRAIN_KIND_"), shown(name))
-		}
-		last = drainJSON(found)
-		if last.Done {
-			return "", true, nil
-		}
-		text := fmt.Sprintf("%s %s: %s", last.Kind, shown(last.Name), last.left())
-		if last.Blocked == "" {
-			return text, false, nil
-		}
-		if still.of(fmt.Sprintf("%d %s", found.GetLeftSegments(), last.Blocked)) > blockedFor {
-			return "", false, fmt.Errorf("%s %s can't be emptied: %s left: %s", last.Kind, shown(last.Name), count(found.GetLeftSegments(), "segment"), shown(last.Blocked))
-		}
-		return text + ": " + shown(last.Blocked), false, nil
-	})
-	if err != nil {
+	w := drainWait{kind: kind, name: name}
+	if err := a.follow(ctx, c, w.look); err != nil {
 		return err
 	}
-	last.Type = "drain"
-	return a.out.print(last, func() string { return fmt.Sprintf("%s %s is empty\n", last.Kind, shown(last.Name)) })
+	w.last.Type = "drain"
+	return a.out.print(w.last, func() string { return fmt.Sprintf("%s %s is empty\n", w.last.Kind, shown(w.last.Name)) })
+}
+
+// drainWait waits for something to be empty.
+type drainWait struct {
+	kind  gridloomv1.DrainKind
+	name  string
+	still standstill
+	last  jsonDrain
+}
+
+func (w *drainWait) look(s *gridloomv1.GetHealStatusResponse) (text string, done bool, err error) {
+	var found *gridloomv1.Drain
+	for _, d := range s.GetDraining() {
+		if d.GetKind() == w.kind && d.GetName() == w.name {
+			found = d
+		}
+	}
+	if found == nil {
+		return "", false, fmt.Errorf("%s %s is drained no more: somebody has ended that, or it has left", enumWord(w.kind, "DRAIN_KIND_"), shown(w.name))
+	}
+	w.last = drainJSON(found)
+	if w.last.Done {
+		return "", true, nil
+	}
+	text = fmt.Sprintf("%s %s: %s", w.last.Kind, shown(w.name), w.last.left())
+	stands := w.still.of(fmt.Sprintf("%d %s", found.GetLeftSegments(), w.last.Blocked))
+	switch {
+	case w.last.Blocked == "":
+		return text, false, nil
+	case stands > blockedFor:
+		return "", false, fmt.Errorf("%s %s can't be emptied: %s left: %s", w.last.Kind, shown(w.name), count(found.GetLeftSegments(), "segment"), shown(w.last.Blocked))
+	}
+	return text + ": " + shown(w.last.Blocked), false, nil
 }
 
 // awaitRebalance waits until payload is moved no more.
@@ -139,35 +148,48 @@ func (a *app) awaitRebalance(ctx context.Context, c *client) error {
 // awaitHeal waits until all copies were looked at once more, and those that are
 // missing are made. What couldn't be done is an error.
 func (a *app) awaitHeal(ctx context.Context, c *client, before *gridloomv1.GetHealStatusResponse, verify bool) error {
-	leader, pass, round := before.GetLeader(), before.GetPass(), before.GetScrub().GetRound()
-	var last jsonHeal
-	err := a.follow(ctx, c, func(s *gridloomv1.GetHealStatusResponse) (string, bool, error) {
-		last = healJSON(s)
-		if last.Leader != leader { // it begins anew, and counts its own passes
-			leader, pass = last.Leader, 0
-		}
-		p, r := last.Pass, last.Scrub
-		switch {
-		case p.Number <= pass || p.Running:
-			return fmt.Sprintf("pass: %d looked at, %d in order, %d failed, %s copied%s", p.Scanned, p.Done, p.Failed, byteSize(p.Bytes), etaText(p.ETA)), false, nil
-		case verify && (r.Round <= round || r.Running && r.Fast):
-			return fmt.Sprintf("scrub: %s, %s read, %s bad%s", count(r.Segments, "segment"), byteSize(r.Bytes), count(r.Bad, "copy"), etaText(r.ETA)), false, nil
-		case len(last.Stuck) == 0 && (last.Phase == "copying" || last.Pending > 0):
-			return fmt.Sprintf("copying: %s with copies missing", count(last.Pending, "segment")), false, nil
-		}
-		return "", true, nil
-	})
-	if err != nil {
+	w := healWait{leader: before.GetLeader(), pass: before.GetPass(), round: before.GetScrub().GetRound(), verify: verify}
+	if err := a.follow(ctx, c, w.look); err != nil {
 		return err
 	}
-	if err := a.out.print(last, func() string { return healText(last) }); err != nil {
+	if err := a.out.print(w.last, func() string { return healText(w.last) }); err != nil {
 		return err
 	}
+	return w.outcome()
+}
+
+// healWait waits for a pass, and a round of the scrub where verify says so.
+type healWait struct {
+	leader      string
+	pass, round int64 // the last before those that are waited for
+	verify      bool
+	last        jsonHeal
+}
+
+func (w *healWait) look(s *gridloomv1.GetHealStatusResponse) (text string, done bool, err error) {
+	w.last = healJSON(s)
+	if w.last.Leader != w.leader { // it begins anew, and counts its own passes
+		w.leader, w.pass = w.last.Leader, 0
+	}
+	p, r := w.last.Pass, w.last.Scrub
 	switch {
-	case last.Unrecoverable > 0:
-		return fmt.Errorf("%s without a good copy", count(last.Unrecoverable, "segment"))
-	case len(last.Stuck) > 0:
-		return errors.New("not everything could be done: " + shown(last.Stuck[0].What) + ": " + shown(last.Stuck[0].Why))
+	case p.Number <= w.pass || p.Running:
+		return fmt.Sprintf("pass: %d looked at, %d in order, %d failed, %s copied%s", p.Scanned, p.Done, p.Failed, byteSize(p.Bytes), etaText(p.ETA)), false, nil
+	case w.verify && (r.Round <= w.round || r.Running && r.Fast):
+		return fmt.Sprintf("scrub: %s, %s read, %s bad%s", count(r.Segments, "segment"), byteSize(r.Bytes), count(r.Bad, "copy"), etaText(r.ETA)), false, nil
+	case len(w.last.Stuck) == 0 && (w.last.Phase == "copying" || w.last.Pending > 0):
+		return fmt.Sprintf("copying: %s with copies missing", count(w.last.Pending, "segment")), false, nil
+	}
+	return "", true, nil
+}
+
+// outcome is what couldn't be done.
+func (w *healWait) outcome() error {
+	switch {
+	case w.last.Unrecoverable > 0:
+		return fmt.Errorf("%s without a good copy", count(w.last.Unrecoverable, "segment"))
+	case len(w.last.Stuck) > 0:
+		return errors.New("not everything could be done: " + shown(w.last.Stuck[0].What) + ": " + shown(w.last.Stuck[0].Why))
 	}
 	return nil
 }

@@ -279,8 +279,12 @@ func (w *work) refresh(ctx context.Context, tasks []*task) {
 			w.end(t, "", false)
 			continue
 		}
+		pause := refusedPause // the file of a copy to add is garbage, or was a moment ago
+		if !sameDrives(t.seg.Drives, seg.Drives) {
+			pause = retryFirst
+		}
 		t.seg = seg
-		w.again(t, "the index refuses the change: its copies have changed, or the file of one to add is about to be removed")
+		w.later(t, "the index refuses the change: its copies have changed, or the file of one to add is about to be removed", pause)
 	}
 }
 

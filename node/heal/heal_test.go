@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +25,8 @@ func virtual(t *testing.T, f func(t *testing.T, w *world)) {
 			w.node(fmt.Sprintf("n%d", i+1), "default", "", 1)
 		}
 		f(t, w)
+		w.mu.Lock()
+		defer w.mu.Unlock()
 		if len(w.violations) > 0 {
 			t.Errorf("%s", strings.Join(w.violations, "\n"))
 		}
@@ -47,8 +50,8 @@ func TestPending(t *testing.T) {
 			w.short(w.put(1<<20, "n1/a", "n2/a"))
 		}
 		w.well(time.Minute)
-		if w.copies != 300 {
-			t.Errorf("%d copies were made, want 300", w.copies)
+		if w.n().copies != 300 {
+			t.Errorf("%d copies were made, want 300", w.n().copies)
 		}
 		w.until(time.Minute, "counted", func() bool { s := w.status(h); return s.Pending == 0 && s.Phase == PhaseIdle })
 	})
@@ -62,16 +65,16 @@ func TestLost(t *testing.T) {
 		w.fill(2500, 1<<16, "n1/a", "n2/a", "n3/a")
 		w.away("n3/a", true)
 		time.Sleep(14 * time.Minute)
-		if w.copies != 0 {
-			t.Fatalf("%d copies were made of a drive that has only been away for 14 minutes", w.copies)
+		if w.n().copies != 0 {
+			t.Fatalf("%d copies were made of a drive that has only been away for 14 minutes", w.n().copies)
 		}
 		w.away("n3/a", false)
 		time.Sleep(time.Hour)
-		if w.copies != 0 {
-			t.Fatalf("%d copies were made though the drive was back in time", w.copies)
+		if w.n().copies != 0 {
+			t.Fatalf("%d copies were made though the drive was back in time", w.n().copies)
 		}
 		w.away("n3/a", true)
-		w.until(17*time.Minute, "copied", func() bool { return w.copies == 2500 })
+		w.until(17*time.Minute, "copied", func() bool { return w.n().copies == 2500 })
 		w.well(time.Minute)
 		if s := w.status(h); s.Unrecoverable != nil || s.Stuck != nil {
 			t.Errorf("%+v", s)
@@ -80,8 +83,8 @@ func TestLost(t *testing.T) {
 		w.reclaim()
 		w.remove("n2/a")
 		w.well(10 * time.Minute)
-		if w.copies != 5000 {
-			t.Errorf("%d copies, want 5000", w.copies)
+		if w.n().copies != 5000 {
+			t.Errorf("%d copies, want 5000", w.n().copies)
 		}
 	})
 }
@@ -115,9 +118,11 @@ func TestEndangeredFirst(t *testing.T) {
 		// Those with one copy need two more each. The others may come between
 		// only once all of them are in hand: within the batches under way.
 		first := map[[16]byte]bool{}
+		w.mu.Lock()
 		for _, id := range w.copied[:600+8*64] {
 			first[id] = true
 		}
+		w.mu.Unlock()
 		for _, id := range last {
 			if !first[id] {
 				t.Fatalf("segment %x with one copy left came late", id)
@@ -157,14 +162,14 @@ func TestDrain(t *testing.T) {
 		w.until(time.Hour, "drained to two copies", func() bool { return w.wants() == "" })
 		w.drain("n1/a", true)
 		w.until(time.Hour, "drained to one copy", func() bool { return w.wants() == "" })
-		copies := w.copies
+		copies := w.n().copies
 		w.drain("n4/a", true)
 		w.until(time.Hour, "blocked", func() bool { return w.blocked(h, "pool") != "" })
 		if why := w.blocked(h, "pool"); !strings.Contains(why, "no other drive is left") {
 			t.Errorf("blocked because of %q", why)
 		}
-		if w.copies != copies {
-			t.Errorf("%d copies were made that have nowhere to go", w.copies-copies)
+		if w.n().copies != copies {
+			t.Errorf("%d copies were made that have nowhere to go", w.n().copies-copies)
 		}
 		w.reclaim()
 		w.node("n5", "other", "", 2)
@@ -206,7 +211,7 @@ func TestDrainFull(t *testing.T) {
 // its place; a permanently bad object is reported once a round.
 func TestScrub(t *testing.T) {
 	virtual(t, func(t *testing.T, w *world) {
-		lost := 0
+		var lost atomic.Int64
 		w.scrub = control.ScrubState{Round: 1, Started: time.Now().UnixNano(), Ended: time.Now().UnixNano()}
 		ids := w.fill(2200, 1<<16, "n1/a", "n2/a", "n3/a")
 		for i, how := range []string{"missing", "size", "corrupted"} {
@@ -218,7 +223,7 @@ func TestScrub(t *testing.T) {
 			w.spoil(d, ids[2000], "corrupted")
 		}
 		h, _ := w.healer("n1", func(o *Options) {
-			o.Hooks.Unrecoverable = func(n int) { lost += n }
+			o.Hooks.Unrecoverable = func(n int) { lost.Add(int64(n)) }
 			o.LookEvery, o.PendingEvery = 10*time.Second, time.Minute
 		})
 		w.until(time.Minute, "led", func() bool { return w.status2(h).Leader != "" })
@@ -235,23 +240,23 @@ func TestScrub(t *testing.T) {
 			!strings.Contains(s.Unrecoverable[0].Why, "corrupted") || s.UnrecoverableCount != 1 {
 			t.Errorf("unrecoverable: %+v", s.Unrecoverable)
 		}
-		if w.copies != 180 {
-			t.Errorf("%d copies were made, want 180", w.copies)
+		if w.n().copies != 180 {
+			t.Errorf("%d copies were made, want 180", w.n().copies)
 		}
 		for id, f := range w.drives["n4/a"].files {
 			t.Errorf("segment %x was copied elsewhere instead of in its place (%q)", id, f)
 		}
-		if lost != 1 {
-			t.Errorf("the lost segment was reported %d times in a round", lost)
+		if lost.Load() != 1 {
+			t.Errorf("the lost segment was reported %d times in a round", lost.Load())
 		}
-		checks := w.checks
+		checks := w.n().checks
 		time.Sleep(10 * 24 * time.Hour)
-		if w.checks != checks || lost != 1 {
-			t.Errorf("%d more checks and %d more reports within the period", w.checks-checks, lost-1)
+		if w.n().checks != checks || lost.Load() != 1 {
+			t.Errorf("%d more checks and %d more reports within the period", w.n().checks-checks, lost.Load()-1)
 		}
 		time.Sleep(5 * 24 * time.Hour)
-		if w.checks < checks+3*2200 || lost != 2 {
-			t.Errorf("%d more checks and %d reports after the period", w.checks-checks, lost)
+		if w.n().checks < checks+3*2200 || lost.Load() != 2 {
+			t.Errorf("%d more checks and %d reports after the period", w.n().checks-checks, lost.Load())
 		}
 		// Its object goes, and with it the report.
 		w.forget(ids[2000])
@@ -318,9 +323,9 @@ func TestRepairElsewhere(t *testing.T) {
 		if s := w.status(h).Stuck[0]; !strings.Contains(s.Why, "the test says no") {
 			t.Errorf("stuck: %+v", s)
 		}
-		copies := w.copies
+		copies := w.n().copies
 		time.Sleep(24 * time.Hour)
-		if n := w.copies - copies; n > 12*triesMax {
+		if n := w.n().copies - copies; n > 12*triesMax {
 			t.Errorf("%d more tries in a day", n)
 		}
 	})

@@ -19,6 +19,7 @@ const (
 	scrubSlack    = 1.25    // how much faster than it would have to be it goes
 	scrubSlowest  = 1 << 20 // bytes per second, at least
 	checkTime     = 2 * time.Minute
+	checkFailures = 3 // copies in a row that can't be verified, before a drive is left out
 	maxETA        = 10 * 365 * 24 * time.Hour
 )
 
@@ -249,39 +250,63 @@ func (t *term) verify(ctx context.Context, byDrive map[string][]*control.Segment
 	g.SetLimit(scrubParallel)
 	for id, segs := range byDrive {
 		g.Go(func() error {
-			for len(segs) > 0 && ctx.Err() == nil {
-				n, bytes := 0, int64(0)
-				items := make([]object.CheckItem, 0, min(len(segs), batchItems))
-				for n < len(segs) && n < batchItems && (n == 0 || bytes+segs[n].SizeBytes <= batchBytes) {
-					items = append(items, object.CheckItem{ID: segs[n].ID, SizeBytes: segs[n].SizeBytes, CRC32C: segs[n].CRC32C})
-					bytes += segs[n].SizeBytes
-					n++
-				}
-				found, err := t.checkSome(ctx, id, items, bytes)
-				if err != nil {
-					t.log.Warn("the scrub leaves out a drive's copies", "drive", id, "copies", len(segs), "err", err)
-					return nil
-				}
+			t.verifyDrive(ctx, id, segs, func(seg *control.SegmentCopies, b object.BadCopy) {
 				mu.Lock()
-				for _, b := range found {
-					if b.Index < 0 || b.Index >= n {
-						continue
-					}
-					of := bad[segs[b.Index].ID]
-					if of == nil {
-						of = make(map[string]object.BadCopy)
-						bad[segs[b.Index].ID] = of
-					}
-					of[id] = b
+				defer mu.Unlock()
+				of := bad[seg.ID]
+				if of == nil {
+					of = make(map[string]object.BadCopy)
+					bad[seg.ID] = of
 				}
-				mu.Unlock()
-				segs = segs[n:]
-			}
+				of[id] = b
+			})
 			return nil
 		})
 	}
 	_ = g.Wait() // none fails
 	return bad, ctx.Err()
+}
+
+// verifyDrive has one drive's copies verified, and tells of those that are bad.
+// Where a batch fails its copies are asked for one by one, so that one that
+// can't be told about doesn't hide the others; after a few of these in a row the
+// drive is left out.
+func (t *term) verifyDrive(ctx context.Context, id string, segs []*control.SegmentCopies, bad func(*control.SegmentCopies, object.BadCopy)) {
+	single, failed := 0, 0
+	for len(segs) > 0 && ctx.Err() == nil {
+		most := batchItems
+		if single > 0 {
+			most = 1
+		}
+		n, bytes := 0, int64(0)
+		items := make([]object.CheckItem, 0, min(len(segs), most))
+		for n < len(segs) && n < most && (n == 0 || bytes+segs[n].SizeBytes <= batchBytes) {
+			items = append(items, object.CheckItem{ID: segs[n].ID, SizeBytes: segs[n].SizeBytes, CRC32C: segs[n].CRC32C})
+			bytes += segs[n].SizeBytes
+			n++
+		}
+		found, err := t.checkSome(ctx, id, items, bytes)
+		switch {
+		case err != nil && n > 1:
+			single = n
+			continue
+		case err != nil:
+			t.log.Warn("a copy can't be verified", "drive", id, "key", segs[0].Key, "err", err)
+			if failed++; failed == checkFailures {
+				t.log.Warn("the scrub leaves out a drive's copies", "drive", id, "copies", len(segs)-1)
+				return
+			}
+		default:
+			failed = 0
+		}
+		for _, b := range found {
+			if b.Index >= 0 && b.Index < n {
+				bad(segs[b.Index], b)
+			}
+		}
+		segs = segs[n:]
+		single = max(0, single-n)
+	}
 }
 
 func (t *term) checkSome(ctx context.Context, drive string, items []object.CheckItem, bytes int64) ([]object.BadCopy, error) {

@@ -12,14 +12,15 @@ import (
 
 // The bounds of the work in hand.
 const (
-	tasksMax     = 8000      // segments in hand that aren't urgent
-	urgentMax    = 2000      // and that are
-	batchesMax   = 8         // under way
-	perDriveMax  = 4         // of them, to one drive
-	batchItems   = 64        // copies or checks in one
-	batchBytes   = 256 << 20 // of payload in one, unless a single item has more
-	triesMax     = 5         // of a segment in one run
-	retryFirst   = time.Second
+	tasksMax     = 8000                   // segments in hand that aren't urgent
+	urgentMax    = 2000                   // and that are
+	batchesMax   = 8                      // under way
+	perDriveMax  = 4                      // of them, to one drive
+	batchItems   = 64                     // copies or checks in one
+	batchBytes   = 256 << 20              // of payload in one, unless a single item has more
+	triesMax     = 5                      // of a segment in one run
+	retryFirst   = time.Second            // before the second try; doubled
+	refusedPause = 10 * time.Second       // after the index has refused a change
 	retryLook    = 250 * time.Millisecond // between two looks for what is due
 	proposeLimit = 2 * time.Minute
 )
@@ -299,12 +300,15 @@ func (q *queue) take() []job {
 }
 
 // again takes a task up once more after a pause, unless it was often enough.
-func (w *work) again(t *task, why string) {
+func (w *work) again(t *task, why string) { w.later(t, why, retryFirst<<t.tries) }
+
+// later is again with a pause of one's own.
+func (w *work) later(t *task, why string, pause time.Duration) {
 	if t.tries++; t.tries >= triesMax || t.fixed {
 		w.end(t, why, true)
 		return
 	}
-	t.due = time.Now().Add(retryFirst << (t.tries - 1))
+	t.due = time.Now().Add(pause)
 	w.mu.Lock()
 	w.waiting = append(w.waiting, t)
 	w.mu.Unlock()

@@ -37,9 +37,19 @@ type world struct {
 	copyErr  func(drive string, id [16]byte) error // an item's
 	indexErr func() error
 
-	reads, proposals, copies, checks int
-	copied                           [][16]byte // in order
-	violations                       []string
+	counts     counts
+	copied     [][16]byte // in order
+	violations []string
+}
+
+// counts is how often something was asked for.
+type counts struct{ reads, proposals, copies, checks int }
+
+// n is the counts so far.
+func (w *world) n() counts {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.counts
 }
 
 type fakeDrive struct {
@@ -324,7 +334,7 @@ func (w *world) CopyTo(ctx context.Context, drive string, items []object.CopyIte
 }
 
 func (w *world) copyLocked(drive string, i object.CopyItem) error {
-	w.copies++
+	w.counts.copies++
 	w.copied = append(w.copied, i.ID)
 	if w.copyErr != nil {
 		if err := w.copyErr(drive, i.ID); err != nil {
@@ -361,7 +371,7 @@ func (w *world) Check(ctx context.Context, drive string, items []object.CheckIte
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.checks += len(items)
+	w.counts.checks += len(items)
 	d := w.drives[drive]
 	if d == nil {
 		return nil, fault.New(fault.Unavailable, "drive "+drive, "is gone")
@@ -390,7 +400,7 @@ func (w *world) Read(ctx context.Context, q *control.Query) (*control.Answer, er
 			return nil, err
 		}
 	}
-	w.reads++
+	w.counts.reads++
 	a := &control.Answer{LogTime: time.Now().UnixNano(), Epoch: w.topo.Epoch}
 	switch {
 	case q.Copies != nil:
@@ -494,7 +504,7 @@ func (w *world) Propose(ctx context.Context, cmd *control.Command) (*control.Res
 			return nil, err
 		}
 	}
-	w.proposals++
+	w.counts.proposals++
 	res := &control.Result{LogTime: time.Now().UnixNano()}
 	switch {
 	case cmd.Recopy != nil:
