@@ -378,6 +378,36 @@ func TestGetInHeader(t *testing.T) {
 	}
 }
 
+// get --verify asks for verified bytes, and nothing else does; the same below a
+// prefix.
+func TestGetVerify(t *testing.T) {
+	var asked []gridloomv1.Verify
+	l := &liar{
+		get: func(req *gridloomv1.GetObjectRequest, s grpc.ServerStreamingServer[gridloomv1.GetObjectResponse]) error {
+			asked = append(asked, req.GetVerify())
+			return sendObject(s, "hello", "hello")
+		},
+		list: func(*gridloomv1.ListObjectsRequest) *gridloomv1.ListObjectsResponse {
+			return &gridloomv1.ListObjectsResponse{Objects: []*gridloomv1.Object{{Bucket: "b", Key: "k", Size: 5}}}
+		},
+	}
+	env := l.listen(t)
+	for _, c := range []struct {
+		args string
+		want gridloomv1.Verify
+	}{
+		{"get b/k", gridloomv1.Verify_VERIFY_UNSPECIFIED}, {"get b/k --verify", gridloomv1.Verify_VERIFY_ALWAYS},
+		{"get b/k --verify=false", gridloomv1.Verify_VERIFY_UNSPECIFIED}, {"get -r b --verify", gridloomv1.Verify_VERIFY_ALWAYS},
+	} {
+		asked = nil
+		args := strings.Fields(c.args)
+		r := try(t, env, "", append(args[:len(args):len(args)], t.TempDir())...)
+		if r.code != exitDone || len(asked) != 1 || asked[0] != c.want {
+			t.Errorf("%s: asked for %v, %+v", c.args, asked, r)
+		}
+	}
+}
+
 // A thousand keys go in one call, and no more.
 func TestRemovePages(t *testing.T) {
 	const objects = 2500

@@ -33,25 +33,26 @@ type passProgress struct {
 // passes does passes: when the view changes, on request, and every PassEvery.
 func (t *term) passes(ctx context.Context) {
 	again := time.Duration(0) // until another try at what failed
-	for {
+	for took := time.Duration(0); ; {
 		wait := t.o.PassEvery
 		if again > 0 {
 			wait = min(wait, again)
 		}
 		if t.draining() {
-			wait = min(wait, t.o.DrainEvery)
+			wait = min(wait, max(t.o.DrainEvery, pendingShare*took))
 		}
 		if !await(ctx, t.passNow, wait) {
 			return
 		}
 		began := time.Now()
 		err := t.onePass(ctx)
-		took := time.Since(began)
+		took = time.Since(began)
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err != nil:
+		case err != nil: // copies were lost: those with one left come first
 			wake(t.passNow)
+			took = 0
 		case t.passTroubled():
 			again = min(max(2*again, retryMin), retryMax)
 		default:

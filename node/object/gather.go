@@ -132,7 +132,7 @@ func (g *gatherer[T]) try(ctx context.Context, t target) {
 		g.finish(a, v, err)
 	}
 	if !g.s.spawn(work) {
-		a.cancel(errClosing)
+		a.cancel(stopping())
 		work()
 	}
 }

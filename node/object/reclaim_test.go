@@ -44,12 +44,20 @@ func TestReclaim(t *testing.T) {
 		})
 	}
 	m.wantFiles(3 * 7)
+	reclaimed := 0
+	for ctx := testContext(t); reclaimed < 3*30; { // which is told when the index has heard of it
+		if pause(ctx) != nil {
+			break
+		}
+		reclaimed = 0
+		for _, n := range m.nodes {
+			n.recorded.mu.Lock()
+			reclaimed += n.recorded.reclaimed
+			n.recorded.mu.Unlock()
+		}
+	}
 	cancel()
 	wg.Wait()
-	reclaimed := 0
-	for _, n := range m.nodes {
-		reclaimed += n.recorded.reclaimed
-	}
 	if reclaimed != 3*30 {
 		t.Errorf("%d files reported reclaimed, want 90", reclaimed)
 	}

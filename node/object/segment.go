@@ -83,8 +83,8 @@ func (s *Service) newSegment(id dataio.ID, left int64, pool *pool, sinks []*atte
 		g.copies = append(g.copies, r)
 		if !s.spawn(func() { g.run(r) }) {
 			g.closeQueue(r)
-			g.settle(r, replicaFailed, errClosing)
-			r.cancel(errClosing)
+			g.settle(r, replicaFailed, stopping())
+			r.cancel(stopping())
 			r.sink.Abort()
 			close(r.ended)
 		}

@@ -262,7 +262,8 @@ func (s *Service) spawn(f func()) bool {
 	return true
 }
 
-var errClosing = fault.New(fault.Unavailable, "node", "is stopping")
+// stopping is why spawn didn't run something.
+func stopping() error { return fault.New(fault.Unavailable, "node", "is stopping") }
 
 // Run does the background work (looking at the drives, removing files that
 // nothing refers to, closing idle bulk connections) until ctx ends; it joins what it started and

@@ -109,7 +109,7 @@ func TestOneCopyStalls(t *testing.T) {
 	var faults datatest.Faults
 	m := onlyOn(t, 1, meshConfig{
 		drive:   func(int) dataio.Options { return dataio.Options{Interceptor: &faults} },
-		options: func(_ int, o *Options) { o.WaitTimeout = 2 * time.Second },
+		options: func(_ int, o *Options) { o.WaitTimeout = 600 * time.Millisecond },
 	})
 	m.bucket("one")
 	data := randomBytes(GridMaxBytes + 1)
@@ -121,7 +121,7 @@ func TestOneCopyStalls(t *testing.T) {
 			t.Cleanup(release)
 			faults.Add(datatest.Fault{Op: dataio.OpRead, Times: -1, Wait: held, Done: true})
 			if late {
-				time.AfterFunc(400*time.Millisecond, func() { faults.Clear(); release() })
+				time.AfterFunc(300*time.Millisecond, func() { faults.Clear(); release() })
 			}
 			got, err := n.read(testContext(t), "one", "k", -1, 0)
 			if late && (err != nil || !bytes.Equal(got, data)) {
