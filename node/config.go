@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/iam"
@@ -50,6 +51,11 @@ type Config struct {
 	DataDir string   // control state and identity
 	Drives  []string // directories for payload, at least one
 
+	// Pool is the pool that the node's drives are in; empty: "default". Zone is
+	// what copies are kept apart by; empty: the node is a zone of its own. Both
+	// are written like node names.
+	Pool, Zone string
+
 	GRPC, HTTP, Peer ListenerConfig
 
 	// Peers are the founding nodes, this one among them. Empty: it is alone.
@@ -70,6 +76,7 @@ type Config struct {
 	OTLPInsecure bool   // to the collector without TLS
 	ReserveBytes int64  // space kept free on each drive; 0 is dataio's default
 
+	Heal   HealConfig
 	Audit  AuditConfig
 	Limits Limits
 
@@ -77,6 +84,14 @@ type Config struct {
 	Host *observability.Host
 
 	Version string // of the program, for the cluster's description and telemetry
+}
+
+// HealConfig says how the copies of payload are kept. It counts on the node that
+// coordinates that, which may be any: it should be the same on all.
+type HealConfig struct {
+	After          time.Duration // a drive that isn't well for so long counts as lost; 0: 15 min
+	BytesPerSecond int64         // copied and checked on request; 0: 256 MiB
+	ScrubPeriod    time.Duration // in which everything is read and compared once; 0: 14 days
 }
 
 // AuditConfig says what record is kept of requests. Its zero value keeps one of
@@ -126,6 +141,11 @@ func (c *Config) Validate() error {
 			return badConfig("Drives", "%s is named twice", d)
 		}
 	}
+	for _, name := range []struct{ field, value string }{{"Pool", c.Pool}, {"Zone", c.Zone}} {
+		if name.value != "" && !nodeName.MatchString(name.value) {
+			return badConfig(name.field, "%q is no such name: 1 to 63 of a-z, 0-9 and hyphens, with no hyphen at either end", name.value)
+		}
+	}
 	for _, l := range []struct {
 		field string
 		cfg   *ListenerConfig
@@ -145,6 +165,9 @@ func (c *Config) Validate() error {
 			return &ConfigError{Field: "Audit.Level", Err: err}
 		}
 	}
+	if err := c.Heal.validate(); err != nil {
+		return err
+	}
 	if c.ReserveBytes < 0 {
 		return badConfig("ReserveBytes", "%d is negative", c.ReserveBytes)
 	}
@@ -152,6 +175,18 @@ func (c *Config) Validate() error {
 		return err
 	}
 	return c.validatePeers()
+}
+
+func (h *HealConfig) validate() error {
+	switch {
+	case h.After < 0:
+		return badConfig("Heal.After", "%s is negative", h.After)
+	case h.BytesPerSecond < 0:
+		return badConfig("Heal.BytesPerSecond", "%d is negative", h.BytesPerSecond)
+	case h.ScrubPeriod < 0:
+		return badConfig("Heal.ScrubPeriod", "%s is negative", h.ScrubPeriod)
+	}
+	return nil
 }
 
 func (l *ListenerConfig) validate(field string) error {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/gridloom/gridloom/node/control"
 	"github.com/gridloom/gridloom/node/fault"
@@ -31,13 +34,18 @@ func (n *Node) form(ctx context.Context) error {
 	if err := n.bringUpDrives(ctx); err != nil {
 		return ended(ctx, err)
 	}
+	n.waitFor(errors.New("registering the drives with the index"))
 	if err := n.join(ctx); err != nil {
 		return ended(ctx, err)
 	}
 	n.waiting.Store(nil)
 	close(n.ready)
 	n.log.Info("ready", "deployment", n.control.Deployment())
-	return ended(ctx, n.objects.Run(ctx))
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return ended(ctx, n.objects.Run(ctx)) })
+	g.Go(func() error { return ended(ctx, n.heal.Run(ctx)) })
+	g.Go(func() error { return n.keepDrives(ctx) })
+	return g.Wait()
 }
 
 // reportHealth keeps gRPC's health service saying what /readyz says.
@@ -58,17 +66,22 @@ func (n *Node) reportHealth(ctx context.Context) error {
 	}
 }
 
-// join tells the index which drives this node has.
+// join tells the index which drives this node has. It names only those that the
+// index was not told of: another may be taken out of the mesh at this moment.
 func (n *Node) join(ctx context.Context) error {
-	n.waitFor(errors.New("registering the drives with the index"))
-	join := &control.JoinNode{Node: n.cfg.Name, URL: n.peers[n.cfg.Name]}
-	for _, d := range n.openDrives() {
-		join.Drives = append(join.Drives, d.ID())
+	join := &control.JoinNode{Node: n.cfg.Name, URL: n.peers[n.cfg.Name], Pool: n.cfg.Pool, Zone: n.cfg.Zone}
+	for _, p := range n.paths {
+		if unjoined(p) {
+			join.Drives = append(join.Drives, p.row.ID)
+		}
 	}
 	for {
 		_, err := n.control.Propose(ctx, &control.Command{JoinNode: join})
 		if err == nil {
-			return nil
+			for _, p := range n.paths {
+				p.row.Joined = p.row.Joined || slices.Contains(join.Drives, p.row.ID)
+			}
+			return n.rememberDrives()
 		}
 		switch fault.KindOf(err) {
 		case fault.Waiting, fault.Unavailable, fault.Deadline, fault.Overloaded:

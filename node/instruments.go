@@ -23,6 +23,10 @@ type instruments struct {
 	leftBehind metric.Int64Counter
 	driveFail  metric.Int64Counter
 	limited    metric.Int64Counter
+
+	copiesMissing, failovers, badCopies metric.Int64Counter
+	orphans, orphanBytes                metric.Int64Counter
+	healed, healedBytes, healFailed     metric.Int64Counter
 }
 
 func newInstruments(m metric.Meter) (*instruments, error) {
@@ -38,6 +42,14 @@ func newInstruments(m metric.Meter) (*instruments, error) {
 	counter(&i.leftBehind, "gridloom.payload.left_behind", "{file}", "Payload files that a failed put could not remove.")
 	counter(&i.driveFail, "gridloom.drive.failures", "{operation}", "Operations on a drive that failed.")
 	counter(&i.limited, "gridloom.limited", "{refusal}", "Connections closed and requests refused because of a limit, by listener (any for what all share) and limit.")
+	counter(&i.copiesMissing, "gridloom.put.copies_missing", "{copy}", "Copies that puts were acknowledged without; they are made later.")
+	counter(&i.failovers, "gridloom.read.failovers", "{failover}", "Reads that went on with another copy, by reason.")
+	counter(&i.badCopies, "gridloom.bad_copies", "{copy}", "Copies found to be missing or wrong, by reads or by the checks of healing.")
+	counter(&i.orphans, "gridloom.orphans", "{file}", "Payload files removed that no record has ever known.")
+	counter(&i.orphanBytes, "gridloom.orphans.bytes", "By", "Bytes of these files.")
+	counter(&i.healed, "gridloom.heal.copies", "{copy}", "Copies made anew or again.")
+	counter(&i.healedBytes, "gridloom.heal.bytes", "By", "Bytes of these copies.")
+	counter(&i.healFailed, "gridloom.heal.failed", "{segment}", "Segments that healing gave up until its next pass.")
 	if err != nil {
 		return nil, err
 	}
@@ -56,6 +68,7 @@ func (i *instruments) objectHooks() object.Hooks {
 	} {
 		paths[path] = metric.WithAttributeSet(attribute.NewSet(attribute.String("path", name)))
 	}
+	read := metric.WithAttributeSet(attribute.NewSet(attribute.String("found_by", "read")))
 	return object.Hooks{
 		Sent: func(path object.Path, n int64) { i.sent.Add(ctx, n, paths[path]) },
 		BulkConns: func(node string, delta int) {
@@ -63,6 +76,16 @@ func (i *instruments) objectHooks() object.Hooks {
 		},
 		Reclaimed:  func(files int, _ int64) { i.reclaimed.Add(ctx, int64(files)) },
 		LeftBehind: func(files int) { i.leftBehind.Add(ctx, int64(files)) },
+
+		CopiesMissing: func(copies int) { i.copiesMissing.Add(ctx, int64(copies)) },
+		Failover: func(reason string) {
+			i.failovers.Add(ctx, 1, metric.WithAttributes(attribute.String("reason", reason)))
+		},
+		BadCopy: func(string, dataio.ID) { i.badCopies.Add(ctx, 1, read) },
+		Orphans: func(files int, bytes int64) {
+			i.orphans.Add(ctx, int64(files))
+			i.orphanBytes.Add(ctx, bytes)
+		},
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/gridloom/gridloom/node/api"
 	"github.com/gridloom/gridloom/node/control"
 	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/node/object"
 	"github.com/gridloom/gridloom/observability"
 )
 
@@ -66,6 +67,9 @@ type mesh struct {
 	control   *control.Control
 	collector *observability.Collector
 	drives    func() []*dataio.Drive
+	missing   func() []driveStatus        // this node's paths whose drives can't be used
+	health    func() []object.DriveHealth // of all drives, as of the last look
+	storage   *storage
 	log       *slog.Logger
 
 	certificates func() []listenerCertificate // this node's
@@ -102,6 +106,7 @@ func (m *mesh) status(ctx context.Context) *statusReply {
 		}
 		reply.Drives = append(reply.Drives, s)
 	}
+	reply.Drives = append(reply.Drives, m.missing()...)
 	for _, c := range m.certificates() {
 		reply.Certificates = append(reply.Certificates, certificateStatus{
 			Listener: c.listener, Names: c.Names, Issuer: c.Issuer, Fingerprint: c.Fingerprint,
@@ -215,12 +220,16 @@ func (m *mesh) conn(name string) *grid.Connection { return m.grid.Connection(m.u
 // each group knows of its members.
 func (m *mesh) Describe(ctx context.Context) (*api.ClusterInfo, error) {
 	names, urls, topology := m.names(), m.urls(), m.control.Topology()
+	health := map[string]object.DriveHealth{}
+	for _, d := range m.health() {
+		health[d.ID] = d
+	}
 	info := &api.ClusterInfo{DeploymentID: m.control.Deployment(), Node: m.self, Nodes: make([]api.NodeInfo, len(names))}
 	replies := make([]*statusReply, len(names))
 	each(ctx, names, func(ctx context.Context, i int, name string) {
 		n := api.NodeInfo{Name: name, PeerURL: urls[name]}
 		if t := topology.Node(name); t != nil {
-			n.Draining, n.Leaving = t.Draining, t.Leaving
+			n.Draining, n.Leaving, n.Pool, n.Zone = t.Draining, t.Leaving, t.Pool, t.Zone
 		}
 		status, err := m.status(ctx), error(nil)
 		if name != m.self {
@@ -228,17 +237,13 @@ func (m *mesh) Describe(ctx context.Context) (*api.ClusterInfo, error) {
 		}
 		if err != nil {
 			n.NotReady = "it does not answer: " + err.Error()
+			n.Drives = describeDrives(topology, name, nil, health)
 			info.Nodes[i] = n
 			return
 		}
 		replies[i] = status
 		n.Up, n.Version, n.NotReady = true, status.Version, status.NotReady
-		for _, d := range status.Drives {
-			n.Drives = append(n.Drives, api.DriveInfo{
-				ID: d.ID, Path: d.Path, State: dataio.State(d.State).String(),
-				TotalBytes: d.Total, UsedBytes: d.Used, FreeBytes: d.Free,
-			})
-		}
+		n.Drives = describeDrives(topology, name, status.Drives, health)
 		for _, c := range status.Certificates {
 			n.Certificates = append(n.Certificates, describeCertificate(&c))
 		}
@@ -251,6 +256,48 @@ func (m *mesh) Describe(ctx context.Context) (*api.ClusterInfo, error) {
 	}
 	info.Warnings = api.Warnings(info)
 	return info, nil
+}
+
+// describeDrives describes a node's drives: those that it tells of, and those
+// that the mesh knows of besides.
+func describeDrives(t *control.Topology, node string, told []driveStatus, health map[string]object.DriveHealth) []api.DriveInfo {
+	var all []api.DriveInfo
+	add := func(d api.DriveInfo) {
+		h := health[d.ID]
+		d.Node = node
+		if d.State != dataio.Online.String() { // which its node knows best
+			d.UnwellSince = h.Since
+		}
+		if n := t.Node(node); n != nil {
+			d.Pool, d.Zone = n.Pool, n.Zone
+		}
+		if of, draining := t.Drive(d.ID); of != nil && of.Name == node {
+			d.Draining = draining
+		}
+		all = append(all, d)
+	}
+	for _, d := range told {
+		add(api.DriveInfo{
+			ID: d.ID, Path: d.Path, State: dataio.State(d.State).String(), Reachable: d.Error == "", Error: d.Error,
+			TotalBytes: d.Total, UsedBytes: d.Used, FreeBytes: d.Free,
+		})
+	}
+	n := t.Node(node)
+	if n == nil {
+		return all
+	}
+	for _, id := range n.Drives {
+		if slices.ContainsFunc(told, func(d driveStatus) bool { return d.ID == id }) {
+			continue
+		}
+		d := api.DriveInfo{ID: id} // its sizes as they were last seen
+		if h, ok := health[id]; ok {
+			d.TotalBytes, d.UsedBytes, d.FreeBytes = h.TotalBytes, h.UsedBytes, h.FreeBytes
+			d.State = h.State.String()
+		}
+		add(d)
+	}
+	return all
 }
 
 // keepsIndex tells whether a node has a copy of the records.
@@ -357,17 +404,39 @@ func (m *mesh) AdmitNode(ctx context.Context, name, url string) error {
 	return m.control.AdmitNode(ctx, name, url)
 }
 
+// drivesOfNode chooses a node's drives.
+func drivesOfNode(name string) func(*object.DriveHealth) bool {
+	return func(d *object.DriveHealth) bool { return d.Node == name }
+}
+
 // RemoveNode takes a node out of the mesh.
 func (m *mesh) RemoveNode(ctx context.Context, name string, force bool) error {
-	return m.control.RemoveNode(ctx, name, force)
+	if !force && m.control.Topology().Node(name) != nil {
+		if err := m.storage.checkRemoval(ctx, "node "+name, drivesOfNode(name)); err != nil {
+			return err
+		}
+	}
+	// What has copies elsewhere is made again there: that it has payload at all
+	// is no reason to refuse.
+	return m.control.RemoveNode(ctx, name, true)
 }
 
 // ReplaceNode lets a node come back that has lost its data.
-func (m *mesh) ReplaceNode(ctx context.Context, name string) error {
+func (m *mesh) ReplaceNode(ctx context.Context, name string, force bool) error {
+	if !force && m.control.Topology().Node(name) != nil {
+		if err := m.storage.checkLastCopies(ctx, "node "+name, m.health(), drivesOfNode(name)); err != nil {
+			return err
+		}
+	}
 	return m.control.ReplaceNode(ctx, name)
 }
 
-// DrainNode takes leadership and new payload from a node.
-func (m *mesh) DrainNode(ctx context.Context, name string, undo bool) error {
+// DrainNode takes leadership and payload from a node.
+func (m *mesh) DrainNode(ctx context.Context, name string, undo, force bool) error {
+	if !undo && !force && m.control.Topology().Node(name) != nil {
+		if err := m.storage.checkDrain(ctx, "node "+name, drivesOfNode(name)); err != nil {
+			return err
+		}
+	}
 	return m.control.DrainNode(ctx, name, undo)
 }

@@ -66,4 +66,7 @@ type driveStatus struct {
 	Total int64  `msg:"total"`
 	Used  int64  `msg:"used"`
 	Free  int64  `msg:"free"`
+	// Error is why the node can't use the drive at this path. The id may then be
+	// "", where none was ever known.
+	Error string `msg:"error,omitempty"`
 }

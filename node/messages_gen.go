@@ -141,25 +141,43 @@ func (z *certificateStatus) Msgsize() (s int) {
 // MarshalMsg implements msgp.Marshaler
 func (z *driveStatus) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 6
-	// string "id"
-	o = append(o, 0x86, 0xa2, 0x69, 0x64)
-	o = msgp.AppendString(o, z.ID)
-	// string "path"
-	o = append(o, 0xa4, 0x70, 0x61, 0x74, 0x68)
-	o = msgp.AppendString(o, z.Path)
-	// string "state"
-	o = append(o, 0xa5, 0x73, 0x74, 0x61, 0x74, 0x65)
-	o = msgp.AppendUint8(o, z.State)
-	// string "total"
-	o = append(o, 0xa5, 0x74, 0x6f, 0x74, 0x61, 0x6c)
-	o = msgp.AppendInt64(o, z.Total)
-	// string "used"
-	o = append(o, 0xa4, 0x75, 0x73, 0x65, 0x64)
-	o = msgp.AppendInt64(o, z.Used)
-	// string "free"
-	o = append(o, 0xa4, 0x66, 0x72, 0x65, 0x65)
-	o = msgp.AppendInt64(o, z.Free)
+	// check for omitted fields
+	zb0001Len := uint32(7)
+	var zb0001Mask uint8 /* 7 bits */
+	_ = zb0001Mask
+	if z.Error == "" {
+		zb0001Len--
+		zb0001Mask |= 0x40
+	}
+	// variable map header, size zb0001Len
+	o = append(o, 0x80|uint8(zb0001Len))
+
+	// skip if no fields are to be emitted
+	if zb0001Len != 0 {
+		// string "id"
+		o = append(o, 0xa2, 0x69, 0x64)
+		o = msgp.AppendString(o, z.ID)
+		// string "path"
+		o = append(o, 0xa4, 0x70, 0x61, 0x74, 0x68)
+		o = msgp.AppendString(o, z.Path)
+		// string "state"
+		o = append(o, 0xa5, 0x73, 0x74, 0x61, 0x74, 0x65)
+		o = msgp.AppendUint8(o, z.State)
+		// string "total"
+		o = append(o, 0xa5, 0x74, 0x6f, 0x74, 0x61, 0x6c)
+		o = msgp.AppendInt64(o, z.Total)
+		// string "used"
+		o = append(o, 0xa4, 0x75, 0x73, 0x65, 0x64)
+		o = msgp.AppendInt64(o, z.Used)
+		// string "free"
+		o = append(o, 0xa4, 0x66, 0x72, 0x65, 0x65)
+		o = msgp.AppendInt64(o, z.Free)
+		if (zb0001Mask & 0x40) == 0 { // if not omitted
+			// string "error"
+			o = append(o, 0xa5, 0x65, 0x72, 0x72, 0x6f, 0x72)
+			o = msgp.AppendString(o, z.Error)
+		}
+	}
 	return
 }
 
@@ -221,6 +239,12 @@ func (z *driveStatus) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Free")
 				return
 			}
+		case "error":
+			z.Error, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Error")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -235,7 +259,7 @@ func (z *driveStatus) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *driveStatus) Msgsize() (s int) {
-	s = 1 + 3 + msgp.StringPrefixSize + len(z.ID) + 5 + msgp.StringPrefixSize + len(z.Path) + 6 + msgp.Uint8Size + 6 + msgp.Int64Size + 5 + msgp.Int64Size + 5 + msgp.Int64Size
+	s = 1 + 3 + msgp.StringPrefixSize + len(z.ID) + 5 + msgp.StringPrefixSize + len(z.Path) + 6 + msgp.Uint8Size + 6 + msgp.Int64Size + 5 + msgp.Int64Size + 5 + msgp.Int64Size + 6 + msgp.StringPrefixSize + len(z.Error)
 	return
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/gridloom/gridloom/node/control"
 	"github.com/gridloom/gridloom/node/door"
 	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/node/heal"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/node/object"
@@ -60,6 +61,7 @@ type Node struct {
 	grid        *grid.Manager
 	control     *control.Control
 	objects     *object.Service
+	heal        *heal.Healer
 	mesh        *mesh
 	gate        *iam.Gate
 	audit       *audit.Log
@@ -72,10 +74,18 @@ type Node struct {
 	known             atomic.Pointer[map[string]string] // base URLs of the mesh's nodes; nil until they are known
 	bulk              atomic.Pointer[object.Service]    // objects, for the index, which runs before they are open
 	agreed            atomic.Pointer[control.Control]   // control, for the grid, which asks for the realm before the index is open
-	drives            atomic.Pointer[[]*dataio.Drive]   // set by form
-	ready             chan struct{}                     // closed when formed
-	identitiesChanged chan struct{}                     // has room for one: keepGate should look
-	waiting           atomic.Pointer[error]             // why it is not ready; nil once it is
+	paths             []*drivePath                      // of the configuration; form's goroutine alone has them
+	healer            atomic.Pointer[heal.Healer]       // heal, for objects, which are open before it
+	drives            atomic.Pointer[[]*dataio.Drive]   // those that are open; set by form
+	missingDrives     atomic.Pointer[[]driveStatus]     // those that aren't
+	driveSet          dataio.Set                        // of the open ones
+	drivesEvery       time.Duration                     // between two looks at the paths
+	life              context.Context                   // ends when the node closes its drives
+	endLife           context.CancelFunc
+	monitors          sync.WaitGroup        // of the drives
+	ready             chan struct{}         // closed when formed
+	identitiesChanged chan struct{}         // has room for one: keepGate should look
+	waiting           atomic.Pointer[error] // why it is not ready; nil once it is
 
 	closeOnce sync.Once
 	closers   []func() error // in the order of opening
@@ -86,7 +96,9 @@ type Node struct {
 // listeners, the grid and the index. It waits for no other node. Wrong
 // configuration is a *ConfigError; on any error everything is given back.
 func Open(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err error) {
-	n := &Node{cfg: cfg, log: log.With("node", cfg.Name), ready: make(chan struct{})}
+	n := &Node{cfg: cfg, log: log.With("node", cfg.Name), ready: make(chan struct{}), drivesEvery: drivesEvery}
+	n.life, n.endLife = context.WithCancel(context.WithoutCancel(ctx))
+	n.onClose(func() error { n.endLife(); return nil })
 	defer func() {
 		if err != nil {
 			_ = n.Close()
@@ -363,8 +375,8 @@ func (n *Node) openServices(context.Context) error {
 		Self: n.cfg.Name, Deployment: n.control.Deployment, Index: n.control, Topology: n.control.Topology,
 		Grid: n.grid, Conn: n.conn, Secrets: n.cfg.MeshSecrets,
 		TLS: n.dialTLS(), HostCertificates: n.hostCertificates(),
-		SnapshotFile: n.control.SnapshotFile,
-		Log:          n.log, Hooks: n.instruments.objectHooks(),
+		SnapshotFile: n.control.SnapshotFile, Replicas: replicas, BadCopy: n.badCopy,
+		Log: n.log, Hooks: n.instruments.objectHooks(),
 	})
 	if err != nil {
 		return err
@@ -372,9 +384,16 @@ func (n *Node) openServices(context.Context) error {
 	n.objects = objects
 	n.bulk.Store(objects)
 	n.onClose(objects.Close)
+	if err := n.openHeal(); err != nil {
+		return err
+	}
 	n.mesh = &mesh{
 		self: n.cfg.Name, version: n.cfg.Version, urls: n.urls,
-		grid: n.grid, control: n.control, collector: n.collector, drives: n.openDrives, certificates: n.certificates, log: n.log,
+		grid: n.grid, control: n.control, collector: n.collector, certificates: n.certificates, log: n.log,
+		drives: n.openDrives, missing: n.closedDrives, health: objects.Health,
+	}
+	n.mesh.storage = &storage{
+		mesh: n.mesh, index: n.control, topology: n.control.Topology, health: objects.Health, heal: n.heal, replicas: replicas,
 	}
 	if err := n.mesh.register(); err != nil {
 		return err
@@ -384,7 +403,7 @@ func (n *Node) openServices(context.Context) error {
 	}
 	n.identities = newIdentities(n.control, n.control.Deployment, n.gate, n.log)
 	n.api, err = api.New(api.Options{
-		Objects: objects, Cluster: n.mesh, Resources: n.mesh, Auth: n.gate, Audit: n.audit,
+		Objects: objects, Cluster: n.mesh, Storage: n.mesh.storage, Resources: n.mesh, Auth: n.gate, Audit: n.audit,
 		Identities: n.identities,
 		Requests:   n.telemetry.Requests(), Ready: n.waitReady, TLS: n.grpcListener.tls,
 		Logger:  n.log,

@@ -134,8 +134,14 @@ func openListener(t testing.TB) net.Listener {
 // startMesh starts n nodes and waits until all are ready.
 func startMesh(t testing.TB, dir string, n int) []*running {
 	t.Helper()
+	return startNodes(t, meshConfigs(t, dir, n))
+}
+
+// startNodes starts nodes and waits for them.
+func startNodes(t testing.TB, cfgs []Config) []*running {
+	t.Helper()
 	var nodes []*running
-	for _, cfg := range meshConfigs(t, dir, n) {
+	for _, cfg := range cfgs {
 		nodes = append(nodes, runNode(t, cfg))
 	}
 	for _, r := range nodes {

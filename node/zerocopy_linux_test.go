@@ -49,7 +49,12 @@ func TestSendfileThroughTheWholeDoor(t *testing.T) {
 func TestSpliceThroughANodeWithoutACopy(t *testing.T) {
 	const size = 16 << 20
 	trace := datatest.Traced(t, func(t *testing.T, l *datatest.Link) {
-		nodes := startMesh(t, t.TempDir(), 3)
+		cfgs := meshConfigs(t, t.TempDir(), 3)
+		for i := range cfgs { // the first pool has twice as much free
+			cfgs[i].Pool = cfgs[i].Name
+			cfgs[i].Drives = cfgs[i].Drives[:2-min(i, 1)]
+		}
+		nodes := startNodes(t, cfgs)
 		makeBucket(t, nodes[0], "traced")
 		body := randomBytes(size)
 		expect(t, http.StatusCreated, http.MethodPut, nodes[0].url("/data/traced/big"), bytes.NewReader(body))

@@ -103,7 +103,7 @@ func driveFamilies() []family {
 		func(d *Drive) float64 { return float64(d.Errors) })
 	errors.counter = true
 	return []family{
-		{subsystem: "drive", name: "gridloom_drive_state", help: "1 for the state that the drive is in: online, read_only, suspect or offline.",
+		{subsystem: "drive", name: "gridloom_drive_state", help: "1 for the state that the drive is in: online, degraded, read_only, suspect or offline.",
 			values: func(r *Resources, emit func(Gauge, ...label)) {
 				for i := range r.Drives {
 					d := &r.Drives[i]

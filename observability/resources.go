@@ -43,7 +43,7 @@ type Gauge struct {
 type Drive struct {
 	ID   string `msg:"id"`
 	Path string `msg:"path"`
-	// State is "online", "read_only", "suspect" or "offline".
+	// State is "online", "degraded", "read_only", "suspect" or "offline".
 	State       string `msg:"state"`
 	TotalBytes  int64  `msg:"total_bytes"`
 	UsedBytes   int64  `msg:"used_bytes"`

@@ -32,17 +32,28 @@ type jsonNode struct {
 	Leaving     bool        `json:"leaving,omitempty"`
 	ClockOffset *float64    `json:"clock_offset_seconds,omitempty"`
 	NotReady    string      `json:"not_ready,omitempty"` // why
+	Pool        string      `json:"pool,omitempty"`
+	Zone        string      `json:"zone,omitempty"`
 	Index       bool        `json:"index"`
 	Drives      []jsonDrive `json:"drives"`
 }
 
+// jsonDrive is one drive; by itself, in a list of drives, it has a type.
 type jsonDrive struct {
-	ID    string `json:"id"`
-	Path  string `json:"path,omitempty"`
-	State string `json:"state,omitempty"` // "online", "read_only", "suspect", "offline"
-	Total int64  `json:"total_bytes"`
-	Used  int64  `json:"used_bytes"`
-	Free  int64  `json:"free_bytes"`
+	Type        string `json:"type,omitempty"` // "drive"
+	ID          string `json:"id"`
+	Path        string `json:"path,omitempty"`
+	State       string `json:"state,omitempty"` // "online", "degraded", "read_only", "suspect", "offline"
+	Total       int64  `json:"total_bytes"`
+	Used        int64  `json:"used_bytes"`
+	Free        int64  `json:"free_bytes"`
+	Node        string `json:"node,omitempty"`
+	Pool        string `json:"pool,omitempty"`
+	Zone        string `json:"zone,omitempty"`
+	Draining    bool   `json:"draining,omitempty"`
+	Reachable   bool   `json:"reachable"`
+	UnwellSince string `json:"unwell_since,omitempty"`
+	Error       string `json:"error,omitempty"` // why its node can't use it
 }
 
 type jsonGroup struct {
@@ -82,9 +93,9 @@ func (a *app) clusterStatusCommand() *cobra.Command {
 		Short: "Show how the mesh is: nodes, groups, leaders, lag",
 		Long: `Show the mesh as the node at --endpoint sees it.
 
-Of each node: whether it is up, what its drives hold, and, as notes, whether it
-is drained or on its way out, how far its clock is off, and what keeps it from
-its work. Of each group of the index: who leads it, in which term, how far it is
+Of each node: whether it is up, its pool and zone (- is one of its own), the
+state of its drives and what they hold, and, as notes, whether it is drained or
+on its way out, how far its clock is off, and what keeps it from its work. Of each group of the index: who leads it, in which term, how far it is
 agreed and applied, and how many entries each member is behind, which the leader
 alone knows; - is what the node can't tell. Warnings come last.`,
 		Example: `  gridloom cluster status
@@ -140,12 +151,10 @@ func clusterJSON(r *gridloomv1.GetClusterResponse) jsonCluster {
 			Name: n.GetName(), PeerURL: n.GetPeerUrl(), State: enumWord(n.GetState(), "NODE_STATE_"),
 			Version: n.GetVersion(), Index: n.GetIndex(), Drives: []jsonDrive{},
 			Draining: n.GetDraining(), Leaving: n.GetLeaving(), ClockOffset: n.ClockOffsetSeconds, NotReady: n.GetNotReady(),
+			Pool: n.GetPool(), Zone: n.GetZone(),
 		}
 		for _, d := range n.GetDrives() {
-			node.Drives = append(node.Drives, jsonDrive{
-				ID: d.GetId(), Path: d.GetPath(), State: enumWord(d.GetState(), "DRIVE_STATE_"),
-				Total: d.GetTotalBytes(), Used: d.GetUsedBytes(), Free: d.GetFreeBytes(),
-			})
+			node.Drives = append(node.Drives, driveJSON(d))
 		}
 		j.Nodes = append(j.Nodes, node)
 	}
@@ -170,7 +179,7 @@ func clusterText(j jsonCluster) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "Deployment %s, seen from %s\n\n", j.DeploymentID, shown(j.Node))
 	w := tabwriter.NewWriter(&b, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tSTATE\tADDRESS\tUSED\tFREE\tTOTAL\tVERSION\tNOTES")
+	fmt.Fprintln(w, "NODE\tSTATE\tPOOL\tZONE\tADDRESS\tUSED\tFREE\tTOTAL\tVERSION\tNOTES")
 	for _, n := range j.Nodes {
 		used, free, total := int64(0), int64(0), int64(0)
 		for _, d := range n.Drives {
@@ -180,13 +189,13 @@ func clusterText(j jsonCluster) string {
 		if total != 0 {
 			sizes = fmt.Sprintf("%s\t%s\t%s", byteSize(used), byteSize(free), byteSize(total))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", n.title(), n.State, shown(n.PeerURL), sizes, shown(n.Version), n.notes())
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.title(), n.State, orDash(shown(n.Pool)), orDash(shown(n.Zone)), shown(n.PeerURL), sizes, shown(n.Version), n.notes())
 		for _, d := range n.Drives {
 			where := d.Path
 			if where == "" {
 				where = d.ID
 			}
-			fmt.Fprintf(w, "  drive\t%s\t%s\t%s\t%s\t%s\t\t\n", d.State, shown(where), byteSize(d.Used), byteSize(d.Free), byteSize(d.Total))
+			fmt.Fprintf(w, "  drive\t%s\t\t\t%s\t%s\t\t%s\n", orDash(d.State), shown(where), d.sizes(), d.notes())
 		}
 	}
 	w.Flush()
@@ -245,7 +254,7 @@ func (n *jsonNode) title() string {
 func (n *jsonNode) notes() string {
 	var notes []string
 	if n.Draining {
-		notes = append(notes, "drained")
+		notes = append(notes, "draining")
 	}
 	if n.Leaving {
 		notes = append(notes, "leaving")

@@ -30,8 +30,11 @@ type config struct {
 	Name   string   `cfg:"name" in:"serve" arg:"NAME" node:"Name" help:"NAME of this node, its identity in the mesh (default node1 when alone)"`
 	Data   string   `cfg:"data" in:"serve dev client ca" default:"gridloom-data" default_dev:"" default_client:"" arg:"DIR" node:"DataDir" help:"directory DIR for the index, the identity and generated credentials" help_dev:"keep everything in directory DIR, and start from what is there (default a temporary one)" help_client:"data directory DIR of a node on this machine: use its key if no other is given, and TLS with its certificate authority if it has one" help_ca:"data directory DIR of a node that runs with --tls auto"`
 	Drive  []string `cfg:"drive" in:"serve" arg:"DIR" node:"Drives" help:"directory DIR for payload, one on each disk; repeatable (default drives/1 in the data directory)"`
+	Pool   string   `cfg:"pool" in:"serve" default:"default" arg:"NAME" node:"Pool" help:"the pool NAME that this node's drives are in: the copies of a payload are in one pool, and new payload goes where most is free"`
+	Zone   string   `cfg:"zone" in:"serve" arg:"NAME" node:"Zone" help:"the zone NAME that this node is in, a rack or a site: copies are kept in different zones where there are some (default a zone of its own)"`
 	Peers  peerList `cfg:"peers" in:"serve" arg:"NAME=URL,..." node:"Peers" help:"founding nodes NAME=URL,... of the mesh with the base URLs of their peer listeners, this node included; none: this node is alone"`
 	Nodes  int      `cfg:"nodes" in:"dev" default:"3" range:"1-32" arg:"N" help:"start N nodes"`
+	Pools  int      `cfg:"pools" in:"dev" default:"1" range:"1-32" arg:"N" help:"have N pools, with the nodes dealt out among them"`
 	Drives int      `cfg:"drives" in:"dev" default:"2" range:"1-16" arg:"N" help:"give each node N drives"`
 	Port   int      `cfg:"port" in:"dev" default:"7400" range:"0-65535" arg:"BASE" help:"port BASE for gRPC of node 1, BASE+1 for its HTTP and BASE+2 for its peer listener; node 2 has BASE+10 to BASE+12, and so on; 0 takes free ports"`
 
@@ -50,6 +53,15 @@ type config struct {
 	MeshSecret     []string `cfg:"mesh-secret" in:"serve:env ca:env" secret:"" arg:"SECRET" node:"MeshSecrets" help:"the SECRET itself, or several with commas (gridloom keygen --mesh-secret makes one)"`
 
 	Reserve byteSize `cfg:"reserve" in:"serve dev" arg:"SIZE" node:"ReserveBytes" help:"keep SIZE (bytes, or with KiB, MiB, GiB, TiB) free on each drive; 0 leaves the choice to Gridloom"`
+
+	Heal struct {
+		After time.Duration `cfg:"after" in:"serve dev" default:"15m" arg:"DURATION" node:"Heal.After" help:"take a drive that isn't well, or whose node is away, for lost after DURATION, and copy again what it had"`
+		Rate  byteSize      `cfg:"rate" in:"serve dev" default:"256 MiB" arg:"SIZE" node:"Heal.BytesPerSecond" help:"copy and verify SIZE a second in the whole mesh, to heal, drain and rebalance"`
+	} `cfg:"heal"`
+
+	Scrub struct {
+		Period time.Duration `cfg:"period" in:"serve dev" default:"336h" arg:"DURATION" node:"Heal.ScrubPeriod" help:"read and verify every copy once in DURATION"`
+	} `cfg:"scrub"`
 
 	Limit limitConfig `cfg:"limit"`
 

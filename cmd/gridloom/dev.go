@@ -142,6 +142,9 @@ func (s *settings) devConfigs(data string, cred credentials) (cfgs []node.Config
 	if last := s.Port + portsPerNode*(s.Nodes-1) + 2; s.Port > 0 && last > 65535 {
 		return nil, s.blame("port", fmt.Errorf("%d leaves no ports for %d nodes: the last would be %d", s.Port, s.Nodes, last))
 	}
+	if s.Pools > s.Nodes {
+		return nil, s.blame("pools", fmt.Errorf("%d nodes are not enough for %d pools", s.Nodes, s.Pools))
+	}
 	secret, err := iam.ParseMeshSecret(cred.secret)
 	if err != nil {
 		return nil, s.about("data", err)
@@ -162,7 +165,8 @@ func (s *settings) devConfigs(data string, cred credentials) (cfgs []node.Config
 			Name: devName(i), DataDir: filepath.Join(data, devName(i)),
 			RootKeys: given(cred.key).get, MeshSecrets: given(secret).get,
 			OTLPEndpoint: s.OTLP.Endpoint, OTLPInsecure: s.OTLP.Insecure,
-			ReserveBytes: int64(s.Reserve), Version: programVersion(), Host: host, Limits: s.limits(),
+			ReserveBytes: int64(s.Reserve), Version: programVersion(), Host: host, Limits: s.limits(), Heal: s.heal(),
+			Pool:  s.devPool(i),
 			Audit: node.AuditConfig{Level: audit.Level(s.Audit.Level)},
 		}
 		for d := range s.Drives {
@@ -181,6 +185,14 @@ func (s *settings) devConfigs(data string, cred credentials) (cfgs []node.Config
 		cfgs[i].Peers = peers
 	}
 	return cfgs, nil
+}
+
+// devPool is the pool of node i: the nodes are dealt out among them.
+func (s *settings) devPool(i int) string {
+	if s.Pools == 1 {
+		return "default"
+	}
+	return "pool" + strconv.Itoa(i%s.Pools+1)
 }
 
 func devName(i int) string { return "node" + strconv.Itoa(i+1) }

@@ -43,6 +43,7 @@ type client struct {
 	buckets  gridloomv1.BucketServiceClient
 	objects  gridloomv1.ObjectServiceClient
 	cluster  gridloomv1.ClusterServiceClient
+	storage  gridloomv1.StorageServiceClient
 	iam      gridloomv1.IAMServiceClient
 	who      login
 	endpoint string
@@ -138,6 +139,7 @@ func connect(endpoint string, who login, conf *tls.Config, timeout time.Duration
 	c.buckets = gridloomv1.NewBucketServiceClient(c.conn)
 	c.objects = gridloomv1.NewObjectServiceClient(c.conn)
 	c.cluster = gridloomv1.NewClusterServiceClient(c.conn)
+	c.storage = gridloomv1.NewStorageServiceClient(c.conn)
 	c.iam = gridloomv1.NewIAMServiceClient(c.conn)
 	return c, nil
 }

@@ -110,16 +110,18 @@ func (a *app) nodeLeaveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "leave NAME",
 		Short: "Take a node out of the mesh",
-		Long: `Take a node out of the mesh for good. Others take over its part of the index.
-Payload on its drives goes with it; gridloom node drain keeps new payload away
-from it before.
+		Long: `Take a node out of the mesh for good. Others take over its part of the index, and
+what was on its drives is copied again from the other copies. To have that done
+before, and never be without a copy, empty it first: gridloom node drain --wait.
 
---force takes out one that is down, too, or that holds what no other node has.`,
+It is refused where the node has the last copy of something, or the only drives
+that take new payload. --force takes it out all the same; what was only there is
+then lost.`,
 		Example: `  gridloom node leave d
   gridloom node leave d --force`,
 		Args: arguments(1, 1),
 	}
-	force := cmd.Flags().Bool("force", false, "also if it is down, or holds what no other node has")
+	force := cmd.Flags().Bool("force", false, "also if it has the last copy of something")
 	return a.clientCommand(cmd, func(ctx context.Context, c *client, _ *cobra.Command, args []string) error {
 		return a.change(ctx, c, jsonChange{Name: args[0], Change: "leave"}, "leaves",
 			func(ctx context.Context) error {
@@ -135,14 +137,19 @@ func (a *app) nodeReplaceCommand() *cobra.Command {
 		Short: "Let a node come back that has lost its data",
 		Long: `Let a node come back under its name with an empty data directory. The mesh
 refuses it otherwise: a node that has forgotten what it agreed to would break
-what the others rely on. Its old self is forgotten, and no more let in.`,
+what the others rely on. Its old self is forgotten, and no more let in. What its
+drives had is copied again from the other copies.
+
+It is refused where the node had the last copy of something that may yet come
+back with it. --force gives that up.`,
 		Example: `  gridloom node replace c`,
 		Args:    arguments(1, 1),
 	}
+	force := cmd.Flags().Bool("force", false, "also if it has the last copy of something")
 	return a.clientCommand(cmd, func(ctx context.Context, c *client, _ *cobra.Command, args []string) error {
 		return a.change(ctx, c, jsonChange{Name: args[0], Change: "replace"}, "may come back empty",
 			func(ctx context.Context) error {
-				_, err := c.cluster.ReplaceNode(ctx, &gridloomv1.ReplaceNodeRequest{Name: args[0]})
+				_, err := c.cluster.ReplaceNode(ctx, &gridloomv1.ReplaceNodeRequest{Name: args[0], Force: *force})
 				return err
 			})
 	})
@@ -151,23 +158,40 @@ what the others rely on. Its old self is forgotten, and no more let in.`,
 func (a *app) nodeDrainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drain NAME",
-		Short: "Take leadership and new payload from a node",
-		Long: `Prepare a node for a stop: it hands over what it leads, and is given no new
-payload. It still serves what it has. --undo ends that.`,
-		Example: `  gridloom node drain c
+		Short: "Empty a node, and take leadership from it",
+		Long: `Have a node emptied: it hands over what it leads, is given no new payload, and
+what it has is copied to others of its pool. Until then it serves what it has.
+--undo ends that; it may be restarted meanwhile, and goes on then.
+
+--wait shows how far that is, and ends when nothing is on the node any more, or
+with what keeps it from that.
+
+It is refused where the others have no room for all of it, or where copies would
+be in fewer zones than they should; --force does it all the same, and it may then
+not come to an end.`,
+		Example: `  gridloom node drain c --wait
   gridloom node drain c --undo`,
 		Args: arguments(1, 1),
 	}
 	undo := cmd.Flags().Bool("undo", false, "let it take part again")
+	force := cmd.Flags().Bool("force", false, "also where the others have no room for it, or too few zones")
+	wait := waitFlag(cmd, "wait until it is empty, and show how far it is")
 	return a.clientCommand(cmd, func(ctx context.Context, c *client, _ *cobra.Command, args []string) error {
-		done, text := jsonChange{Name: args[0], Change: "drain"}, "drained"
+		if *undo && *wait {
+			return usageErrorf("--undo and --wait: there is nothing to wait for")
+		}
+		done, text := jsonChange{Name: args[0], Change: "drain"}, "is being emptied"
 		if *undo {
 			done.Change, text = "undrain", "takes part again"
 		}
-		return a.change(ctx, c, done, text, func(ctx context.Context) error {
-			_, err := c.cluster.DrainNode(ctx, &gridloomv1.DrainNodeRequest{Name: args[0], Undo: *undo})
+		err := a.change(ctx, c, done, text, func(ctx context.Context) error {
+			_, err := c.cluster.DrainNode(ctx, &gridloomv1.DrainNodeRequest{Name: args[0], Undo: *undo, Force: *force})
 			return err
 		})
+		if err != nil || !*wait {
+			return err
+		}
+		return a.awaitDrain(ctx, c, gridloomv1.DrainKind_DRAIN_KIND_NODE, args[0])
 	})
 }
 

@@ -67,11 +67,11 @@ func (n *teller) LeaveNode(_ context.Context, r *gridloomv1.LeaveNodeRequest) (*
 }
 
 func (n *teller) ReplaceNode(_ context.Context, r *gridloomv1.ReplaceNodeRequest) (*gridloomv1.ReplaceNodeResponse, error) {
-	return &gridloomv1.ReplaceNodeResponse{}, n.heard("replace %s", r.GetName())
+	return &gridloomv1.ReplaceNodeResponse{}, n.heard("replace %s, force %v", r.GetName(), r.GetForce())
 }
 
 func (n *teller) DrainNode(_ context.Context, r *gridloomv1.DrainNodeRequest) (*gridloomv1.DrainNodeResponse, error) {
-	return &gridloomv1.DrainNodeResponse{}, n.heard("drain %s, undo %v", r.GetName(), r.GetUndo())
+	return &gridloomv1.DrainNodeResponse{}, n.heard("drain %s, undo %v, force %v", r.GetName(), r.GetUndo(), r.GetForce())
 }
 
 func (n *teller) GetBucket(_ context.Context, r *gridloomv1.GetBucketRequest) (*gridloomv1.GetBucketResponse, error) {
@@ -110,9 +110,11 @@ func TestNodeChanges(t *testing.T) {
 			`{"type":"node","name":"d","peer_url":"http://10.0.0.4:7402","change":"join"}`},
 		{"leave d", "leave d, force false", "d leaves", `{"type":"node","name":"d","change":"leave"}`},
 		{"leave d --force", "leave d, force true", "d leaves", `{"type":"node","name":"d","change":"leave"}`},
-		{"replace c", "replace c", "c may come back empty", `{"type":"node","name":"c","change":"replace"}`},
-		{"drain c", "drain c, undo false", "c drained", `{"type":"node","name":"c","change":"drain"}`},
-		{"drain c --undo", "drain c, undo true", "c takes part again", `{"type":"node","name":"c","change":"undrain"}`},
+		{"replace c", "replace c, force false", "c may come back empty", `{"type":"node","name":"c","change":"replace"}`},
+		{"replace c --force", "replace c, force true", "c may come back empty", `{"type":"node","name":"c","change":"replace"}`},
+		{"drain c", "drain c, undo false, force false", "c is being emptied", `{"type":"node","name":"c","change":"drain"}`},
+		{"drain c --force", "drain c, undo false, force true", "c is being emptied", `{"type":"node","name":"c","change":"drain"}`},
+		{"drain c --undo", "drain c, undo true, force false", "c takes part again", `{"type":"node","name":"c","change":"undrain"}`},
 	} {
 		args := append([]string{"node"}, strings.Fields(c.args)...)
 		n.asked, n.refuse = nil, nil
@@ -171,14 +173,17 @@ func troubled() *gridloomv1.GetClusterResponse {
 		Nodes: []*gridloomv1.Node{
 			{
 				Name: "a", PeerUrl: "http://h1:1", State: gridloomv1.NodeState_NODE_STATE_UP, Version: "v1", Index: true,
-				ClockOffsetSeconds: proto.Float64(0.4),
+				ClockOffsetSeconds: proto.Float64(0.4), Pool: "p", Zone: "z",
 				Drives: []*gridloomv1.Drive{{
+					Node: "a", Pool: "p", Zone: "z", Draining: true, Reachable: true,
 					Id: "1", Path: "/d", State: gridloomv1.DriveState_DRIVE_STATE_ONLINE, TotalBytes: 3 << 30, UsedBytes: 1 << 30, FreeBytes: 2 << 30,
+				}, {
+					Node: "a", Path: "/gone", State: gridloomv1.DriveState_DRIVE_STATE_OFFLINE, Error: "it is blank",
 				}},
 			},
 			{
 				Name: "b", PeerUrl: "http://h2:1", State: gridloomv1.NodeState_NODE_STATE_UP, Version: "v1",
-				Draining: true, ClockOffsetSeconds: proto.Float64(-12.34),
+				Draining: true, ClockOffsetSeconds: proto.Float64(-12.34), Pool: "q",
 			},
 			{
 				Name: "c", PeerUrl: "http://h3:1", State: gridloomv1.NodeState_NODE_STATE_DOWN, Leaving: true, NotReady: "it burns\x1b[2J",
@@ -210,11 +215,12 @@ func TestClusterStatus(t *testing.T) {
 	env := n.listen(t)
 	const text = `Deployment 0d, seen from a
 
-NODE       STATE   ADDRESS      USED   FREE   TOTAL  VERSION  NOTES
-a (index)  up      http://h1:1  1 GiB  2 GiB  3 GiB  v1
-  drive    online  /d           1 GiB  2 GiB  3 GiB
-b          up      http://h2:1                       v1       drained; clock 12.3 s behind
-c          down    http://h3:1                                leaving; "it burns\x1b[2J"
+NODE       STATE    POOL  ZONE  ADDRESS      USED   FREE   TOTAL  VERSION  NOTES
+a (index)  up       p     z     http://h1:1  1 GiB  2 GiB  3 GiB  v1
+  drive    online               /d           1 GiB  2 GiB  3 GiB           draining
+  drive    offline              /gone        -      -      -               it is blank
+b          up       q     -     http://h2:1                       v1       draining; clock 12.3 s behind
+c          down     -     -     http://h3:1                                leaving; "it burns\x1b[2J"
 
 GROUP   MEMBER  ROLE       TERM  COMMIT  APPLIED  MATCH  LAG
 system          led by a   7     120     119
@@ -227,9 +233,10 @@ Warning: 3 nodes, 1 voter: the index survives no loss of node a
 Warning: node b's clock is 12 s off and does not lead
 `
 	const json = `{"deployment_id":"0d","node":"a","nodes":[` +
-		`{"name":"a","peer_url":"http://h1:1","state":"up","version":"v1","clock_offset_seconds":0.4,"index":true,"drives":[` +
-		`{"id":"1","path":"/d","state":"online","total_bytes":3221225472,"used_bytes":1073741824,"free_bytes":2147483648}]},` +
-		`{"name":"b","peer_url":"http://h2:1","state":"up","version":"v1","draining":true,"clock_offset_seconds":-12.34,"index":false,"drives":[]},` +
+		`{"name":"a","peer_url":"http://h1:1","state":"up","version":"v1","clock_offset_seconds":0.4,"pool":"p","zone":"z","index":true,"drives":[` +
+		`{"id":"1","path":"/d","state":"online","total_bytes":3221225472,"used_bytes":1073741824,"free_bytes":2147483648,"node":"a","pool":"p","zone":"z","draining":true,"reachable":true},` +
+		`{"id":"","path":"/gone","state":"offline","total_bytes":0,"used_bytes":0,"free_bytes":0,"node":"a","reachable":false,"error":"it is blank"}]},` +
+		`{"name":"b","peer_url":"http://h2:1","state":"up","version":"v1","draining":true,"clock_offset_seconds":-12.34,"pool":"q","index":false,"drives":[]},` +
 		`{"name":"c","peer_url":"http://h3:1","state":"down","leaving":true,"not_ready":"it burns\u001b[2J","index":false,"drives":[]}],` +
 		`"groups":[{"name":"system","leader":"a","term":7,"commit_index":120,"applied_index":119,"members":[` +
 		`{"node":"a","role":"voter","match_index":120,"lag":0},{"node":"b","role":"learner","match_index":20,"lag":100},{"node":"c","role":"leaving"}]},` +
@@ -250,7 +257,7 @@ func TestNodeList(t *testing.T) {
 	env := n.listen(t)
 	const text = `NODE       STATE  ADDRESS      VERSION  NOTES
 a (index)  up     http://h1:1  v1
-b          up     http://h2:1  v1       drained; clock 12.3 s behind
+b          up     http://h2:1  v1       draining; clock 12.3 s behind
 c          down   http://h3:1           leaving; "it burns\x1b[2J"
 `
 	if r := try(t, env, "", "node", "ls"); r.code != exitDone || trimmed(r.out) != text {

@@ -116,7 +116,7 @@ func (s *settings) checkTLS() error {
 // nodeConfig is what package node is told, all but the secrets.
 func (s *settings) nodeConfig() node.Config {
 	cfg := node.Config{
-		Name: s.Name, DataDir: s.Data, Drives: s.Drive, Peers: s.Peers,
+		Name: s.Name, DataDir: s.Data, Drives: s.Drive, Peers: s.Peers, Pool: s.Pool, Zone: s.Zone, Heal: s.heal(),
 		GRPC: s.listener("grpc", s.GRPC), HTTP: s.listener("http", s.HTTP), Peer: s.listener("peer", s.Peer),
 		OTLPEndpoint: s.OTLP.Endpoint, OTLPInsecure: s.OTLP.Insecure,
 		ReserveBytes: int64(s.Reserve), Version: programVersion(), Limits: s.limits(), CertificateNames: s.TLSName,
@@ -129,6 +129,10 @@ func (s *settings) nodeConfig() node.Config {
 		cfg.Drives = []string{filepath.Join(cfg.DataDir, "drives", "1")}
 	}
 	return cfg
+}
+
+func (s *settings) heal() node.HealConfig {
+	return node.HealConfig{After: s.Heal.After, BytesPerSecond: int64(s.Heal.Rate), ScrubPeriod: s.Scrub.Period}
 }
 
 func (s *settings) limits() node.Limits {

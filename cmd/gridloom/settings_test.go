@@ -82,7 +82,8 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s: a secret with a flag in serve", row.path)
 		}
 	}
-	for field := range map[string]bool{"Name": true, "GRPC.Addr": true, "HTTP.CertFile": true, "Peer.CAFile": true, "Limits.Uploads": true, "OTLPEndpoint": true} {
+	for field := range map[string]bool{"Name": true, "GRPC.Addr": true, "HTTP.CertFile": true, "Peer.CAFile": true, "Limits.Uploads": true, "OTLPEndpoint": true,
+		"Pool": true, "Zone": true, "Heal.After": true, "Heal.BytesPerSecond": true, "Heal.ScrubPeriod": true} {
 		found := false
 		for _, row := range table() {
 			found = found || row.node == field
@@ -98,7 +99,8 @@ func TestDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := config{Data: "gridloom-data", TLS: "files"}
+	want := config{Data: "gridloom-data", TLS: "files", Pool: "default"}
+	want.Heal.After, want.Heal.Rate, want.Scrub.Period = 15*time.Minute, 256<<20, 14*24*time.Hour
 	want.GRPC.Addr, want.HTTP.Addr, want.Peer.Addr = "127.0.0.1:7400", "127.0.0.1:7401", "127.0.0.1:7402"
 	want.Log.Level, want.Log.Format = "info", "text"
 	want.Audit.Level, want.Audit.Size, want.Audit.Keep = "changes", 64<<20, 10
@@ -109,7 +111,8 @@ func TestDefaults(t *testing.T) {
 	if s, err = loadSettings(t, forDev, "", nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	want = config{Nodes: 3, Drives: 2, Port: 7400}
+	want = config{Nodes: 3, Pools: 1, Drives: 2, Port: 7400}
+	want.Heal.After, want.Heal.Rate, want.Scrub.Period = 15*time.Minute, 256<<20, 14*24*time.Hour
 	want.Log.Level, want.Log.Format, want.Audit.Level = "warn", "text", "changes"
 	want.Limit = s.Limit
 	if diff := cmp.Diff(want, s.config); diff != "" {
@@ -164,6 +167,9 @@ peers:
   a: http://10.0.0.1:7402
   b: http://10.0.0.2:7402
 reserve: 1.5 GiB
+pool: warm
+zone: rack-1
+heal: {after: 1h, rate: 64MiB}
 insecure: grpc
 otlp:
   insecure: true
@@ -171,7 +177,7 @@ otlp:
 
 func TestPrecedence(t *testing.T) {
 	s, err := loadSettings(t, forServe, sampleYAML,
-		[]string{"HOME=/root", "GRIDLOOM_HTTP_ADDR=env:1", "GRIDLOOM_GRPC_ADDR=env:2", "GRIDLOOM_ENDPOINT=a-client's", "GRIDLOOM_DATA="},
+		[]string{"HOME=/root", "GRIDLOOM_HTTP_ADDR=env:1", "GRIDLOOM_GRPC_ADDR=env:2", "GRIDLOOM_ENDPOINT=a-client's", "GRIDLOOM_DATA=", "GRIDLOOM_POOL=cold", "GRIDLOOM_SCRUB_PERIOD=24h"},
 		[]string{"--grpc-addr", "flag:2", "--insecure", "http", "--insecure", "peer,grpc"})
 	if err != nil {
 		t.Fatal(err)
@@ -180,7 +186,9 @@ func TestPrecedence(t *testing.T) {
 		ConfigFile: "gridloom.yaml", Name: "from-file", Data: "gridloom-data", Drive: []string{"/a", "/b,c"},
 		Peers:   peerList{{Name: "a", URL: "http://10.0.0.1:7402"}, {Name: "b", URL: "http://10.0.0.2:7402"}},
 		Reserve: 3 << 29, Insecure: []string{"http", "peer", "grpc"}, TLS: "files",
+		Pool: "cold", Zone: "rack-1",
 	}
+	want.Heal.After, want.Heal.Rate, want.Scrub.Period = time.Hour, 64<<20, 24*time.Hour
 	want.HTTP.Addr, want.HTTP.Cert, want.GRPC.Addr, want.Peer.Addr = "env:1", "file.pem", "flag:2", "127.0.0.1:7402"
 	want.OTLP.Insecure = true
 	want.Log.Level, want.Log.Format = "info", "text"

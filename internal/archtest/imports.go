@@ -11,7 +11,7 @@ import (
 var layers = map[string][]string{
 	"cmd/gridloom": {"node", "node/audit", "node/certs", "node/fault", "node/iam", "gen/gridloom/v1", "observability"},
 
-	"node": {"node/api", "node/door", "node/object", "node/control", "node/certs", "node/iam", "node/audit", "node/limit", "node/fault",
+	"node": {"node/api", "node/door", "node/heal", "node/object", "node/control", "node/certs", "node/iam", "node/audit", "node/limit", "node/fault",
 		"grid", "dataio", "observability"},
 	"node/api":     {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio", "gen", "gen/gridloom/v1"},
 	"node/door":    {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio"},

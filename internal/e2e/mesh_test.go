@@ -26,9 +26,6 @@ import (
 	gridloomv1 "github.com/gridloom/gridloom/gen/gridloom/v1"
 )
 
-// bigBytes is the least size of the assembled file.
-const bigBytes = 256 << 20
-
 // corpus is real input: files of GOROOT by their path, and one big file.
 type corpus struct {
 	root string            // directory of the files
@@ -64,7 +61,12 @@ func (m meshUnderTest) env(node int) []string {
 // data, and everything is read again, by each door once.
 func TestRealFiles(t *testing.T) {
 	t.Parallel()
-	c := assemble(t)
+	realFiles(t, 80<<20) // two segments
+}
+
+// realFiles puts 300 files and one of at least bigBytes.
+func realFiles(t *testing.T, bigBytes int64) {
+	c := assemble(t, bigBytes)
 	m := meshUnderTest{key: strings.TrimSpace(mustRun(t, nil, "keygen")), base: freeBase(t, 3)}
 	data := t.TempDir()
 	args := []string{"dev", "--nodes", "3", "--port", fmt.Sprint(m.base), "--data", data, "--key", m.key}
@@ -112,7 +114,7 @@ func TestRealFiles(t *testing.T) {
 }
 
 // assemble copies files of GOROOT, and makes the big one of them.
-func assemble(t *testing.T) *corpus {
+func assemble(t *testing.T, bigBytes int64) *corpus {
 	t.Helper()
 	c := &corpus{root: t.TempDir(), sums: map[string]string{}, big: "big.bin"}
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()

@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// TestSoakRealFiles has a file of 256 MiB.
+func TestSoakRealFiles(t *testing.T) { realFiles(t, 256<<20) }
+
 // TestSoakKills kills a mesh twenty times under load.
 func TestSoakKills(t *testing.T) { killUnderLoad(t, 20) }
 

@@ -23,12 +23,13 @@ import (
 	"github.com/gridloom/gridloom/observability"
 )
 
-// Options configures an API. Objects, Cluster, Resources, Identities and Auth
-// are required; the zero value of everything below TLS is the default given in
+// Options configures an API. Objects, Cluster, Storage, Resources, Identities and
+// Auth are required; the zero value of everything below TLS is the default given in
 // parentheses.
 type Options struct {
 	Objects    *object.Service
 	Cluster    Cluster
+	Storage    Storage
 	Resources  Resources
 	Identities Identities
 	Auth       *iam.Gate
@@ -100,8 +101,8 @@ type API struct {
 
 // New makes the services. It starts nothing.
 func New(o Options) (*API, error) {
-	if o.Objects == nil || o.Cluster == nil || o.Resources == nil || o.Identities == nil || o.Auth == nil {
-		return nil, errors.New("api: Objects, Cluster, Resources, Identities and Auth are required")
+	if o.Objects == nil || o.Cluster == nil || o.Storage == nil || o.Resources == nil || o.Identities == nil || o.Auth == nil {
+		return nil, errors.New("api: Objects, Cluster, Storage, Resources, Identities and Auth are required")
 	}
 	o.setDefaults()
 	stopping, stop := context.WithCancelCause(context.Background())
@@ -202,15 +203,17 @@ func services() []*grpc.ServiceDesc {
 		&pb.BucketService_ServiceDesc,
 		&pb.ObjectService_ServiceDesc,
 		&pb.ClusterService_ServiceDesc,
+		&pb.StorageService_ServiceDesc,
 		&pb.MetricsService_ServiceDesc,
 		&pb.IAMService_ServiceDesc,
 	}
 }
 
 func register(r grpc.ServiceRegistrar, o *Options) {
-	pb.RegisterBucketServiceServer(r, &bucketService{objects: o.Objects})
+	pb.RegisterBucketServiceServer(r, &bucketService{objects: o.Objects, storage: o.Storage})
 	pb.RegisterObjectServiceServer(r, &objectService{objects: o.Objects, uploads: o.Uploads})
 	pb.RegisterClusterServiceServer(r, &clusterService{cluster: o.Cluster})
+	pb.RegisterStorageServiceServer(r, &storageService{storage: o.Storage})
 	pb.RegisterMetricsServiceServer(r, &metricsService{resources: o.Resources})
 	pb.RegisterIAMServiceServer(r, &iamService{identities: o.Identities, now: time.Now})
 }

@@ -15,6 +15,7 @@ import (
 type bucketService struct {
 	pb.UnimplementedBucketServiceServer
 	objects *object.Service
+	storage Storage
 }
 
 func (s *bucketService) CreateBucket(ctx context.Context, r *pb.CreateBucketRequest) (*pb.CreateBucketResponse, error) {
@@ -93,4 +94,43 @@ func (s *bucketService) DeleteBucket(ctx context.Context, r *pb.DeleteBucketRequ
 
 func protoBucket(b *object.Bucket) *pb.Bucket {
 	return &pb.Bucket{Name: b.Name, CreatedAt: timestamppb.New(b.CreatedAt)}
+}
+
+func (s *bucketService) GetBucketUsage(ctx context.Context, r *pb.GetBucketUsageRequest) (*pb.GetBucketUsageResponse, error) {
+	// Whether there is such a bucket, and a name that may be one, is asked first.
+	if _, err := s.objects.GetBucket(ctx, r.GetBucket(), 0); err != nil {
+		return nil, err
+	}
+	u, err := s.storage.BucketUsage(ctx, r.GetBucket())
+	if err != nil {
+		return nil, err
+	}
+	return &pb.GetBucketUsageResponse{Usage: protoUsage(u)}, nil
+}
+
+func (s *bucketService) SetBucketQuota(ctx context.Context, r *pb.SetBucketQuotaRequest) (*pb.SetBucketQuotaResponse, error) {
+	for _, limit := range []struct {
+		field string
+		value int64
+	}{{"max_objects", r.GetMaxObjects()}, {"max_bytes", r.GetMaxBytes()}} {
+		if limit.value < 0 {
+			return nil, fault.New(fault.InvalidArgument, limit.field, "%d is negative; 0 is no limit", limit.value)
+		}
+	}
+	b, err := s.objects.GetBucket(ctx, r.GetBucket(), 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.storage.SetQuota(ctx, b.Name, r.GetMaxObjects(), r.GetMaxBytes()); err != nil {
+		return nil, err
+	}
+	u, err := s.storage.BucketUsage(ctx, b.Name)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.SetBucketQuotaResponse{Usage: protoUsage(u)}, nil
+}
+
+func protoUsage(u *BucketUsage) *pb.BucketUsage {
+	return &pb.BucketUsage{Bucket: u.Bucket, Objects: u.Objects, Bytes: u.Bytes, MaxObjects: u.MaxObjects, MaxBytes: u.MaxBytes}
 }

@@ -21,12 +21,14 @@ type Cluster interface {
 	Describe(ctx context.Context) (*ClusterInfo, error)
 	// AdmitNode lets a node join.
 	AdmitNode(ctx context.Context, name, url string) error
-	// RemoveNode takes a node out, by force also one that is down.
+	// RemoveNode takes a node out, by force also one that is down or has the last
+	// copy of something.
 	RemoveNode(ctx context.Context, name string, force bool) error
-	// ReplaceNode lets a node come back under its name that has lost its data.
-	ReplaceNode(ctx context.Context, name string) error
-	// DrainNode takes leadership and new payload from a node, or ends that.
-	DrainNode(ctx context.Context, name string, undo bool) error
+	// ReplaceNode lets a node come back under its name that has lost its data, by
+	// force also where the last copy of something was among that.
+	ReplaceNode(ctx context.Context, name string, force bool) error
+	// DrainNode takes leadership and payload from a node, or ends that.
+	DrainNode(ctx context.Context, name string, undo, force bool) error
 }
 
 // ClusterInfo is the mesh as one node sees it.
@@ -45,7 +47,9 @@ type NodeInfo struct {
 	Version  string
 	Up       bool
 	Index    bool   // keeps the index
-	Draining bool   // leads nothing and is given no new payload
+	Pool     string // that its drives are in
+	Zone     string // "": it is one of its own
+	Draining bool   // leads nothing, is given no new payload, and is being emptied
 	Leaving  bool   // on its way out of the mesh
 	NotReady string // why it can't do its work; "" where it can, or where that is not known
 	Drives   []DriveInfo
@@ -61,8 +65,13 @@ type NodeInfo struct {
 // DriveInfo describes one drive.
 type DriveInfo struct {
 	ID, Path                         string
-	State                            string // online, read_only, suspect, offline
+	Node, Pool, Zone                 string
+	State                            string // online, degraded, read_only, suspect, offline; "" where it isn't known
 	TotalBytes, UsedBytes, FreeBytes int64
+	Draining                         bool      // being emptied, by itself or with its node
+	Reachable                        bool      // heard of lately
+	UnwellSince                      time.Time // zero: it is well, or that isn't known
+	Error                            string    // why its node can't use it
 }
 
 // CertificateInfo describes a certificate that a listener shows.
@@ -150,16 +159,13 @@ func (s *clusterService) GetCertificates(ctx context.Context, _ *pb.GetCertifica
 func protoNode(n *NodeInfo) *pb.Node {
 	node := &pb.Node{
 		Name: n.Name, PeerUrl: n.PeerURL, State: nodeState(n.Up), Version: n.Version, Index: n.Index,
-		Draining: n.Draining, Leaving: n.Leaving, NotReady: n.NotReady,
+		Draining: n.Draining, Leaving: n.Leaving, NotReady: n.NotReady, Pool: n.Pool, Zone: n.Zone,
 	}
 	if n.ClockKnown {
 		node.ClockOffsetSeconds = proto.Float64(n.ClockOffset.Seconds())
 	}
-	for _, d := range n.Drives {
-		node.Drives = append(node.Drives, &pb.Drive{
-			Id: d.ID, Path: d.Path, State: driveState(d.State),
-			TotalBytes: d.TotalBytes, UsedBytes: d.UsedBytes, FreeBytes: d.FreeBytes,
-		})
+	for i := range n.Drives {
+		node.Drives = append(node.Drives, protoDrive(&n.Drives[i]))
 	}
 	return node
 }
@@ -205,6 +211,8 @@ func driveState(s string) pb.DriveState {
 		return pb.DriveState_DRIVE_STATE_SUSPECT
 	case "offline":
 		return pb.DriveState_DRIVE_STATE_OFFLINE
+	case "degraded":
+		return pb.DriveState_DRIVE_STATE_DEGRADED
 	}
 	return pb.DriveState_DRIVE_STATE_UNSPECIFIED
 }

@@ -63,6 +63,7 @@ func newGateway(conn *inProcess, routes []route, bodyTimeout time.Duration) (*ga
 		pb.RegisterBucketServiceHandlerClient(ctx, mux, pb.NewBucketServiceClient(conn)),
 		pb.RegisterObjectServiceHandlerClient(ctx, mux, pb.NewObjectServiceClient(conn)),
 		pb.RegisterClusterServiceHandlerClient(ctx, mux, pb.NewClusterServiceClient(conn)),
+		pb.RegisterStorageServiceHandlerClient(ctx, mux, pb.NewStorageServiceClient(conn)),
 		pb.RegisterMetricsServiceHandlerClient(ctx, mux, pb.NewMetricsServiceClient(conn)),
 		pb.RegisterIAMServiceHandlerClient(ctx, mux, pb.NewIAMServiceClient(conn)),
 	)

@@ -215,9 +215,9 @@ func (f *clusterFunc) Describe(ctx context.Context) (*ClusterInfo, error) { retu
 func TestGatewayCluster(t *testing.T) {
 	s := serve(t, nil)
 	s.mesh.cluster = &ClusterInfo{DeploymentID: "d", Node: "a", Nodes: []NodeInfo{
-		{Name: "a", PeerURL: "http://127.0.0.1:7402", Version: "v0", Up: true, Index: true,
-			Drives: []DriveInfo{{ID: "1", Path: "/d", State: "read_only", TotalBytes: 1 << 60, UsedBytes: 2, FreeBytes: 3}}},
-		{Name: "b", Draining: true, Leaving: true, NotReady: "it burns", ClockKnown: true, ClockOffset: -1500 * time.Millisecond},
+		{Name: "a", PeerURL: "http://127.0.0.1:7402", Version: "v0", Up: true, Index: true, Pool: "p", Zone: "z",
+			Drives: []DriveInfo{{ID: "1", Path: "/d", Node: "a", Pool: "p", Zone: "z", Reachable: true, State: "read_only", TotalBytes: 1 << 60, UsedBytes: 2, FreeBytes: 3}}},
+		{Name: "b", Pool: "p", Draining: true, Leaving: true, NotReady: "it burns", ClockKnown: true, ClockOffset: -1500 * time.Millisecond},
 	}, Groups: []GroupInfo{{Name: "system", Leader: "a", Term: 7, Commit: 12, Applied: 11, Members: []MemberInfo{
 		{Node: "a", Role: RoleVoter, Match: 12, Known: true},
 		{Node: "b", Role: RoleLearner, Match: 9, Lag: 3, Known: true},
@@ -227,10 +227,11 @@ func TestGatewayCluster(t *testing.T) {
 	_, body := s.call(t, "GET", "/v1/cluster", "")
 	checkJSON(t, body, `{"deploymentId":"d","node":"a","nodes":[
 		{"name":"a","peerUrl":"http://127.0.0.1:7402","state":"NODE_STATE_UP","version":"v0","index":true,
-			"draining":false,"leaving":false,"notReady":"","drives":[
-			{"id":"1","path":"/d","state":"DRIVE_STATE_READ_ONLY","totalBytes":"1152921504606846976","usedBytes":"2","freeBytes":"3"}]},
+			"draining":false,"leaving":false,"notReady":"","pool":"p","zone":"z","drives":[
+			{"id":"1","path":"/d","state":"DRIVE_STATE_READ_ONLY","totalBytes":"1152921504606846976","usedBytes":"2","freeBytes":"3",
+				"node":"a","pool":"p","zone":"z","draining":false,"reachable":true,"error":""}]},
 		{"name":"b","peerUrl":"","state":"NODE_STATE_DOWN","version":"","index":false,"drives":[],
-			"draining":true,"leaving":true,"notReady":"it burns","clockOffsetSeconds":-1.5}],
+			"draining":true,"leaving":true,"notReady":"it burns","pool":"p","zone":"","clockOffsetSeconds":-1.5}],
 		"groups":[
 			{"name":"system","leader":"a","term":"7","commitIndex":"12","appliedIndex":"11","members":[
 				{"node":"a","role":"MEMBER_ROLE_VOTER","matchIndex":"12","lag":"0"},

@@ -13,7 +13,7 @@ import (
 func TestEffective(t *testing.T) {
 	buckets, prefixes := []string{"aaa", "bbb", "*"}, []string{"", "a", "a/", "a/b", "b"}
 	actions := []iam.Action{
-		iam.BucketCreate, iam.BucketDelete, iam.ObjectList, iam.ObjectRead, iam.ObjectWrite, iam.ObjectDelete,
+		iam.BucketCreate, iam.BucketDelete, iam.BucketQuota, iam.ObjectList, iam.ObjectRead, iam.ObjectWrite, iam.ObjectDelete,
 		iam.ClusterRead, iam.ClusterWrite, iam.MetricsRead, iam.IAMRead, iam.IAMWrite,
 	}
 	k := newKeeper(t, iam.Generate(iam.RootID))

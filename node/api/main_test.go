@@ -69,6 +69,10 @@ type stubMesh struct {
 	cluster   *ClusterInfo
 	resources []*observability.Resources
 	describe  func() error // called by Describe
+	drives    []DriveInfo
+	pools     []PoolInfo
+	heal      *HealInfo
+	usage     BucketUsage
 
 	changes []string // what was asked of it
 	refuse  error    // its answer to that
@@ -96,12 +100,12 @@ func (m *stubMesh) RemoveNode(_ context.Context, name string, force bool) error 
 	return m.change("remove %s, force %v", name, force)
 }
 
-func (m *stubMesh) ReplaceNode(_ context.Context, name string) error {
-	return m.change("replace %s", name)
+func (m *stubMesh) ReplaceNode(_ context.Context, name string, force bool) error {
+	return m.change("replace %s, force %v", name, force)
 }
 
-func (m *stubMesh) DrainNode(_ context.Context, name string, undo bool) error {
-	return m.change("drain %s, undo %v", name, undo)
+func (m *stubMesh) DrainNode(_ context.Context, name string, undo, force bool) error {
+	return m.change("drain %s, undo %v, force %v", name, undo, force)
 }
 
 func (m *stubMesh) Resources(_ context.Context, node string) ([]*observability.Resources, error) {
@@ -133,7 +137,7 @@ func serve(t testing.TB, change func(*Options)) *served {
 	root := iam.Generate("root")
 	s := &served{mesh: &stubMesh{cluster: &ClusterInfo{}}}
 	s.keeper = newKeeper(t, root)
-	o := Options{Cluster: s.mesh, Resources: s.mesh, Identities: s.keeper, Auth: s.keeper.gate}
+	o := Options{Cluster: s.mesh, Storage: s.mesh, Resources: s.mesh, Identities: s.keeper, Auth: s.keeper.gate}
 	if change != nil {
 		change(&o)
 	}

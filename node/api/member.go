@@ -18,9 +18,13 @@ const (
 // validateNodeName checks a node's name, by the rule that package node has for
 // its configuration: 1 to 63 of a-z, 0-9 and hyphens, with no hyphen at either
 // end.
-func validateNodeName(name string) error {
+func validateNodeName(name string) error { return validateName("name", name) }
+
+// validateName checks the name of a node or a pool, which is the subject of the
+// error.
+func validateName(subject, name string) error {
 	bad := func(format string, args ...any) error {
-		return fault.New(fault.InvalidArgument, "name", format, args...)
+		return fault.New(fault.InvalidArgument, subject, format, args...)
 	}
 	switch {
 	case name == "":
@@ -88,7 +92,7 @@ func (s *clusterService) ReplaceNode(ctx context.Context, r *pb.ReplaceNodeReque
 	if err := validateNodeName(r.GetName()); err != nil {
 		return nil, err
 	}
-	if err := s.cluster.ReplaceNode(ctx, r.GetName()); err != nil {
+	if err := s.cluster.ReplaceNode(ctx, r.GetName(), r.GetForce()); err != nil {
 		return nil, err
 	}
 	return &pb.ReplaceNodeResponse{}, nil
@@ -98,7 +102,7 @@ func (s *clusterService) DrainNode(ctx context.Context, r *pb.DrainNodeRequest) 
 	if err := validateNodeName(r.GetName()); err != nil {
 		return nil, err
 	}
-	if err := s.cluster.DrainNode(ctx, r.GetName(), r.GetUndo()); err != nil {
+	if err := s.cluster.DrainNode(ctx, r.GetName(), r.GetUndo(), r.GetForce()); err != nil {
 		return nil, err
 	}
 	return &pb.DrainNodeResponse{}, nil

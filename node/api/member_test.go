@@ -34,15 +34,23 @@ func TestMembership(t *testing.T) {
 			_, err := cluster.LeaveNode(ctx, &pb.LeaveNodeRequest{Name: "d", Force: true})
 			return err
 		}, "/d:leave", `{"force":true}`},
-		{"replace d", func() error {
+		{"replace d, force false", func() error {
 			_, err := cluster.ReplaceNode(ctx, &pb.ReplaceNodeRequest{Name: "d"})
 			return err
 		}, "/d:replace", `{}`},
-		{"drain d, undo false", func() error {
+		{"replace d, force true", func() error {
+			_, err := cluster.ReplaceNode(ctx, &pb.ReplaceNodeRequest{Name: "d", Force: true})
+			return err
+		}, "/d:replace", `{"force":true}`},
+		{"drain d, undo false, force true", func() error {
+			_, err := cluster.DrainNode(ctx, &pb.DrainNodeRequest{Name: "d", Force: true})
+			return err
+		}, "/d:drain", `{"force":true}`},
+		{"drain d, undo false, force false", func() error {
 			_, err := cluster.DrainNode(ctx, &pb.DrainNodeRequest{Name: "d"})
 			return err
 		}, "/d:drain", `{"undo":false}`},
-		{"drain d, undo true", func() error {
+		{"drain d, undo true, force false", func() error {
 			_, err := cluster.DrainNode(ctx, &pb.DrainNodeRequest{Name: "d", Undo: true})
 			return err
 		}, "/d:drain", `{"undo":true}`},

@@ -32,6 +32,9 @@ func permissions() map[string]permission {
 		pb.BucketService_ListBuckets_FullMethodName:  always(iam.BucketList),
 		pb.BucketService_DeleteBucket_FullMethodName: onBucket(iam.BucketDelete),
 
+		pb.BucketService_GetBucketUsage_FullMethodName: onBucket(iam.BucketRead),
+		pb.BucketService_SetBucketQuota_FullMethodName: onBucket(iam.BucketQuota),
+
 		pb.ObjectService_PutObject_FullMethodName:     {check: checkPut},
 		pb.ObjectService_GetObject_FullMethodName:     onObject(iam.ObjectRead),
 		pb.ObjectService_StatObject_FullMethodName:    onObject(iam.ObjectRead),
@@ -48,6 +51,15 @@ func permissions() map[string]permission {
 		pb.ClusterService_ReplaceNode_FullMethodName:        always(iam.ClusterWrite),
 		pb.ClusterService_DrainNode_FullMethodName:          always(iam.ClusterWrite),
 		pb.MetricsService_GetResourceMetrics_FullMethodName: always(iam.MetricsRead),
+
+		pb.StorageService_ListDrives_FullMethodName:    always(iam.ClusterRead),
+		pb.StorageService_DrainDrive_FullMethodName:    always(iam.ClusterWrite),
+		pb.StorageService_ReplaceDrive_FullMethodName:  always(iam.ClusterWrite),
+		pb.StorageService_ListPools_FullMethodName:     always(iam.ClusterRead),
+		pb.StorageService_DrainPool_FullMethodName:     always(iam.ClusterWrite),
+		pb.StorageService_Rebalance_FullMethodName:     always(iam.ClusterWrite),
+		pb.StorageService_GetHealStatus_FullMethodName: always(iam.ClusterRead),
+		pb.StorageService_StartHeal_FullMethodName:     always(iam.ClusterWrite),
 
 		pb.IAMService_WhoAmI_FullMethodName:     always(iam.IAMSelf),
 		pb.IAMService_IssueToken_FullMethodName: always(iam.IAMSelfToken),

@@ -144,10 +144,12 @@ func TestMethodWithoutPermission(t *testing.T) {
 	}
 }
 
-// membershipMethods are what changes which nodes there are.
+// membershipMethods are what changes which nodes and drives there are.
 var membershipMethods = []string{
 	pb.ClusterService_JoinNode_FullMethodName, pb.ClusterService_LeaveNode_FullMethodName,
 	pb.ClusterService_ReplaceNode_FullMethodName, pb.ClusterService_DrainNode_FullMethodName,
+	pb.StorageService_DrainDrive_FullMethodName, pb.StorageService_ReplaceDrive_FullMethodName,
+	pb.StorageService_DrainPool_FullMethodName, pb.StorageService_Rebalance_FullMethodName, pb.StorageService_StartHeal_FullMethodName,
 }
 
 // TestNobodysPermission: a principal who may do nothing is refused every
@@ -158,6 +160,9 @@ func TestNobodysPermission(t *testing.T) {
 		pb.BucketService_CreateBucket_FullMethodName: {&pb.CreateBucketRequest{Bucket: "photos"}},
 		pb.BucketService_GetBucket_FullMethodName:    {&pb.GetBucketRequest{Bucket: "photos"}},
 		pb.BucketService_DeleteBucket_FullMethodName: {&pb.DeleteBucketRequest{Bucket: "photos"}},
+
+		pb.BucketService_GetBucketUsage_FullMethodName: {&pb.GetBucketUsageRequest{Bucket: "photos"}},
+		pb.BucketService_SetBucketQuota_FullMethodName: {&pb.SetBucketQuotaRequest{Bucket: "photos"}},
 		pb.ObjectService_PutObject_FullMethodName: {
 			&pb.PutObjectRequest{Part: &pb.PutObjectRequest_Header{Header: &pb.PutObjectHeader{Bucket: "photos", Key: "a"}}},
 		},

@@ -81,6 +81,10 @@ func note(ctx context.Context, m any) {
 		r.About(audit.Resource{Bucket: m.GetBucket()})
 	case *pb.JoinNodeRequest, *pb.LeaveNodeRequest, *pb.ReplaceNodeRequest, *pb.DrainNodeRequest:
 		r.About(audit.Resource{Other: "node " + m.(interface{ GetName() string }).GetName()})
+	case *pb.DrainPoolRequest:
+		r.About(audit.Resource{Other: "pool " + m.GetName()})
+	case *pb.DrainDriveRequest, *pb.ReplaceDriveRequest:
+		r.About(audit.Resource{Other: "drive " + m.(interface{ GetId() string }).GetId()})
 	case *pb.CreateUserRequest, *pb.GetUserRequest, *pb.UpdateUserRequest, *pb.DeleteUserRequest:
 		r.About(audit.Resource{Other: "user " + m.(interface{ GetName() string }).GetName()})
 	case *pb.GetKeyRequest, *pb.UpdateKeyRequest, *pb.DeleteKeyRequest:

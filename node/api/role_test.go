@@ -45,10 +45,12 @@ func TestRoles(t *testing.T) {
 		may      string
 		messages []any
 	}{
-		pb.BucketService_CreateBucket_FullMethodName: {"owner admin", one(&pb.CreateBucketRequest{Bucket: "photos"})},
-		pb.BucketService_DeleteBucket_FullMethodName: {"owner admin", one(&pb.DeleteBucketRequest{Bucket: "photos"})},
-		pb.BucketService_GetBucket_FullMethodName:    {reads, one(&pb.GetBucketRequest{Bucket: "photos"})},
-		pb.BucketService_ListBuckets_FullMethodName:  {reads + " other", one(&pb.ListBucketsRequest{})},
+		pb.BucketService_CreateBucket_FullMethodName:   {"owner admin", one(&pb.CreateBucketRequest{Bucket: "photos"})},
+		pb.BucketService_DeleteBucket_FullMethodName:   {"owner admin", one(&pb.DeleteBucketRequest{Bucket: "photos"})},
+		pb.BucketService_GetBucket_FullMethodName:      {reads, one(&pb.GetBucketRequest{Bucket: "photos"})},
+		pb.BucketService_GetBucketUsage_FullMethodName: {reads, one(&pb.GetBucketUsageRequest{Bucket: "photos"})},
+		pb.BucketService_SetBucketQuota_FullMethodName: {"owner admin", one(&pb.SetBucketQuotaRequest{Bucket: "photos"})},
+		pb.BucketService_ListBuckets_FullMethodName:    {reads + " other", one(&pb.ListBucketsRequest{})},
 		pb.ObjectService_PutObject_FullMethodName: {writes, one(&pb.PutObjectRequest{
 			Part: &pb.PutObjectRequest_Header{Header: &pb.PutObjectHeader{Bucket: "photos", Key: "2026/a"}}})},
 		pb.ObjectService_GetObject_FullMethodName:     {reads, one(&pb.GetObjectRequest{Bucket: "photos", Key: "2026/a"})},
@@ -72,6 +74,14 @@ func TestRoles(t *testing.T) {
 		pb.ClusterService_ReplaceNode_FullMethodName:        {"admin", one(nil)},
 		pb.ClusterService_DrainNode_FullMethodName:          {"admin", one(nil)},
 		pb.MetricsService_GetResourceMetrics_FullMethodName: {"metrics admin", one(nil)},
+		pb.StorageService_ListDrives_FullMethodName:         {"metrics admin", one(nil)},
+		pb.StorageService_DrainDrive_FullMethodName:         {"admin", one(nil)},
+		pb.StorageService_ReplaceDrive_FullMethodName:       {"admin", one(nil)},
+		pb.StorageService_ListPools_FullMethodName:          {"metrics admin", one(nil)},
+		pb.StorageService_DrainPool_FullMethodName:          {"admin", one(nil)},
+		pb.StorageService_Rebalance_FullMethodName:          {"admin", one(nil)},
+		pb.StorageService_GetHealStatus_FullMethodName:      {"metrics admin", one(nil)},
+		pb.StorageService_StartHeal_FullMethodName:          {"admin", one(nil)},
 
 		pb.IAMService_WhoAmI_FullMethodName:     {all, one(nil)},
 		pb.IAMService_IssueToken_FullMethodName: {keys, one(nil)},

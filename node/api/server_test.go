@@ -36,7 +36,7 @@ func TestHealth(t *testing.T) {
 	health := healthpb.NewHealthClient(s.bare)
 	check := func(want healthpb.HealthCheckResponse_ServingStatus) {
 		t.Helper()
-		for _, service := range []string{"", "gridloom.v1.BucketService", "gridloom.v1.ObjectService", "gridloom.v1.ClusterService", "gridloom.v1.MetricsService", "gridloom.v1.IAMService"} {
+		for _, service := range []string{"", "gridloom.v1.BucketService", "gridloom.v1.ObjectService", "gridloom.v1.ClusterService", "gridloom.v1.StorageService", "gridloom.v1.MetricsService", "gridloom.v1.IAMService"} {
 			resp, err := health.Check(t.Context(), &healthpb.HealthCheckRequest{Service: service})
 			if err != nil || resp.GetStatus() != want {
 				t.Errorf("%q is %v, %v, want %v", service, resp.GetStatus(), err, want)
@@ -89,7 +89,7 @@ func TestReflection(t *testing.T) {
 		names = append(names, service.GetName())
 	}
 	for _, want := range []string{
-		"gridloom.v1.BucketService", "gridloom.v1.ClusterService", "gridloom.v1.MetricsService", "gridloom.v1.ObjectService",
+		"gridloom.v1.BucketService", "gridloom.v1.ClusterService", "gridloom.v1.MetricsService", "gridloom.v1.ObjectService", "gridloom.v1.StorageService",
 		"grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
 	} {
 		if !slices.Contains(names, want) {

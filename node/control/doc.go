@@ -118,8 +118,9 @@
 // a failed sync nobody knows what is on disk. Everything unanswered fails as
 // Unavailable, Done is closed, and the process is expected to end. It doesn't
 // come to that for a disk that fills up: below a reserve of 128 MiB a leader
-// accepts only what deletes, and refuses the rest as NoSpace. A row that can't
-// be read fails a query as Corrupted, and ends the machine: it is neither
+// accepts only what deletes, and refuses the rest as NoSpace; below half of that
+// a follower takes no entries, as if it couldn't be reached, until there is room
+// again. A row that can't be read fails a query as Corrupted, and ends the machine: it is neither
 // skipped nor guessed at, and nor is one of an unknown version. Refusals are
 // *fault.Error, made in apply and kept with the outcome, so that every node and
 // every retry gives the same.
@@ -139,7 +140,7 @@
 // segment and two rows for its outcome; replacing a record costs a row per
 // segment and drive more. The usage of a bucket is written once a batch, with the
 // totals, and read for the first put only. A pass of CopiesQuery over a million
-// records of one segment takes 1.5 s, in pages of 30 ms (BenchmarkCopies, two
+// records of one segment takes 1.5 s, in 50 pages (BenchmarkCopies, two
 // processors). Memory: caches of 73 MiB, memtables of at most twice
 // 64 MiB for the log, 16 MiB for the records and 4 MiB for the system group, up
 // to 32 MiB of each group's log, 64 MiB of commands in hand, and the users and

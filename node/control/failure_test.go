@@ -414,3 +414,53 @@ func TestFullDisk(t *testing.T) {
 		}
 	})
 }
+
+// A follower whose disk is full takes no part for as long, and comes back: the
+// others go on, and its process doesn't end. Without a majority nothing goes on,
+// and nothing is lost.
+func TestFullFollower(t *testing.T) {
+	virtual(t, 3, func(t *testing.T, m *mesh) {
+		disks := make([]*smallDisk, 3)
+		for i := range disks {
+			disks[i] = &smallDisk{FS: m.disks[i]}
+			disks[i].free.Store(1 << 40)
+			m.disks[i] = disks[i]
+		}
+		m.openAll()
+		leader := m.leader(dataGroup)
+		b := createBucket(t, leader, "bucket")
+		var full []*smallDisk
+		for _, c := range m.running() {
+			if c != leader {
+				full = append(full, disks[m.index(c)])
+			}
+		}
+		room := func(d *smallDisk, free uint64) {
+			d.free.Store(free)
+			pause(2 * time.Second)
+		}
+		room(full[0], disk.LastBytes-1)
+		for i := range 20 {
+			mustPut(t, leader, b, fmt.Sprint("one/", i), "e")
+		}
+		room(full[1], disk.LastBytes-1)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if _, err := leader.Propose(ctx, putOf(b, "two", "e")); err == nil {
+			t.Error("a put was acknowledged by one of three")
+		}
+		room(full[0], 1<<40)
+		mustPut(t, leader, b, "three", "e")
+		room(full[1], 1<<40)
+		for _, c := range m.running() {
+			if got := etagOf(t, c, b.Name, "one/19"); got != "e" {
+				t.Errorf("%s: %q", c.self, got)
+			}
+			select {
+			case <-c.Done():
+				t.Errorf("%s has ended", c.self)
+			default:
+			}
+		}
+	})
+}

@@ -230,7 +230,8 @@ func (c *Control) openEngine() error {
 		},
 		Send: c.links.send, Fetch: c.fetchSnapshot,
 		SnapshotDir: c.fs.PathJoin(c.dir, "snapshot"), FS: c.fs,
-		Stand: c.mayLead, Changed: c.leaderChanged, Failed: c.fail,
+		Stand:   func() bool { return c.mayLead() && !c.logs.Starved() },
+		Starved: c.logs.Starved, Changed: c.leaderChanged, Failed: c.fail,
 		LogBytes: c.logBytes, Logger: c.log,
 	})
 	if err != nil {

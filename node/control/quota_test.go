@@ -152,30 +152,37 @@ func TestDataLeader(t *testing.T) {
 func TestUsageOfManyBuckets(t *testing.T) {
 	a := newApplier(t, dataGroup, vfs.NewMem())
 	defer a.close(t)
-	const buckets = maxOpenBuckets + 100
-	bucket := func(i int) *Bucket { return &Bucket{Name: "b", ID: [16]byte{1, byte(i >> 8), byte(i)}, LogTime: 1} }
+	const buckets, batch = maxOpenBuckets + 100, 500
+	bucket := func(i int) [16]byte { return [16]byte{1, byte(i >> 8), byte(i)} }
 	for round := range 2 {
-		for i := range buckets {
-			if out := a.next(t, 1, putOf(bucket(i), fmt.Sprint("k", round), "xx")); out.Refused {
-				t.Fatalf("%+v", out)
-			}
-			if i%500 == 0 {
-				a.commit(t)
-				if len(a.m.usage) > maxOpenBuckets+500 {
-					t.Fatalf("%d buckets are at hand", len(a.m.usage))
+		for i := 0; i < buckets; {
+			a.batch = a.store.NewIndexedBatch()
+			for range batch {
+				id := bucket(i % buckets)
+				u, err := a.m.usageOf(a.batch, id)
+				if err != nil {
+					t.Fatal(err)
 				}
+				if i < buckets {
+					a.m.use(id, u, Totals{Objects: 1, Bytes: int64(round) + 2})
+				}
+				i++
+			}
+			a.commit(t)
+			if len(a.m.usage) > maxOpenBuckets+batch {
+				t.Fatalf("%d buckets are at hand", len(a.m.usage))
 			}
 		}
 	}
 	a.close(t)
 	a.open(t)
 	for _, i := range []int{0, 1, 4095, 4096, buckets - 1} {
-		got, err := a.ask(&Query{BucketID: bucket(i).ID, BucketUsage: &BucketUsageQuery{Bucket: "b"}})
-		if err != nil || *got.BucketUsage != (BucketUsage{Objects: 2, Bytes: 4}) {
+		got, err := a.ask(&Query{BucketID: bucket(i), BucketUsage: &BucketUsageQuery{Bucket: "b"}})
+		if err != nil || *got.BucketUsage != (BucketUsage{Objects: 2, Bytes: 5}) {
 			t.Errorf("bucket %d: %+v, %v", i, got, err)
 		}
 	}
-	if want := (totalsRow{Objects: 2 * buckets, Bytes: 4 * buckets}); a.m.totals != want {
+	if want := (totalsRow{Objects: 2 * buckets, Bytes: 5 * buckets}); a.m.totals != want {
 		t.Errorf("totals are %+v", a.m.totals)
 	}
 }

@@ -19,12 +19,13 @@ const (
 	BucketRead   Action = "bucket.read"
 	BucketList   Action = "bucket.list" // the names of those buckets that BucketRead is allowed of
 	BucketDelete Action = "bucket.delete"
-	ObjectList   Action = "object.list" // its key is the prefix that is asked for
+	BucketQuota  Action = "bucket.quota" // how much may be in it
+	ObjectList   Action = "object.list"  // its key is the prefix that is asked for
 	ObjectRead   Action = "object.read"
 	ObjectWrite  Action = "object.write"
 	ObjectDelete Action = "object.delete"
 	ClusterRead  Action = "cluster.read"
-	ClusterWrite Action = "cluster.write" // which nodes there are, and what they do
+	ClusterWrite Action = "cluster.write" // which nodes and drives there are, and what they do
 	MetricsRead  Action = "metrics.read"
 	APIRead      Action = "api.read" // descriptions of the API: reflection, OpenAPI
 
@@ -39,7 +40,7 @@ const (
 // can't be changed.
 func (a Action) known() bool {
 	switch a {
-	case BucketCreate, BucketRead, BucketList, BucketDelete,
+	case BucketCreate, BucketRead, BucketList, BucketDelete, BucketQuota,
 		ObjectList, ObjectRead, ObjectWrite, ObjectDelete,
 		ClusterRead, ClusterWrite, MetricsRead, APIRead,
 		IAMRead, IAMWrite, IAMSelf, IAMSelfToken, IAMSelfKeys:

@@ -112,7 +112,7 @@ func (g *Grant) allows(a Action, bucket, key string) bool {
 	switch a {
 	case BucketRead:
 		return g.reads()
-	case BucketCreate, BucketDelete:
+	case BucketCreate, BucketDelete, BucketQuota:
 		return g.Role == Admin && g.Prefix == ""
 	case ObjectList, ObjectRead:
 		return g.reads() && strings.HasPrefix(key, g.Prefix)

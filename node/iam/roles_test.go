@@ -11,12 +11,12 @@ import (
 )
 
 var (
-	allActions = []Action{BucketCreate, BucketRead, BucketList, BucketDelete, ObjectList, ObjectRead, ObjectWrite, ObjectDelete,
+	allActions = []Action{BucketCreate, BucketRead, BucketList, BucketDelete, BucketQuota, ObjectList, ObjectRead, ObjectWrite, ObjectDelete,
 		ClusterRead, ClusterWrite, MetricsRead, APIRead, IAMRead, IAMWrite, IAMSelf, IAMSelfToken, IAMSelfKeys}
 	always  = []Action{APIRead, IAMSelf, IAMSelfToken, IAMSelfKeys} // with a key of one's own
 	reading = []Action{BucketRead, BucketList, ObjectList, ObjectRead}
 	writing = slices.Concat(reading, []Action{ObjectWrite, ObjectDelete})
-	owning  = slices.Concat(writing, []Action{BucketCreate, BucketDelete})
+	owning  = slices.Concat(writing, []Action{BucketCreate, BucketDelete, BucketQuota})
 )
 
 // holder is a principal with these grants, as a key of its own would give it.
@@ -182,7 +182,7 @@ func modelAllows(layers [][]Grant, a Action, bucket, key string) bool {
 					may = append(may, "cluster.read", "cluster.write", "metrics.read", "iam.read", "iam.write")
 				}
 				if inBucket && g.Prefix == "" {
-					may = append(may, "bucket.create", "bucket.delete")
+					may = append(may, "bucket.create", "bucket.delete", "bucket.quota")
 				}
 				fallthrough
 			case "readwrite":

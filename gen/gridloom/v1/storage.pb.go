@@ -989,7 +989,9 @@ type LostSegment struct {
 	Bucket string                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
 	Key    string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	// UUID of the segment.
-	Segment       string `protobuf:"bytes,3,opt,name=segment,proto3" json:"segment,omitempty"`
+	Segment string `protobuf:"bytes,3,opt,name=segment,proto3" json:"segment,omitempty"`
+	// What is wrong with its copies.
+	Why           string `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1041,6 +1043,13 @@ func (x *LostSegment) GetKey() string {
 func (x *LostSegment) GetSegment() string {
 	if x != nil {
 		return x.Segment
+	}
+	return ""
+}
+
+func (x *LostSegment) GetWhy() string {
+	if x != nil {
+		return x.Why
 	}
 	return ""
 }
@@ -1102,16 +1111,23 @@ func (x *StuckTask) GetWhy() string {
 // Scrub is the continuous verification of all copies.
 type Scrub struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Number of the round that is under way.
+	// Number of the round that is under way, or of the last one.
 	Round int64 `protobuf:"varint,1,opt,name=round,proto3" json:"round,omitempty"`
-	// When it began, and when the one before ended; absent where it hasn't.
+	// When it began and ended; absent where it hasn't.
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	EndedAt   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
-	// What this round has verified.
+	// Segments that this round has looked at, and bytes that it has read of all
+	// their copies.
 	Segments int64 `protobuf:"varint,4,opt,name=segments,proto3" json:"segments,omitempty"`
 	Bytes    int64 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// Copies that it has found bad.
-	Bad           int64 `protobuf:"varint,6,opt,name=bad,proto3" json:"bad,omitempty"`
+	Bad int64 `protobuf:"varint,6,opt,name=bad,proto3" json:"bad,omitempty"`
+	// Whether it is under way, and whether as fast as it may, because StartHeal
+	// asked for it.
+	Running bool `protobuf:"varint,7,opt,name=running,proto3" json:"running,omitempty"`
+	Fast    bool `protobuf:"varint,8,opt,name=fast,proto3" json:"fast,omitempty"`
+	// Time that the round will take; absent where that can't be said.
+	Eta           *durationpb.Duration `protobuf:"bytes,9,opt,name=eta,proto3" json:"eta,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1188,15 +1204,44 @@ func (x *Scrub) GetBad() int64 {
 	return 0
 }
 
-// RebalanceStatus is the progress of a rebalance.
+func (x *Scrub) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
+}
+
+func (x *Scrub) GetFast() bool {
+	if x != nil {
+		return x.Fast
+	}
+	return false
+}
+
+func (x *Scrub) GetEta() *durationpb.Duration {
+	if x != nil {
+		return x.Eta
+	}
+	return nil
+}
+
+// RebalanceStatus is the run that is under way, or the last one.
 type RebalanceStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Running       bool                   `protobuf:"varint,1,opt,name=running,proto3" json:"running,omitempty"`
-	MovedSegments int64                  `protobuf:"varint,2,opt,name=moved_segments,json=movedSegments,proto3" json:"moved_segments,omitempty"`
-	MovedBytes    int64                  `protobuf:"varint,3,opt,name=moved_bytes,json=movedBytes,proto3" json:"moved_bytes,omitempty"`
-	LeftBytes     int64                  `protobuf:"varint,4,opt,name=left_bytes,json=leftBytes,proto3" json:"left_bytes,omitempty"`
-	// What keeps it from coming to an end; empty where nothing does.
-	Blocked       string `protobuf:"bytes,5,opt,name=blocked,proto3" json:"blocked,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Running bool                   `protobuf:"varint,1,opt,name=running,proto3" json:"running,omitempty"`
+	// When it began and ended; absent where it hasn't.
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	EndedAt   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// Segments looked at, moved, and left because moving them failed; and the
+	// bytes of those that were moved.
+	Scanned       int64 `protobuf:"varint,4,opt,name=scanned,proto3" json:"scanned,omitempty"`
+	MovedSegments int64 `protobuf:"varint,5,opt,name=moved_segments,json=movedSegments,proto3" json:"moved_segments,omitempty"`
+	MovedBytes    int64 `protobuf:"varint,6,opt,name=moved_bytes,json=movedBytes,proto3" json:"moved_bytes,omitempty"`
+	Failed        int64 `protobuf:"varint,7,opt,name=failed,proto3" json:"failed,omitempty"`
+	// Time that it will take; absent where that can't be said.
+	Eta *durationpb.Duration `protobuf:"bytes,8,opt,name=eta,proto3" json:"eta,omitempty"`
+	// Why it ended before its time; empty where it didn't.
+	Stopped       string `protobuf:"bytes,9,opt,name=stopped,proto3" json:"stopped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1238,6 +1283,27 @@ func (x *RebalanceStatus) GetRunning() bool {
 	return false
 }
 
+func (x *RebalanceStatus) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *RebalanceStatus) GetEndedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndedAt
+	}
+	return nil
+}
+
+func (x *RebalanceStatus) GetScanned() int64 {
+	if x != nil {
+		return x.Scanned
+	}
+	return 0
+}
+
 func (x *RebalanceStatus) GetMovedSegments() int64 {
 	if x != nil {
 		return x.MovedSegments
@@ -1252,16 +1318,23 @@ func (x *RebalanceStatus) GetMovedBytes() int64 {
 	return 0
 }
 
-func (x *RebalanceStatus) GetLeftBytes() int64 {
+func (x *RebalanceStatus) GetFailed() int64 {
 	if x != nil {
-		return x.LeftBytes
+		return x.Failed
 	}
 	return 0
 }
 
-func (x *RebalanceStatus) GetBlocked() string {
+func (x *RebalanceStatus) GetEta() *durationpb.Duration {
 	if x != nil {
-		return x.Blocked
+		return x.Eta
+	}
+	return nil
+}
+
+func (x *RebalanceStatus) GetStopped() string {
+	if x != nil {
+		return x.Stopped
 	}
 	return ""
 }
@@ -1311,22 +1384,28 @@ type GetHealStatusResponse struct {
 	Phase  HealPhase `protobuf:"varint,2,opt,name=phase,proto3,enum=gridloom.v1.HealPhase" json:"phase,omitempty"`
 	// When that phase began.
 	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
-	// Of the pass that is under way: segments looked at, tasks found, done,
-	// failed, and bytes copied.
-	Scanned        int64   `protobuf:"varint,4,opt,name=scanned,proto3" json:"scanned,omitempty"`
-	Total          int64   `protobuf:"varint,5,opt,name=total,proto3" json:"total,omitempty"`
-	Done           int64   `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`
-	Failed         int64   `protobuf:"varint,7,opt,name=failed,proto3" json:"failed,omitempty"`
-	Bytes          int64   `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Of the pass over all records that is under way, or of the last one: segments
+	// looked at because they aren't as they should be, how many there are (0 until
+	// they are counted), those brought in order and given up until the next pass,
+	// and bytes copied.
+	Scanned int64 `protobuf:"varint,4,opt,name=scanned,proto3" json:"scanned,omitempty"`
+	Total   int64 `protobuf:"varint,5,opt,name=total,proto3" json:"total,omitempty"`
+	Done    int64 `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`
+	Failed  int64 `protobuf:"varint,7,opt,name=failed,proto3" json:"failed,omitempty"`
+	Bytes   int64 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Bytes copied a second, of late.
 	BytesPerSecond float64 `protobuf:"fixed64,9,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
 	// Time that the pass will take; absent where that can't be said.
 	Eta *durationpb.Duration `protobuf:"bytes,10,opt,name=eta,proto3" json:"eta,omitempty"`
+	// Number of the pass since this leader leads, and whether it is under way.
+	Pass    int64 `protobuf:"varint,19,opt,name=pass,proto3" json:"pass,omitempty"`
+	Passing bool  `protobuf:"varint,20,opt,name=passing,proto3" json:"passing,omitempty"`
 	// Segments that the index knows to have fewer copies than they were meant
 	// to have.
 	Pending int64 `protobuf:"varint,11,opt,name=pending,proto3" json:"pending,omitempty"`
-	// Segments with one good copy or none, as of the last pass.
+	// Segments with at most one copy left, of more, as of the last pass.
 	Endangered int64 `protobuf:"varint,12,opt,name=endangered,proto3" json:"endangered,omitempty"`
-	// Segments without a good copy; at most 100 are named.
+	// Segments without any good copy; at most 100 are named.
 	Unrecoverable      []*LostSegment `protobuf:"bytes,13,rep,name=unrecoverable,proto3" json:"unrecoverable,omitempty"`
 	UnrecoverableCount int64          `protobuf:"varint,14,opt,name=unrecoverable_count,json=unrecoverableCount,proto3" json:"unrecoverable_count,omitempty"`
 	Stuck              []*StuckTask   `protobuf:"bytes,15,rep,name=stuck,proto3" json:"stuck,omitempty"`
@@ -1436,6 +1515,20 @@ func (x *GetHealStatusResponse) GetEta() *durationpb.Duration {
 		return x.Eta
 	}
 	return nil
+}
+
+func (x *GetHealStatusResponse) GetPass() int64 {
+	if x != nil {
+		return x.Pass
+	}
+	return 0
+}
+
+func (x *GetHealStatusResponse) GetPassing() bool {
+	if x != nil {
+		return x.Passing
+	}
+	return false
 }
 
 func (x *GetHealStatusResponse) GetPending() int64 {
@@ -1641,14 +1734,15 @@ const file_gridloom_v1_storage_proto_rawDesc = "" +
 	"\ablocked\x18\x06 \x01(\tR\ablocked\x12\x12\n" +
 	"\x04done\x18\a \x01(\bR\x04doneB\x10\n" +
 	"\x0e_left_segmentsB\r\n" +
-	"\v_left_bytes\"Q\n" +
+	"\v_left_bytes\"c\n" +
 	"\vLostSegment\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\tR\x06bucket\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x18\n" +
-	"\asegment\x18\x03 \x01(\tR\asegment\"1\n" +
+	"\asegment\x18\x03 \x01(\tR\asegment\x12\x10\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\"1\n" +
 	"\tStuckTask\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x10\n" +
-	"\x03why\x18\x02 \x01(\tR\x03why\"\xd3\x01\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\"\xae\x02\n" +
 	"\x05Scrub\x12\x14\n" +
 	"\x05round\x18\x01 \x01(\x03R\x05round\x129\n" +
 	"\n" +
@@ -1656,16 +1750,23 @@ const file_gridloom_v1_storage_proto_rawDesc = "" +
 	"\bended_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x1a\n" +
 	"\bsegments\x18\x04 \x01(\x03R\bsegments\x12\x14\n" +
 	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\x12\x10\n" +
-	"\x03bad\x18\x06 \x01(\x03R\x03bad\"\xac\x01\n" +
+	"\x03bad\x18\x06 \x01(\x03R\x03bad\x12\x18\n" +
+	"\arunning\x18\a \x01(\bR\arunning\x12\x12\n" +
+	"\x04fast\x18\b \x01(\bR\x04fast\x12+\n" +
+	"\x03eta\x18\t \x01(\v2\x19.google.protobuf.DurationR\x03eta\"\xde\x02\n" +
 	"\x0fRebalanceStatus\x12\x18\n" +
-	"\arunning\x18\x01 \x01(\bR\arunning\x12%\n" +
-	"\x0emoved_segments\x18\x02 \x01(\x03R\rmovedSegments\x12\x1f\n" +
-	"\vmoved_bytes\x18\x03 \x01(\x03R\n" +
-	"movedBytes\x12\x1d\n" +
+	"\arunning\x18\x01 \x01(\bR\arunning\x129\n" +
 	"\n" +
-	"left_bytes\x18\x04 \x01(\x03R\tleftBytes\x12\x18\n" +
-	"\ablocked\x18\x05 \x01(\tR\ablocked\"\x16\n" +
-	"\x14GetHealStatusRequest\"\xc7\x05\n" +
+	"started_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x125\n" +
+	"\bended_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x18\n" +
+	"\ascanned\x18\x04 \x01(\x03R\ascanned\x12%\n" +
+	"\x0emoved_segments\x18\x05 \x01(\x03R\rmovedSegments\x12\x1f\n" +
+	"\vmoved_bytes\x18\x06 \x01(\x03R\n" +
+	"movedBytes\x12\x16\n" +
+	"\x06failed\x18\a \x01(\x03R\x06failed\x12+\n" +
+	"\x03eta\x18\b \x01(\v2\x19.google.protobuf.DurationR\x03eta\x12\x18\n" +
+	"\astopped\x18\t \x01(\tR\astopped\"\x16\n" +
+	"\x14GetHealStatusRequest\"\xf5\x05\n" +
 	"\x15GetHealStatusResponse\x12\x16\n" +
 	"\x06leader\x18\x01 \x01(\tR\x06leader\x12,\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\x16.gridloom.v1.HealPhaseR\x05phase\x120\n" +
@@ -1677,7 +1778,9 @@ const file_gridloom_v1_storage_proto_rawDesc = "" +
 	"\x05bytes\x18\b \x01(\x03R\x05bytes\x12(\n" +
 	"\x10bytes_per_second\x18\t \x01(\x01R\x0ebytesPerSecond\x12+\n" +
 	"\x03eta\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\x03eta\x12\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x03eta\x12\x12\n" +
+	"\x04pass\x18\x13 \x01(\x03R\x04pass\x12\x18\n" +
+	"\apassing\x18\x14 \x01(\bR\apassing\x12\x18\n" +
 	"\apending\x18\v \x01(\x03R\apending\x12\x1e\n" +
 	"\n" +
 	"endangered\x18\f \x01(\x03R\n" +
@@ -1767,35 +1870,39 @@ var file_gridloom_v1_storage_proto_depIdxs = []int32{
 	25, // 3: gridloom.v1.Drain.eta:type_name -> google.protobuf.Duration
 	26, // 4: gridloom.v1.Scrub.started_at:type_name -> google.protobuf.Timestamp
 	26, // 5: gridloom.v1.Scrub.ended_at:type_name -> google.protobuf.Timestamp
-	0,  // 6: gridloom.v1.GetHealStatusResponse.phase:type_name -> gridloom.v1.HealPhase
-	26, // 7: gridloom.v1.GetHealStatusResponse.since:type_name -> google.protobuf.Timestamp
-	25, // 8: gridloom.v1.GetHealStatusResponse.eta:type_name -> google.protobuf.Duration
-	16, // 9: gridloom.v1.GetHealStatusResponse.unrecoverable:type_name -> gridloom.v1.LostSegment
-	17, // 10: gridloom.v1.GetHealStatusResponse.stuck:type_name -> gridloom.v1.StuckTask
-	15, // 11: gridloom.v1.GetHealStatusResponse.draining:type_name -> gridloom.v1.Drain
-	18, // 12: gridloom.v1.GetHealStatusResponse.scrub:type_name -> gridloom.v1.Scrub
-	19, // 13: gridloom.v1.GetHealStatusResponse.rebalance:type_name -> gridloom.v1.RebalanceStatus
-	2,  // 14: gridloom.v1.StorageService.ListDrives:input_type -> gridloom.v1.ListDrivesRequest
-	4,  // 15: gridloom.v1.StorageService.DrainDrive:input_type -> gridloom.v1.DrainDriveRequest
-	6,  // 16: gridloom.v1.StorageService.ReplaceDrive:input_type -> gridloom.v1.ReplaceDriveRequest
-	9,  // 17: gridloom.v1.StorageService.ListPools:input_type -> gridloom.v1.ListPoolsRequest
-	11, // 18: gridloom.v1.StorageService.DrainPool:input_type -> gridloom.v1.DrainPoolRequest
-	13, // 19: gridloom.v1.StorageService.Rebalance:input_type -> gridloom.v1.RebalanceRequest
-	20, // 20: gridloom.v1.StorageService.GetHealStatus:input_type -> gridloom.v1.GetHealStatusRequest
-	22, // 21: gridloom.v1.StorageService.StartHeal:input_type -> gridloom.v1.StartHealRequest
-	3,  // 22: gridloom.v1.StorageService.ListDrives:output_type -> gridloom.v1.ListDrivesResponse
-	5,  // 23: gridloom.v1.StorageService.DrainDrive:output_type -> gridloom.v1.DrainDriveResponse
-	7,  // 24: gridloom.v1.StorageService.ReplaceDrive:output_type -> gridloom.v1.ReplaceDriveResponse
-	10, // 25: gridloom.v1.StorageService.ListPools:output_type -> gridloom.v1.ListPoolsResponse
-	12, // 26: gridloom.v1.StorageService.DrainPool:output_type -> gridloom.v1.DrainPoolResponse
-	14, // 27: gridloom.v1.StorageService.Rebalance:output_type -> gridloom.v1.RebalanceResponse
-	21, // 28: gridloom.v1.StorageService.GetHealStatus:output_type -> gridloom.v1.GetHealStatusResponse
-	23, // 29: gridloom.v1.StorageService.StartHeal:output_type -> gridloom.v1.StartHealResponse
-	22, // [22:30] is the sub-list for method output_type
-	14, // [14:22] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	25, // 6: gridloom.v1.Scrub.eta:type_name -> google.protobuf.Duration
+	26, // 7: gridloom.v1.RebalanceStatus.started_at:type_name -> google.protobuf.Timestamp
+	26, // 8: gridloom.v1.RebalanceStatus.ended_at:type_name -> google.protobuf.Timestamp
+	25, // 9: gridloom.v1.RebalanceStatus.eta:type_name -> google.protobuf.Duration
+	0,  // 10: gridloom.v1.GetHealStatusResponse.phase:type_name -> gridloom.v1.HealPhase
+	26, // 11: gridloom.v1.GetHealStatusResponse.since:type_name -> google.protobuf.Timestamp
+	25, // 12: gridloom.v1.GetHealStatusResponse.eta:type_name -> google.protobuf.Duration
+	16, // 13: gridloom.v1.GetHealStatusResponse.unrecoverable:type_name -> gridloom.v1.LostSegment
+	17, // 14: gridloom.v1.GetHealStatusResponse.stuck:type_name -> gridloom.v1.StuckTask
+	15, // 15: gridloom.v1.GetHealStatusResponse.draining:type_name -> gridloom.v1.Drain
+	18, // 16: gridloom.v1.GetHealStatusResponse.scrub:type_name -> gridloom.v1.Scrub
+	19, // 17: gridloom.v1.GetHealStatusResponse.rebalance:type_name -> gridloom.v1.RebalanceStatus
+	2,  // 18: gridloom.v1.StorageService.ListDrives:input_type -> gridloom.v1.ListDrivesRequest
+	4,  // 19: gridloom.v1.StorageService.DrainDrive:input_type -> gridloom.v1.DrainDriveRequest
+	6,  // 20: gridloom.v1.StorageService.ReplaceDrive:input_type -> gridloom.v1.ReplaceDriveRequest
+	9,  // 21: gridloom.v1.StorageService.ListPools:input_type -> gridloom.v1.ListPoolsRequest
+	11, // 22: gridloom.v1.StorageService.DrainPool:input_type -> gridloom.v1.DrainPoolRequest
+	13, // 23: gridloom.v1.StorageService.Rebalance:input_type -> gridloom.v1.RebalanceRequest
+	20, // 24: gridloom.v1.StorageService.GetHealStatus:input_type -> gridloom.v1.GetHealStatusRequest
+	22, // 25: gridloom.v1.StorageService.StartHeal:input_type -> gridloom.v1.StartHealRequest
+	3,  // 26: gridloom.v1.StorageService.ListDrives:output_type -> gridloom.v1.ListDrivesResponse
+	5,  // 27: gridloom.v1.StorageService.DrainDrive:output_type -> gridloom.v1.DrainDriveResponse
+	7,  // 28: gridloom.v1.StorageService.ReplaceDrive:output_type -> gridloom.v1.ReplaceDriveResponse
+	10, // 29: gridloom.v1.StorageService.ListPools:output_type -> gridloom.v1.ListPoolsResponse
+	12, // 30: gridloom.v1.StorageService.DrainPool:output_type -> gridloom.v1.DrainPoolResponse
+	14, // 31: gridloom.v1.StorageService.Rebalance:output_type -> gridloom.v1.RebalanceResponse
+	21, // 32: gridloom.v1.StorageService.GetHealStatus:output_type -> gridloom.v1.GetHealStatusResponse
+	23, // 33: gridloom.v1.StorageService.StartHeal:output_type -> gridloom.v1.StartHealResponse
+	26, // [26:34] is the sub-list for method output_type
+	18, // [18:26] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_gridloom_v1_storage_proto_init() }

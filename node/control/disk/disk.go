@@ -14,6 +14,7 @@ import (
 	"fmt"
 	iofs "io/fs"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,6 +44,9 @@ const (
 	// ReserveBytes of the disk are kept for deleting, and for what the
 	// store does in the background: when a write of its log fails it ends.
 	ReserveBytes = 128 << 20
+	// LastBytes of it a follower keeps: below that it takes no entries at all,
+	// as if its leader couldn't reach it, rather than fail in writing them.
+	LastBytes = ReserveBytes / 2
 	// roomInterval is how often the disk is asked.
 	roomInterval = time.Second
 )
@@ -61,7 +65,7 @@ type Store struct {
 
 	opened time.Time
 	asked  atomic.Int64 // when the disk was asked for room, ns after opened
-	full   atomic.Bool  // it had less than the reserve
+	free   atomic.Int64 // what it had, bytes; negative where that isn't known
 
 	flush error // what came of the last flush; guarded by a lock of Pebble's, which calls both that use it
 
@@ -133,6 +137,7 @@ func Open(fs vfs.FS, dir string, size Options, log *slog.Logger) (*Store, error)
 		return nil, fmt.Errorf("index %s: %w", dir, err)
 	}
 	s.DB = db
+	s.free.Store(-1)
 	return s, nil
 }
 
@@ -187,18 +192,44 @@ func (s *Store) Err() error {
 // Room tells whether there is room for more, as NoSpace where there isn't. It
 // is for whoever puts commands into the log, never for apply.
 func (s *Store) Room() error {
-	now, last := int64(time.Since(s.opened)), s.asked.Load()
-	if (last == 0 || now-last >= int64(roomInterval)) && s.asked.CompareAndSwap(last, now) {
-		usage, err := s.fs.GetDiskUsage(s.dir)
-		full := err == nil && usage.AvailBytes < ReserveBytes
-		if s.full.Swap(full) != full {
-			s.log.Warn("the room for the index has changed", "dir", s.dir, "full", full, "free_bytes", usage.AvailBytes)
-		}
-	}
-	if s.full.Load() {
+	if !s.has(ReserveBytes) {
 		return fault.New(fault.NoSpace, "index", "less than %d MiB are free for it: only deleting is possible", ReserveBytes>>20)
 	}
 	return nil
+}
+
+// Starved tells that not even what others have agreed on may be written.
+func (s *Store) Starved() bool { return !s.has(LastBytes) }
+
+// has tells whether so many bytes are free, as the disk has said within the last
+// second. One that doesn't say has.
+func (s *Store) has(bytes int64) bool {
+	now, last := int64(time.Since(s.opened)), s.asked.Load()
+	if (last == 0 || now-last >= int64(roomInterval)) && s.asked.CompareAndSwap(last, now) {
+		free := int64(-1)
+		if usage, err := s.fs.GetDiskUsage(s.dir); err == nil {
+			free = int64(min(usage.AvailBytes, math.MaxInt64))
+		}
+		before := s.free.Swap(free)
+		if was, is := room(before), room(free); was != is {
+			s.log.Warn("the room for the index has changed", "dir", s.dir, "room", is, "free_bytes", free)
+		}
+	}
+	free := s.free.Load()
+	return free < 0 || free >= bytes
+}
+
+const roomEnough = "enough"
+
+// room names what so many free bytes are enough for.
+func room(free int64) string {
+	switch {
+	case free < 0 || free >= ReserveBytes:
+		return roomEnough
+	case free >= LastBytes:
+		return "for deleting"
+	}
+	return "none"
 }
 
 // Close closes the store.

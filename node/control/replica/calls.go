@@ -86,9 +86,13 @@ func (e *Engine) Deliver(from uint64, batch []byte) error {
 		if r == nil || out.message.GetTo() != e.o.ID {
 			return true // for a node that was here before, or a group that isn't
 		}
-		if out.message.GetType() == pb.MsgSnap {
+		switch out.message.GetType() {
+		case pb.MsgSnap:
 			r.copies.receive(out)
 			return true
+		case pb.MsgApp:
+			// The leader takes it for lost, and sends it again until there is room.
+			return len(out.message.GetEntries()) > 0 && e.o.Starved != nil && e.o.Starved()
 		}
 		return false
 	})

@@ -65,6 +65,9 @@ type Options struct {
 	// Stand tells whether this node should become leader where there are other
 	// voters; nil: always. Where nobody else can, it does all the same.
 	Stand func() bool
+	// Starved tells that Log's disk has no room for further entries; nil: never.
+	// A follower then takes none, and goes on with what it has.
+	Starved func() bool
 	// Changed is told every change of leadership, in order for every group.
 	Changed func(GroupID, Leadership)
 	// Failed is called when a group's log or machine fails, once.
