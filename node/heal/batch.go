@@ -299,6 +299,10 @@ func (w *work) missed(t *task, err error) {
 // that id: an object that was deleted meanwhile has none, either.
 func (w *work) confirmLost(ctx context.Context, t *task) {
 	bucket := w.name(ctx, t.seg.BucketID)
+	if bucket == "" {
+		w.missed(t, fault.New(fault.Waiting, "bucket", "%x has no name", t.seg.BucketID))
+		return
+	}
 	a, err := w.o.Index.Read(ctx, &control.Query{Record: &control.RecordQuery{Bucket: bucket, Key: t.seg.Key}})
 	switch kind := fault.KindOf(err); {
 	case err != nil && (kind == fault.ObjectNotFound || kind == fault.BucketNotFound):

@@ -9,9 +9,9 @@
 // to do follows from the records. The payload goes from drive to drive, never
 // through the coordinator. Each other node watches who that is, hands requests
 // on to it (peer.go) and remembers what it was asked to do, so that a successor
-// goes on. Two that both believe to be coordinators for a moment do no harm:
-// each change is a Recopy, which says what is added and what is taken away, and
-// names nothing that it hasn't seen.
+// goes on. Two that both believe to be coordinators for a moment do no harm: each
+// change is a Recopy that names the drives it was made from (CopyChange.Seen), and
+// the index refuses the second.
 //
 // # Data flow
 //
@@ -57,19 +57,22 @@
 // At most 10,000 segments are in hand, of which 8 batches (64 copies or 256 MiB
 // each, one if a single one is larger) are under way, 4 to one drive; copies and
 // checks together take BytesPerSecond. A segment that fails is tried again after
-// 1, 2, 4, 8 seconds, planned anew each time, and given up as stuck for this
-// pass after the fifth. A segment without any good copy is reported, once a
-// round, and waits for the next. Nothing is tried again because it failed
-// alone: only with a new view, a new pass, or a row that is read again.
+// 1, 2, 4, 8 seconds, planned anew each time, and given up as stuck after the
+// fifth. A segment without any good copy is reported, once a round. Either is left
+// alone for a minute then, and for twice as long each time up to six hours,
+// unless drives come or go or somebody asks (hold.go): the runs that meet it
+// meanwhile only say that it is still so. What has no drive to go to costs
+// nothing but its place in a run.
 //
 // # A copy's birth
 //
 // Before a batch is sent, one linearizable read gives its birth and says which
 // of the segments the target drive is known to have, as garbage: these are left
-// for later. The Recopy is refused by the index once it is ten minutes old by
-// log time. The collector of orphans leaves a file alone for two hours after it
-// has seen it first, and garbage is left for ReclaimGrace, so that neither ever
-// removes a file that such a Recopy names.
+// for later. The index refuses a Recopy an hour of log time after its birth, and
+// one that adds a copy whose file was garbage until after it. The collector of
+// orphans leaves a file alone for two hours after it was seen first, and for
+// another two after a copy has made it anew. So neither ever removes a file that
+// a Recopy names.
 //
 // # Goroutines, locks, failure
 //

@@ -224,7 +224,7 @@ func TestScrub(t *testing.T) {
 		}
 		h, _ := w.healer("n1", func(o *Options) {
 			o.Hooks.Unrecoverable = func(n int) { lost.Add(int64(n)) }
-			o.LookEvery, o.PendingEvery = 10*time.Second, time.Minute
+			o.LookEvery, o.PendingEvery = 2*time.Minute, 10*time.Minute
 		})
 		w.until(time.Minute, "led", func() bool { return w.status2(h).Leader != "" })
 		if err := h.Start(t.Context(), StartRequest{Verify: true}); err != nil {
@@ -271,21 +271,21 @@ func TestScrub(t *testing.T) {
 // on where it was after the coordinator has changed.
 func TestScrubRate(t *testing.T) {
 	virtual(t, func(t *testing.T, w *world) {
-		w.fill(20_000, 64<<20, "n1/a", "n2/a", "n3/a")
+		w.fill(5000, 64<<20, "n1/a", "n2/a", "n3/a")
 		period := 24 * time.Hour
-		options := func(o *Options) { o.ScrubPeriod, o.LookEvery, o.PendingEvery = period, 10*time.Second, time.Minute }
+		options := func(o *Options) { o.ScrubPeriod, o.LookEvery, o.PendingEvery = period, time.Minute, 10*time.Minute }
 		began := time.Now()
 		h, stop := w.healer("n1", options)
 		time.Sleep(period / 2)
 		s := w.status(h).Scrub
-		if share := float64(s.Segments) / 20_000; share < 0.5 || share > 0.75 || s.ETA < period/5 || s.ETA > period/2 {
+		if share := float64(s.Segments) / 5000; share < 0.5 || share > 0.75 || s.ETA < period/5 || s.ETA > period/2 {
 			t.Errorf("half of the period: %+v", s)
 		}
 		stop()
 		h, _ = w.healer("n2", options)
 		w.until(period, "at its end", func() bool { return w.status2(h).Scrub.Ended.After(began) })
 		took := time.Since(began)
-		if s = w.status(h).Scrub; s.Round != 1 || s.Segments < 20_000 || s.Segments > 20_400 {
+		if s = w.status(h).Scrub; s.Round != 1 || s.Segments < 5000 || s.Segments > 5400 {
 			t.Errorf("the round was not gone on with: %+v", s)
 		}
 		if took < period*3/4 || took > period {
@@ -307,7 +307,7 @@ func TestRepairElsewhere(t *testing.T) {
 			}
 			return nil
 		}
-		h, _ := w.healer("n1", nil)
+		h, _ := w.healer("n1", func(o *Options) { o.LookEvery, o.PendingEvery = 10*time.Second, 5*time.Second })
 		w.until(time.Minute, "led", func() bool { return w.status2(h).Leader != "" })
 		h.BadCopy(ids[0], "n3/a", "corrupted")
 		w.until(time.Minute, "moved", func() bool {
@@ -331,23 +331,50 @@ func TestRepairElsewhere(t *testing.T) {
 	})
 }
 
-// TestFollower: another node hands everything on, and takes over what was asked
-// for when the coordinator goes.
+// TestFollower: without a way to the coordinator nothing is pretended.
 func TestFollower(t *testing.T) {
 	virtual(t, func(t *testing.T, w *world) {
-		_, err := New(Options{})
-		if err == nil {
+		if _, err := New(Options{}); err == nil {
 			t.Error("a healer of nothing was made")
 		}
-		leader := "nobody"
-		h, _ := w.healer("n2", func(o *Options) { o.Leader = func() (string, bool) { return leader, leader == "n2" } })
+		h, _ := w.healer("n2", func(o *Options) { o.Leader = func() (string, bool) { return "nobody", false } })
 		if _, err := h.Status(t.Context()); fault.KindOf(err) != fault.Waiting {
 			t.Errorf("without a way to the leader: %v, want waiting", err)
 		}
 		if err := h.Start(t.Context(), StartRequest{}); fault.KindOf(err) != fault.Waiting {
 			t.Errorf("without a way to the leader: %v, want waiting", err)
 		}
+		if err := h.Rebalance(t.Context(), true); fault.KindOf(err) != fault.Waiting {
+			t.Errorf("without a way to the leader: %v, want waiting", err)
+		}
 	})
+}
+
+// TestSuccessor: what a coordinator was asked for, and was heard to be at, its
+// successor goes on with; what was heard long ago it doesn't.
+func TestSuccessor(t *testing.T) {
+	for _, ago := range []time.Duration{time.Second, time.Hour} {
+		virtual(t, func(t *testing.T, w *world) {
+			w.fill(5000, 1<<20, "n1/a", "n2/a", "n3/a")
+			w.scrub = control.ScrubState{Round: 5, After: "k004000", Started: time.Now().UnixNano(), Segments: 4000}
+			var leads atomic.Bool
+			h, _ := w.healer("n2", func(o *Options) { o.Leader = func() (string, bool) { return "n2", leads.Load() } })
+			h.mu.Lock()
+			h.heard = heard{at: time.Now().Add(-ago), rebalancing: true, verifying: true}
+			h.mu.Unlock()
+			leads.Store(true)
+			w.until(time.Minute, "led", func() bool { return w.status2(h).Leader != "" })
+			time.Sleep(5 * time.Second)
+			s := w.status(h)
+			if s.Scrub.Round != 5 || s.Scrub.Segments < 4000 {
+				t.Errorf("the round was begun anew: %+v", s.Scrub)
+			}
+			goes := ago < time.Minute
+			if s.Rebalance.Started.IsZero() == goes || (s.Scrub.Fast || !s.Scrub.Ended.IsZero()) != goes {
+				t.Errorf("heard %v ago: rebalancing %+v, scrub %+v", ago, s.Rebalance, s.Scrub)
+			}
+		})
+	}
 }
 
 // TestSweep: garbage rows of drives that are gone go, and no others.

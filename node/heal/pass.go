@@ -33,25 +33,26 @@ type passProgress struct {
 // passes does passes: when the view changes, on request, and every PassEvery.
 func (t *term) passes(ctx context.Context) {
 	again := time.Duration(0) // until another try at what failed
+	took := time.Duration(0) // by the reading of the last pass
 	for {
 		wait := t.o.PassEvery
 		if again > 0 {
 			wait = min(wait, again)
 		}
 		if t.draining() {
-			wait = min(wait, t.o.DrainEvery)
+			wait = min(wait, max(t.o.DrainEvery, pendingShare*took))
 		}
 		if !await(ctx, t.passNow, wait) {
 			return
 		}
-		began := time.Now()
-		err := t.onePass(ctx)
-		took := time.Since(began)
+		var err error
+		took, err = t.onePass(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err != nil:
+		case err != nil: // copies were lost: those with one left come first
 			wake(t.passNow)
+			took = 0
 		case t.passTroubled():
 			again = min(max(2*again, retryMin), retryMax)
 		default:
@@ -69,9 +70,10 @@ func (t *term) passTroubled() bool {
 	return t.pass.tally.troubled()
 }
 
-// onePass takes up every segment that isn't as it should be. It ends early, with
-// an error, when copies are lost meanwhile, since it has to begin anew then.
-func (t *term) onePass(ctx context.Context) error {
+// onePass takes up every segment that isn't as it should be, and returns how long
+// finding them took. It ends early, with an error, when copies are lost
+// meanwhile, since it has to begin anew then.
+func (t *term) onePass(ctx context.Context) (took time.Duration, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	y := newTally("pass")
@@ -89,19 +91,21 @@ func (t *term) onePass(ctx context.Context) error {
 		t.pass.running = false
 	}()
 	urgent := make(map[[16]byte]bool)
+	began := time.Now()
 	total, err := t.count(ctx, y, urgent)
+	took = time.Since(began)
 	if err == nil && total > 0 {
 		err = t.takeUp(ctx, y, urgent)
 	}
 	if err != nil {
-		return err
+		return took, err
 	}
 	wait, stop := context.WithTimeout(ctx, passEndWait)
 	defer stop()
 	if err := y.wait(wait); err != nil && ctx.Err() != nil {
-		return err
+		return took, err
 	}
-	return nil
+	return took, nil
 }
 
 // count is a pass's first run: it counts, and takes up what has one copy left.
