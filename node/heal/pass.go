@@ -33,7 +33,7 @@ type passProgress struct {
 // passes does passes: when the view changes, on request, and every PassEvery.
 func (t *term) passes(ctx context.Context) {
 	again := time.Duration(0) // until another try at what failed
-	took := time.Duration(0) // by the reading of the last pass
+	took := time.Duration(0)  // by the reading of the last pass
 	for {
 		wait := t.o.PassEvery
 		if again > 0 {

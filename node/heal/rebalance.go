@@ -27,7 +27,6 @@ type rebalance struct {
 	wanted  bool
 	stop    context.CancelFunc // of the run under way
 	shown   Rebalance
-	total   int64 // segments there are, as far as is known
 	rate    meter // segments looked at
 	tally   *tally
 	off     map[string]int64 // bytes moved off drives by the last run

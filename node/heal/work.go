@@ -45,7 +45,6 @@ type task struct {
 	errs     map[string]error // drives that haven't
 	verified bool             // plan.verify is good
 	birth    int64            // log time before the first of the copies was begun
-	moved    int64            // bytes
 }
 
 // job is one thing to do on one drive for a task.
