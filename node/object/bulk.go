@@ -17,7 +17,7 @@ import (
 
 // The bulk port, as another implementer would need it. HTTP/1.1 at
 // /bulk/v1/payload/{drive}/{id} of the peer listener, every request proven as
-// bulkproof.go has it:
+// bulkproof.go has it, with its query:
 //
 //	GET   Range: bytes=a-b, within the payload, or nothing for all of it.
 //	      200 or 206, Content-Length, Gridloom-Bulk-Size and -Crc32c: size and

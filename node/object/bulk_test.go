@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net/http"
 	"strconv"
@@ -27,7 +28,7 @@ func (n *testNode) bulkDo(t *testing.T, to *testNode, method, path string, body 
 	if change != nil {
 		change(r)
 	}
-	n.sign(r.Header, method, r.URL.EscapedPath(), length, to.name)
+	n.sign(r.Header, method, pathAndQuery(r.URL), length, to.name)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, ExpectContinueTimeout: 10 * time.Second}}
 	resp, err := client.Do(r)
 	must(t, err)
@@ -57,12 +58,21 @@ func TestBulkPort(t *testing.T) {
 		resp.Header.Get("Content-Range") != "bytes 10-19/5000" || resp.Header.Get(headerSize) != "5000" {
 		t.Fatalf("%d, %d bytes, %v", resp.StatusCode, len(got), resp.Header)
 	}
+	resp = a.bulkDo(t, b, http.MethodGet, bulkPath(ref)+bulkQuery(manner{verify: true, hedge: true}), nil, 0, nil)
+	if got, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK || !bytes.Equal(got, data) || resp.Header.Get(headerCRC32C) != fmt.Sprintf("%08x", crc32.Checksum(data, castagnoli)) {
+		t.Fatalf("verified: %d, %d bytes, %v", resp.StatusCode, len(got), resp.Header)
+	}
+	away := payloadRef{"not-open", ref.id}
 	for name, c := range map[string]struct {
 		method, path string
 		length       int64
 		change       func(*http.Request)
 		kind         fault.Kind
 	}{
+		"query":     {http.MethodGet, bulkPath(ref) + "?x=1", 0, nil, fault.InvalidArgument},
+		"verify":    {http.MethodGet, bulkPath(ref) + "?verify=2", 0, nil, fault.InvalidArgument},
+		"twice":     {http.MethodGet, bulkPath(ref) + "?hedge=1&hedge=1", 0, nil, fault.InvalidArgument},
+		"away":      {http.MethodGet, bulkPath(away) + "?hedge=1", 0, nil, fault.Waiting},
 		"exists":    {http.MethodPut, bulkPath(ref), 5000, nil, fault.Conflict},
 		"too large": {http.MethodPut, bulkPath(payloadRef{ref.drive, dataio.NewID()}), SegmentMaxBytes + 1, nil, fault.TooLarge},
 		"method":    {http.MethodDelete, bulkPath(ref), 0, nil, fault.Unimplemented},
@@ -87,6 +97,17 @@ func TestBulkPort(t *testing.T) {
 			}
 		})
 	}
+	t.Run("query unsigned", func(t *testing.T) {
+		resp := a.bulkDo(t, b, http.MethodGet, bulkPath(ref), nil, 0, nil)
+		resp.Request.URL.RawQuery = "hedge=1"
+		again, err := http.DefaultClient.Do(resp.Request)
+		must(t, err)
+		defer again.Body.Close()
+		if again.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%d", again.StatusCode)
+		}
+		http.DefaultClient.CloseIdleConnections()
+	})
 	t.Run("unsigned", func(t *testing.T) {
 		resp, err := http.Get(b.url + bulkPath(ref))
 		must(t, err)

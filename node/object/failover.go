@@ -74,7 +74,7 @@ type replicas struct {
 	again func(ctx context.Context) []string
 
 	all   []*choice
-	until time.Time // the end of all patience; zero while it isn't needed
+	until time.Time // the end of all patience; zero while all is well
 	why   string    // the last failed, for Hooks.Failover
 }
 
@@ -217,6 +217,7 @@ func (r *replicas) open(ctx context.Context, done int64) (*source, error) {
 			r.s.o.Hooks.Failover(r.why)
 		}
 		c.tries++
+		began := time.Now()
 		r.s.reads.begin(c.drive)
 		src, err := r.s.openOn(ctx, c.drive, rest, how)
 		if err == nil {
@@ -228,7 +229,7 @@ func (r *replicas) open(ctx context.Context, done int64) (*source, error) {
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		r.failed(c, err)
+		r.failed(c, began, err)
 	}
 }
 
@@ -238,9 +239,13 @@ func (r *replicas) done(src *source) {
 	r.s.reads.end(src.copy.drive)
 }
 
-// failed notes that a copy can't be read, or not for now.
-func (r *replicas) failed(c *choice, err error) {
+// failed notes that a copy can't be read, or not for now, for which it was asked
+// at began.
+func (r *replicas) failed(c *choice, began time.Time, err error) {
 	c.err, c.failedAt = err, time.Now()
+	if r.until.IsZero() {
+		r.until = began.Add(r.s.o.WaitTimeout)
+	}
 	r.why = fault.KindOf(err).Reason()
 	if fault.KindOf(err) == fault.Corrupted {
 		c.bad = true
@@ -260,6 +265,9 @@ func (r *replicas) failure() error {
 			}
 		}
 	}
+	if fe := fault.From(err); fe.Kind == fault.Deadline { // a copy's, not the request's
+		return &fault.Error{Kind: fault.Unavailable, Subject: fe.Subject, Detail: fe.Detail, Err: err}
+	}
 	return err
 }
 
@@ -275,7 +283,7 @@ func (r *replicas) next(ctx context.Context) (*choice, manner, error) {
 			how.hedge = r.others(c)
 			return c, how, nil
 		}
-		if r.until.IsZero() {
+		if r.until.IsZero() { // all are away
 			r.until = time.Now().Add(r.s.o.WaitTimeout)
 		}
 		c, left, away := r.second()

@@ -260,7 +260,8 @@ func (f *fileStream) blame(ctx context.Context, err error) error {
 	if f.checked != nil {
 		return nil // what was ready was in memory of ours
 	}
-	f.known = f.off
+	f.ahead.stop()
+	f.ahead, f.known = nil, f.off
 	if _, err := f.ready(ctx, 1, 0); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/gridloom/gridloom/dataio"
@@ -164,6 +165,34 @@ func TestDamagedCopies(t *testing.T) {
 					t.Errorf("%s: failovers %v, reported %v, want %s", key, failovers, bad, c.why)
 				}
 			}
+		}
+	}
+}
+
+// TestTruncatedInTheMiddle: a file that is cut short while it is being sent is
+// passed by at the exact byte, though nobody has read it since it was opened.
+func TestTruncatedInTheMiddle(t *testing.T) {
+	m, _, w := replicated(t, meshConfig{options: func(_ int, o *Options) { o.SegmentBytes = 0 }})
+	const size = 24 << 20
+	data := randomBytes(size)
+	for _, n := range m.nodes[:2] {
+		seg := putCopies(t, m, n.name, data)[0]
+		first := n.replicasOf(part{&seg, 0, size}, false).all[0].drive
+		w.take()
+		var once sync.Once
+		got, err := sendTo(t, n, n.name, size, false, func(int64) {
+			once.Do(func() {
+				if err := os.Truncate(m.payloadFile(t, payloadRef{first, seg.ID}), 1<<20); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+		if err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s: %d of %d bytes, %v", n.name, len(got), size, err)
+		}
+		failovers, bad := w.take()
+		if len(failovers) == 0 || bad[payloadRef{first, seg.ID}] != badCorrupted {
+			t.Errorf("%s: failovers %v, reported %v", n.name, failovers, bad)
 		}
 	}
 }

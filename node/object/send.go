@@ -116,7 +116,7 @@ func (t *sending) part(ctx context.Context, copies *replicas, src *source, next 
 		case broke == nil:
 			return sent, nil
 		}
-		copies.failed(src.copy, broke)
+		copies.failed(src.copy, src.asked, broke)
 		if src, err = copies.open(ctx, sent); err != nil {
 			return sent, err
 		}
@@ -154,7 +154,7 @@ func (t *sending) window(ctx context.Context, src *source, left int64) (moved in
 		path = PathCopy
 	}
 	for moved < want {
-		began := time.Now()
+		src.asked = time.Now()
 		n, err := src.ready(ctx, want-moved, min(t.win.NextBytes, left-want))
 		switch {
 		case ctx.Err() != nil:
@@ -169,7 +169,7 @@ func (t *sending) window(ctx context.Context, src *source, left int64) (moved in
 			if err := t.begin(); err != nil {
 				return 0, nil, err
 			}
-		case time.Since(began) > slowSource:
+		case time.Since(src.asked) > slowSource:
 			t.end(path, moved)
 			return moved, nil, nil
 		}

@@ -29,10 +29,11 @@ type manner struct {
 
 // source is an open part of one copy of a segment: bytes in memory, or a reader.
 type source struct {
-	copy    *choice // of which it is
-	subject string  // "drive 6f… on node b"
-	path    Path    // to a destination with ReadFrom
-	data    []byte  // from the grid; there is no stream then
+	copy    *choice   // of which it is
+	subject string    // "drive 6f… on node b"
+	path    Path      // to a destination with ReadFrom
+	data    []byte    // from the grid; there is no stream then
+	asked   time.Time // when it was last asked for bytes
 	stream
 }
 
@@ -76,18 +77,19 @@ func (s *Service) openOn(ctx context.Context, drive string, p part, how manner) 
 	if p.n <= GridMaxBytes {
 		open = s.openGrid
 	}
+	limit := silence
 	if !how.hedge {
-		return open(ctx, node, ref, p, how)
+		limit += how.patience // its node waits for the drive as long
 	}
 	// Only the opening has to come to an end in time.
 	short, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(silence, func() { cancel(errSilent) })
+	timer := time.AfterFunc(limit, func() { cancel(errSilent) })
 	src, err := open(short, node, ref, p, how)
 	if timer.Stop(); context.Cause(short) == errSilent {
 		if err == nil {
 			src.close()
 		}
-		return nil, fault.New(fault.Deadline, s.driveName(node.Name, drive), "its node has not answered within %v", silence)
+		return nil, fault.New(fault.Deadline, s.driveName(node.Name, drive), "its node has not answered within %v", limit)
 	}
 	if err != nil || src.stream == nil {
 		cancel(nil)
