@@ -31,6 +31,14 @@ func syncData(f *os.File) error {
 	return os.NewSyscallError("fdatasync", control(f, unix.Fdatasync))
 }
 
+// writeBehind has the kernel begin to write a part of a file to the disk, and
+// doesn't wait for it. What goes wrong there syncData tells.
+func writeBehind(f *os.File, off, bytes int64) {
+	_ = control(f, func(fd int) error {
+		return unix.SyncFileRange(fd, off, bytes, unix.SYNC_FILE_RANGE_WRITE)
+	})
+}
+
 // prefetch asks the kernel to read the bytes that come skip bytes after the
 // position of r into its cache, if r is a file. It doesn't wait for them.
 func prefetch(r io.Reader, skip, bytes int64) {

@@ -14,6 +14,11 @@ import (
 // so much.
 const claimStepBytes = 8 << 20
 
+// writeBehindBytes is how much is written before the system is told to begin
+// with bringing it to the disk, so that the disk is at work while the rest
+// arrives, and the sync at the end has little left to do.
+const writeBehindBytes = 8 << 20
+
 // A Writer writes one payload file. Until Commit returns there is no payload:
 // Open, Walk and Remove don't see it. One goroutine uses a Writer; only
 // Drive.Close may abort it from another. Defer Abort, which does nothing after
@@ -31,8 +36,9 @@ type Writer struct {
 	mu        sync.Mutex // a call under way; guards what follows
 	dir       *os.Root   // payload/<2 hex>
 	f         *os.File
-	made      bool // the file exists
-	allocated bool // the file system has set the announced size aside
+	made      bool  // the file exists
+	allocated bool  // the file system has set the announced size aside
+	begun     int64 // bytes that the system was told to begin to write
 	size      int64
 	total     uint32   // CRC32C so far
 	block     uint32   // CRC32C so far of the MiB being written
@@ -184,6 +190,10 @@ func (w *Writer) writeLocked(p []byte, offset int64) (n int, err error) {
 	op := Op{Kind: OpWrite, Name: w.name, Offset: offset, Bytes: int64(len(p)), Data: p}
 	err = d.do(op, func() (err error) {
 		n, err = w.f.Write(p)
+		if end := offset + int64(n); err == nil && end-w.begun >= writeBehindBytes {
+			writeBehind(w.f, w.begun, end-w.begun)
+			w.begun = end
+		}
 		return err
 	})
 	if !w.allocated {
