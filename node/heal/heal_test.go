@@ -62,7 +62,7 @@ func TestPending(t *testing.T) {
 func TestLost(t *testing.T) {
 	virtual(t, func(t *testing.T, w *world) {
 		h, _ := w.healer("n1", nil)
-		w.fill(2500, 1<<16, "n1/a", "n2/a", "n3/a")
+		w.fill(1200, 1<<16, "n1/a", "n2/a", "n3/a")
 		w.away("n3/a", true)
 		time.Sleep(14 * time.Minute)
 		if w.n().copies != 0 {
@@ -74,7 +74,7 @@ func TestLost(t *testing.T) {
 			t.Fatalf("%d copies were made though the drive was back in time", w.n().copies)
 		}
 		w.away("n3/a", true)
-		w.until(17*time.Minute, "copied", func() bool { return w.n().copies == 2500 })
+		w.until(17*time.Minute, "copied", func() bool { return w.n().copies == 1200 })
 		w.well(time.Minute)
 		if s := w.status(h); s.Unrecoverable != nil || s.Stuck != nil {
 			t.Errorf("%+v", s)
@@ -83,8 +83,8 @@ func TestLost(t *testing.T) {
 		w.reclaim()
 		w.remove("n2/a")
 		w.well(10 * time.Minute)
-		if w.n().copies != 5000 {
-			t.Errorf("%d copies, want 5000", w.n().copies)
+		if w.n().copies != 2400 {
+			t.Errorf("%d copies, want 2400", w.n().copies)
 		}
 	})
 }
@@ -271,24 +271,24 @@ func TestScrub(t *testing.T) {
 // on where it was after the coordinator has changed.
 func TestScrubRate(t *testing.T) {
 	virtual(t, func(t *testing.T, w *world) {
-		w.fill(5000, 64<<20, "n1/a", "n2/a", "n3/a")
+		w.fill(2000, 64<<20, "n1/a", "n2/a", "n3/a")
 		period := 24 * time.Hour
 		options := func(o *Options) { o.ScrubPeriod, o.LookEvery, o.PendingEvery = period, time.Minute, 10*time.Minute }
 		began := time.Now()
 		h, stop := w.healer("n1", options)
 		time.Sleep(period / 2)
 		s := w.status(h).Scrub
-		if share := float64(s.Segments) / 5000; share < 0.5 || share > 0.75 || s.ETA < period/5 || s.ETA > period/2 {
+		if share := float64(s.Segments) / 2000; share < 0.5 || share > 0.75 || s.ETA < period/5 || s.ETA > period/2 {
 			t.Errorf("half of the period: %+v", s)
 		}
 		stop()
 		h, _ = w.healer("n2", options)
 		w.until(period, "at its end", func() bool { return w.status2(h).Scrub.Ended.After(began) })
 		took := time.Since(began)
-		if s = w.status(h).Scrub; s.Round != 1 || s.Segments < 5000 || s.Segments > 5400 {
+		if s = w.status(h).Scrub; s.Round != 1 || s.Segments < 2000 || s.Segments > 2400 {
 			t.Errorf("the round was not gone on with: %+v", s)
 		}
-		if took < period*3/4 || took > period {
+		if took < period*7/10 || took > period {
 			t.Errorf("the round took %v of %v", took, period)
 		}
 	})

@@ -21,7 +21,7 @@ func TestMeshLoss(t *testing.T) {
 	m := newMesh(t, []int{1, 1, 1, 1}, nil)
 	want := map[string][32]byte{}
 	r := rand.New(rand.NewPCG(1, 1))
-	for i := range 150 {
+	for i := range 60 {
 		key := fmt.Sprintf("k%03d", i)
 		want[key] = m.put(i%4, key, randomData(r, 20_000+r.IntN(20_000)))
 	}
@@ -52,7 +52,7 @@ func TestMeshRot(t *testing.T) {
 	m := newMesh(t, []int{2, 2, 2}, nil)
 	want := map[string][32]byte{}
 	r := rand.New(rand.NewPCG(2, 2))
-	for i := range 120 {
+	for i := range 60 {
 		key := fmt.Sprintf("k%03d", i)
 		want[key] = m.put(i%3, key, randomData(r, 10_000+r.IntN(300_000)))
 	}
@@ -92,7 +92,7 @@ func TestMeshDrain(t *testing.T) {
 	m := newMesh(t, []int{1, 1, 1, 1, 1, 1}, []string{"a", "a", "a", "b", "b", "b"})
 	want := map[string][32]byte{}
 	r := rand.New(rand.NewPCG(3, 3))
-	for i := range 200 {
+	for i := range 60 {
 		key := fmt.Sprintf("k%03d", i)
 		want[key] = m.put(i%6, key, randomData(r, 10_000+r.IntN(100_000)))
 	}
@@ -165,7 +165,7 @@ func TestMeshRandom(t *testing.T) {
 	want := map[string][32]byte{}
 	ctx := meshContext(t)
 	draining := ""
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+	for end := time.Now().Add(4 * time.Second); time.Now().Before(end); {
 		key := fmt.Sprintf("k%02d", r.IntN(60))
 		switch n := r.IntN(100); {
 		case n < 50:

@@ -24,7 +24,7 @@ import (
 // is quiet again everything that can be saved must be as it should, what can't
 // must be reported, and nothing may go on for ever.
 func TestRandom(t *testing.T) {
-	for i := range 4 {
+	for i := range 3 {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
@@ -87,10 +87,10 @@ func randomRun(t *testing.T, seed uint64) {
 		})
 		s.healers = append(s.healers, h)
 	}
-	for range 200 {
+	for range 120 {
 		s.putRandom()
 	}
-	for range 60 {
+	for range 40 {
 		s.step()
 		if s.r.IntN(3) > 0 {
 			time.Sleep(time.Duration(s.r.IntN(30_000)) * time.Millisecond)
