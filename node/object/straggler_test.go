@@ -294,7 +294,7 @@ func TestPutMemory(t *testing.T) {
 			return dataio.Options{Interceptor: &faults}
 		}
 		return dataio.Options{}
-	}})
+	}, options: func(_ int, o *Options) { o.CopyGrace = 100 * time.Millisecond }})
 	m.bucket("memory")
 	n := m.nodes[0]
 	const size = 10 * testSegment
