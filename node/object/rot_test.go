@@ -56,7 +56,9 @@ func (n *testNode) readVerified(ctx context.Context, key string, off, length int
 // the copy is reported where it was met.
 func TestBitRot(t *testing.T) {
 	m, _, w := replicated(t, meshConfig{options: func(_ int, o *Options) { o.SegmentBytes = 2 << 20 }})
-	r := rand.New(rand.NewPCG(7, 7))
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 7))
 	for _, size := range []int{InlineMaxBytes + 1, GridMaxBytes, 5<<20 + 5} {
 		key, data := fmt.Sprint(size), randomBytes(size)
 		segments := putCopies(t, m, key, data)
@@ -64,8 +66,10 @@ func TestBitRot(t *testing.T) {
 			base := int64(slices.IndexFunc(segments, func(s control.Segment) bool { return s.ID == seg.ID })) * 2 << 20
 			for i, drive := range seg.Drives {
 				at := r.Int64N(seg.SizeBytes)
-				if i == 2 {
-					at = seg.SizeBytes + r.Int64N(8) // its footer
+				if i == 2 { // its footer
+					info, err := os.Stat(m.payloadFile(t, payloadRef{drive, seg.ID}))
+					must(t, err)
+					at = seg.SizeBytes + r.Int64N(info.Size()-seg.SizeBytes)
 				}
 				back := flip(t, m.payloadFile(t, payloadRef{drive, seg.ID}), at)
 				for _, n := range m.nodes {
@@ -89,6 +93,34 @@ func TestBitRot(t *testing.T) {
 				back()
 			}
 		}
+	}
+}
+
+// TestFooterRot: a flipped bit in whichever byte of a footer makes its copy a bad
+// one, verified or not.
+func TestFooterRot(t *testing.T) {
+	m, _, w := replicated(t, meshConfig{})
+	data := randomBytes(GridMaxBytes + 1)
+	seg := putCopies(t, m, "k", data)[0]
+	n := m.nodes[1]
+	ref := payloadRef{n.drives[0].ID(), seg.ID}
+	info, err := os.Stat(m.payloadFile(t, ref))
+	must(t, err)
+	for at := seg.SizeBytes; at < info.Size(); at++ {
+		back := flip(t, m.payloadFile(t, ref), at)
+		for _, verify := range []bool{false, true} {
+			n.forgetReads()
+			read := func() ([]byte, error) { return n.read(testContext(t), "copies", "k", -1, 0) }
+			if verify {
+				read = func() ([]byte, error) { return n.readVerified(testContext(t), "k", 0, -1) }
+			}
+			got, err := read()
+			_, bad := w.take()
+			if err != nil || !bytes.Equal(got, data) || bad[ref] != badCorrupted {
+				t.Errorf("byte %d of %d, verify %v: %d bytes, %v, reported %v", at-seg.SizeBytes, info.Size()-seg.SizeBytes, verify, len(got), err, bad)
+			}
+		}
+		back()
 	}
 }
 
