@@ -34,7 +34,7 @@ func whyBad(err error) string {
 		return badMissing
 	case errors.Is(err, dataio.ErrSize), errors.Is(err, dataio.ErrRange):
 		return badSize
-	case errors.Is(err, dataio.ErrCorrupted):
+	case errors.Is(err, dataio.ErrCorrupted), errors.Is(err, dataio.ErrUnknownFormat): // a flipped bit in the version is one
 		return badCorrupted
 	case errors.Is(err, syscall.EIO):
 		return badUnreadable

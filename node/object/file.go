@@ -178,6 +178,9 @@ func (f *fileStream) fault(err error) error {
 	if why := whyBad(err); why != "" && !f.how.quiet {
 		f.s.badCopy(f.ref, why)
 	}
+	if errors.Is(err, dataio.ErrUnknownFormat) { // of this file: the drive's was known when it was opened
+		return &fault.Error{Kind: fault.Corrupted, Subject: f.subject, Detail: "has a corrupted payload", Err: err}
+	}
 	return f.s.driveFault(err, f.d)
 }
 
