@@ -21,8 +21,8 @@ import (
 // TestModel does random things through random nodes, and compares what comes
 // back with a map. Garbage is collected in between.
 func TestModel(t *testing.T) {
-	m := newMesh(t, meshConfig{options: func(_ int, o *Options) {
-		o.SegmentBytes, o.ReclaimGrace = modelSegment, time.Nanosecond
+	m := newMesh(t, meshConfig{drives: []int{1, 1, 1}, options: func(_ int, o *Options) {
+		o.SegmentBytes, o.ReclaimGrace, o.Replicas = modelSegment, time.Nanosecond, 2
 	}})
 	run := 0
 	rapid.Check(t, func(rt *rapid.T) {
