@@ -30,8 +30,9 @@
 // seconds) is asked only if there would be less than W without it; if that can't
 // be had, the put waits for what is away, at most WaitTimeout.
 //
-// Once W drives have opened a file, or synced it, the others get CopyGrace more,
-// or half the time that it took until then. A drive whose queue of four chunks
+// Once W drives have synced a file, the others get CopyGrace more, or half the
+// time that it took until then; four times CopyGrace where it is only opened, as
+// a copy that isn't begun can't take the place of one that fails. A drive whose queue of four chunks
 // is full holds the put up; one that has done so alone for a second and for half
 // of the segment's time is given up, and avoided for a while, as is one that
 // fails, as long as W are left. Where too few have answered for half a second

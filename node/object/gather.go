@@ -13,6 +13,11 @@ import (
 // beside those that don't answer.
 const slowAfter = 500 * time.Millisecond
 
+// openGrace times CopyGrace is how long a put waits at least for further drives
+// to open a file, once a majority has. Most need no time for it, and a put that
+// has begun with a majority fails with the first of them that does.
+const openGrace = 4
+
 // grace is how long those that are late are waited for, once enough have come,
 // which took a time.
 func (s *Service) grace(took time.Duration) time.Duration { return max(s.o.CopyGrace, took/2) }
@@ -42,6 +47,9 @@ type gatherer[T any] struct {
 	// start begins a try. It is called at once; what it returns, in a goroutine
 	// of the try's own.
 	start func(t target) (run func(ctx context.Context) (T, error))
+	// opening says that the copies are only begun: one that isn't there now is
+	// none, whatever becomes of the others, so that more is waited for it.
+	opening bool
 	// late gets what a try gives after gather has returned.
 	late func(a *attempt[T])
 
@@ -84,7 +92,7 @@ func (g *gatherer[T]) gather(ctx context.Context) ([]*attempt[T], error) {
 			timer.Reset(slowAfter)
 		case !enough:
 			enough = true
-			timer.Reset(g.s.grace(time.Since(began)))
+			timer.Reset(g.grace(time.Since(began)))
 		}
 		select {
 		case <-g.news:
@@ -96,6 +104,14 @@ func (g *gatherer[T]) gather(ctx context.Context) ([]*attempt[T], error) {
 			slow++
 		}
 	}
+}
+
+// grace is how long those that are late are waited for.
+func (g *gatherer[T]) grace(took time.Duration) time.Duration {
+	if g.opening {
+		return max(openGrace*g.s.o.CopyGrace, took/2)
+	}
+	return g.s.grace(took)
 }
 
 // ask begins tries where there are too few, and says how many.
@@ -187,6 +203,9 @@ func (g *gatherer[T]) end() []*attempt[T] {
 		switch {
 		case !a.over:
 			g.s.health.startLate(a.drive)
+			if g.opening {
+				g.s.health.distrust(a.drive)
+			}
 			a.cancel(errGivenUp)
 		case a.err == nil:
 			found = append(found, a)

@@ -291,7 +291,7 @@ func (p *put) begin(ctx context.Context) error {
 	}
 	id := dataio.NewID()
 	return p.place(ctx, size, func(pool *pool) error {
-		g := &gatherer[sink]{s: p.s, pool: pool, picker: newPicker(pool.found, id)}
+		g := &gatherer[sink]{s: p.s, pool: pool, picker: newPicker(pool.found, id), opening: true}
 		g.start = func(t target) func(context.Context) (sink, error) {
 			return func(ctx context.Context) (sink, error) { return p.s.openSink(ctx, t, id, size) }
 		}

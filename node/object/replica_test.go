@@ -223,7 +223,7 @@ func TestReplicaFaults(t *testing.T) {
 				m := newMesh(t, meshConfig{
 					drives:  []int{1, 1, 1},
 					drive:   func(node int) dataio.Options { return dataio.Options{Interceptor: &faults[node]} },
-					options: func(_ int, o *Options) { o.CopyGrace = 100 * time.Millisecond },
+					options: func(_ int, o *Options) { o.CopyGrace = 400 * time.Millisecond },
 				})
 				m.bucket("faults")
 				n, bad := m.nodes[0], 0
