@@ -257,7 +257,7 @@ func TestReadErrorInTheMiddle(t *testing.T) {
 		for _, verify := range []bool{false, true} {
 			for _, skip := range []int{0, 1, 2, 3} {
 				for _, n := range m.nodes {
-					n.forgetReads()
+					n.neverHedge(m)
 				}
 				// The first that is asked fails; it is the same for all of a segment.
 				first := asker.replicasOf(part{&seg, 0, size}, false).all[0].drive
@@ -458,6 +458,17 @@ func TestStanding(t *testing.T) {
 	forget(t, m.nodes[1], n)
 	if found := order(id); found[2] != drives[1] || found[1] != drives[0] {
 		t.Errorf("%v: the one that is away is not the last", found)
+	}
+}
+
+// neverHedge has a node forget what its reads know of drives, and wait for all of
+// them, so that a busy machine isn't taken for one that stalls.
+func (n *testNode) neverHedge(m *testMesh) {
+	n.forgetReads()
+	n.reads.mu.Lock()
+	defer n.reads.mu.Unlock()
+	for _, d := range m.drives() {
+		n.reads.ofLocked(d.ID()).hedge = 10 * time.Second
 	}
 }
 

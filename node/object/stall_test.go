@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -49,7 +50,9 @@ func TestStallInTheMiddle(t *testing.T) {
 			if len(failovers) == 0 || len(bad) > 0 || took > 5*time.Second {
 				t.Errorf("%s, verify %v: failovers %v, bad %v, in %v", asker.name, verify, failovers, bad, took)
 			}
-			if again := asker.replicasOf(part{&seg, 0, size}, false).all[0].drive; again == first {
+			// On a busy machine others may have been in trouble, too, or it is over.
+			again := asker.replicasOf(part{&seg, 0, size}, false).all[0].drive
+			if once := len(failovers) == 1 && slices.Contains(slices.Collect(maps.Values(failovers)), 1); again == first && once && took < troubleFor/2 {
 				t.Errorf("%s asks %s first again", asker.name, first)
 			}
 			faults[owner].Clear()
