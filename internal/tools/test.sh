@@ -72,7 +72,7 @@ unit)
 	# Nothing from go's cache: internal/e2e runs programs that it builds itself,
 	# and go doesn't know that they have changed.
 	# shellcheck disable=SC2086
-	$GO test $race -count=1 -timeout 8m $TESTFLAGS ./...
+	$GO test $race -count=1 -timeout 15m $TESTFLAGS ./...
 	# With the race detector the simulation takes a fifth of its steps.
 	# shellcheck disable=SC2086
 	[ -z "$race" ] || CGO_ENABLED=0 $GO test -timeout 5m -run '^TestSimulation$' $TESTFLAGS ./node/control/replica
