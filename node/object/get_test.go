@@ -209,13 +209,14 @@ func TestConditionsOnRead(t *testing.T) {
 func TestNodeDown(t *testing.T) {
 	m := newMesh(t, meshConfig{drives: []int{1, 1, 1}, options: func(_ int, o *Options) { o.WaitTimeout, o.Replicas = 100*time.Millisecond, 1 }})
 	m.bucket("down")
-	where := map[string]string{}
-	for i := range 12 {
-		key := fmt.Sprint(i)
-		m.nodes[0].put(t, "down", key, randomBytes(InlineMaxBytes+1+i*50000), true)
-		where[key] = m.drivesOf(t, "down", key)[0]
-	}
 	gone := m.nodes[2]
+	where, held := map[string]string{}, false
+	for i := 0; i < 12 || !held && i < 100; i++ { // where they go is chance
+		key := fmt.Sprint(i)
+		m.nodes[0].put(t, "down", key, randomBytes(InlineMaxBytes+1+i%12*50000), true)
+		where[key] = m.drivesOf(t, "down", key)[0]
+		held = held || where[key] == gone.drives[0].ID()
+	}
 	m.nodes[0].put(t, "down", "first", randomBytes(3*testSegment), true)
 	gone.stop(t)
 	lost := 0
