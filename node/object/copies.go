@@ -11,7 +11,6 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/gridloom/gridloom/dataio"
-	"github.com/gridloom/gridloom/grid"
 	"github.com/gridloom/gridloom/node/control"
 	"github.com/gridloom/gridloom/node/fault"
 )
@@ -66,7 +65,7 @@ func (s *Service) CopyTo(ctx context.Context, drive string, items []CopyItem) ([
 		for _, item := range batch {
 			req.Items = append(req.Items, copyItem(item))
 		}
-		resp, err := s.askCopy(ctx, node, subject, req)
+		resp, err := askOrServe(ctx, s, node.Name, subject, req, s.serveCopy, copyCall.Call)
 		switch {
 		case err == nil && len(resp.Results) != len(batch):
 			err = fault.New(fault.Internal, subject, "answered for %d of %d copies", len(resp.Results), len(batch))
@@ -86,15 +85,6 @@ func (s *Service) CopyTo(ctx context.Context, drive string, items []CopyItem) ([
 		}
 	}
 	return errs, nil
-}
-
-func (s *Service) askCopy(ctx context.Context, node control.Node, subject string, req *copyRequest) (*copyResponse, error) {
-	if node.Name == s.o.Self {
-		return s.serveCopy(ctx, req)
-	}
-	return ask(ctx, s, node.Name, subject, req, func(ctx context.Context, c *grid.Connection, req *copyRequest) (*copyResponse, error) {
-		return copyCall.Call(ctx, c, req)
-	})
 }
 
 // serveCopy makes copies on a drive of this node, several at a time.
@@ -225,7 +215,7 @@ func (s *Service) Check(ctx context.Context, drive string, items []CheckItem, ve
 		for _, item := range items[at:min(at+checkMax, len(items))] {
 			req.Items = append(req.Items, checkItem(item))
 		}
-		resp, err := s.askCheck(ctx, node, subject, req)
+		resp, err := askOrServe(ctx, s, node.Name, subject, req, s.serveCheck, checkCall.Call)
 		if err != nil {
 			return bad, err
 		}
@@ -241,15 +231,6 @@ func (s *Service) Check(ctx context.Context, drive string, items []CheckItem, ve
 		at += resp.Checked
 	}
 	return bad, nil
-}
-
-func (s *Service) askCheck(ctx context.Context, node control.Node, subject string, req *checkRequest) (*checkResponse, error) {
-	if node.Name == s.o.Self {
-		return s.serveCheck(ctx, req)
-	}
-	return ask(ctx, s, node.Name, subject, req, func(ctx context.Context, c *grid.Connection, req *checkRequest) (*checkResponse, error) {
-		return checkCall.Call(ctx, c, req)
-	})
 }
 
 // serveCheck looks at payloads on a drive of this node, as many as it comes to.

@@ -3,7 +3,6 @@ package object
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -93,32 +92,15 @@ func (y *strays) count(drive string) (n int) {
 // saw.
 func (s *Service) orphanLoop(ctx context.Context) {
 	walked := make(map[string]time.Time)
-	for {
-		// Nodes that were started together don't look together.
-		look := s.o.OrphanAge / strayLooks
-		t := time.NewTimer(look/2 + rand.N(look/2+1))
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return
-		case <-t.C:
-		}
-		for _, d := range s.ownDrives() {
-			if d.State() == dataio.Offline {
-				continue
-			}
-			var err error
-			if time.Since(walked[d.ID()]) >= strayWalks*s.o.OrphanAge {
-				if err = s.findStrays(ctx, d); err == nil {
-					walked[d.ID()] = time.Now()
-				}
-			}
-			err = errors.Join(err, s.collect(ctx, d))
-			if err != nil && ctx.Err() == nil {
-				s.log.Warn("orphans stay for now", "drive", d.ID(), "err", err)
+	s.overDrives(ctx, max(s.o.OrphanAge/strayLooks, 1), "orphans stay for now", func(ctx context.Context, d *dataio.Drive) error {
+		var err error
+		if time.Since(walked[d.ID()]) >= strayWalks*s.o.OrphanAge {
+			if err = s.findStrays(ctx, d); err == nil {
+				walked[d.ID()] = time.Now()
 			}
 		}
-	}
+		return errors.Join(err, s.collect(ctx, d))
+	})
 }
 
 // findStrays walks over a drive, and remembers what the index doesn't know.

@@ -17,10 +17,16 @@ const (
 
 // reclaimLoop looks for garbage on this node's drives until ctx ends.
 func (s *Service) reclaimLoop(ctx context.Context) {
+	s.overDrives(ctx, s.o.ReclaimEvery, "garbage stays for now", s.reclaim)
+}
+
+// overDrives calls do for each of this node's drives that isn't offline, and
+// again after a pause, until ctx ends. It begins with a pause, and each is of
+// half to one and a half of every, so that nodes that were started together
+// don't ask the index together.
+func (s *Service) overDrives(ctx context.Context, every time.Duration, failed string, do func(context.Context, *dataio.Drive) error) {
 	for {
-		// From half to one and a half of the pause, so that nodes that were
-		// started together don't ask together.
-		t := time.NewTimer(s.o.ReclaimEvery/2 + rand.N(s.o.ReclaimEvery))
+		t := time.NewTimer(every/2 + rand.N(every))
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -31,8 +37,8 @@ func (s *Service) reclaimLoop(ctx context.Context) {
 			if d.State() == dataio.Offline {
 				continue
 			}
-			if err := s.reclaim(ctx, d); err != nil && ctx.Err() == nil {
-				s.log.Warn("garbage stays for now", "drive", d.ID(), "err", err)
+			if err := do(ctx, d); err != nil && ctx.Err() == nil {
+				s.log.Warn(failed, "drive", d.ID(), "err", err)
 			}
 		}
 	}

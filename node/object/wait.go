@@ -73,6 +73,14 @@ func ask[Req, Resp any](ctx context.Context, s *Service, node, subject string, r
 	}
 }
 
+// askOrServe is ask, but of this node what it would serve a peer.
+func askOrServe[Req, Resp any](ctx context.Context, s *Service, node, subject string, req *Req, serve func(context.Context, *Req) (*Resp, error), call func(context.Context, *grid.Connection, *Req) (*Resp, error)) (*Resp, error) {
+	if node == s.o.Self {
+		return serve(ctx, req)
+	}
+	return ask(ctx, s, node, subject, req, call)
+}
+
 // comingUp tells whether a call failed as one does to a node that starts: it
 // isn't connected, or is, and its handlers aren't registered yet.
 func comingUp(err error) bool {
