@@ -106,6 +106,21 @@ alone knows; - is what the node can't tell. Warnings come last.`,
 	return subcommand(a.clientCommand(cmd, a.showCluster))
 }
 
+// groupCommand makes a client's command that does nothing but hold others.
+func groupCommand(cmd *cobra.Command, subs ...*cobra.Command) *cobra.Command {
+	cmd.GroupID = "client"
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usageErrorf("%q is none of its commands", args[0])
+		}
+		return cmd.Help()
+	}
+	for _, sub := range subs {
+		cmd.AddCommand(subcommand(sub))
+	}
+	return cmd
+}
+
 // subcommand makes a client's command one of another, where it is in no group.
 func subcommand(cmd *cobra.Command) *cobra.Command {
 	cmd.GroupID = ""

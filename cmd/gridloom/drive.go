@@ -12,7 +12,7 @@ import (
 )
 
 func (a *app) driveCommand() *cobra.Command {
-	return a.groupCommand(&cobra.Command{
+	return groupCommand(&cobra.Command{
 		Use:   "drive",
 		Short: "List the drives, and empty or replace them",
 		Long: `List the drives of a running mesh, empty one, or take one out that is broken.
@@ -22,21 +22,6 @@ beginning as no other has, or by NODE:PATH.`,
 		Example: `  gridloom drive ls
   gridloom drive replace c:/mnt/disk2`,
 	}, a.driveListCommand(), a.driveDrainCommand(), a.driveReplaceCommand())
-}
-
-// groupCommand is a command that has others and does nothing by itself.
-func (a *app) groupCommand(cmd *cobra.Command, subs ...*cobra.Command) *cobra.Command {
-	cmd.GroupID = "client"
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return usageErrorf("%q is none of its commands", args[0])
-		}
-		return cmd.Help()
-	}
-	for _, sub := range subs {
-		cmd.AddCommand(subcommand(sub))
-	}
-	return cmd
 }
 
 func (a *app) driveListCommand() *cobra.Command {
@@ -212,7 +197,7 @@ not come to an end.`,
 		if *undo {
 			done.Change, text = "undrain", "takes part again"
 		}
-		err = a.driveChange(ctx, c, done, text, func(ctx context.Context) error {
+		err = a.change(ctx, c, done, "drive "+id+" "+text, func(ctx context.Context) error {
 			_, err := c.storage.DrainDrive(ctx, &gridloomv1.DrainDriveRequest{Id: id, Undo: *undo, Force: *force})
 			return err
 		})
@@ -244,19 +229,9 @@ out all the same; what was only there is then lost.`,
 		if err != nil {
 			return err
 		}
-		return a.driveChange(ctx, c, jsonDriveChange{"drive", id, "replace"}, "is out of the mesh: another may take its place", func(ctx context.Context) error {
+		return a.change(ctx, c, jsonDriveChange{"drive", id, "replace"}, "drive "+id+" is out of the mesh: another may take its place", func(ctx context.Context) error {
 			_, err := c.storage.ReplaceDrive(ctx, &gridloomv1.ReplaceDriveRequest{Id: id, Force: *force})
 			return err
 		})
 	})
-}
-
-// driveChange makes one call and says that the mesh has taken it.
-func (a *app) driveChange(ctx context.Context, c *client, done jsonDriveChange, text string, call func(context.Context) error) error {
-	ctx, cancel := c.call(ctx)
-	defer cancel()
-	if err := call(ctx); err != nil {
-		return err
-	}
-	return a.out.print(done, func() string { return fmt.Sprintf("drive %s %s\n", shown(done.ID), text) })
 }

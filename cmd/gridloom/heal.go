@@ -91,7 +91,7 @@ type jsonRebalance struct {
 }
 
 func (a *app) healCommand() *cobra.Command {
-	return a.groupCommand(&cobra.Command{
+	return groupCommand(&cobra.Command{
 		Use:   "heal",
 		Short: "Show how the copies are, and have them looked at now",
 		Long: `Show how the copies of payload are and what is being done about it, or have all

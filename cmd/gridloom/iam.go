@@ -37,7 +37,7 @@ type jsonToken struct {
 }
 
 func (a *app) iamCommand() *cobra.Command {
-	cmd := groupCommand(&cobra.Command{
+	return groupCommand(&cobra.Command{
 		Use:   "iam",
 		Short: "Say who may do what: users, access keys, tokens",
 		Long: `Say who may do what. A user has grants, and access keys to prove who it is;
@@ -55,17 +55,22 @@ has whoami, tokens, and service keys of their own.`,
 		Example: `  gridloom iam user add ann --grant readwrite:photos
   gridloom iam key add ann --expires 90d --out ann.key
   gridloom iam whoami --key-file ann.key`,
-	})
-	cmd.GroupID = "client"
-	user := groupCommand(&cobra.Command{
+	}, a.whoAmICommand(), a.tokenCommand(), a.userCommand(), a.keyCommand())
+}
+
+func (a *app) userCommand() *cobra.Command {
+	return groupCommand(&cobra.Command{
 		Use:   "user",
 		Short: "Add, list, change and remove users",
 		Long: `Add users, list and change them, and remove them. gridloom iam --help says what
 a grant is.`,
 		Example: `  gridloom iam user add ann --grant readwrite:photos
   gridloom iam user ls`,
-	})
-	key := groupCommand(&cobra.Command{
+	}, a.userAddCommand(), a.userListCommand(), a.userSetCommand(), a.userRemoveCommand())
+}
+
+func (a *app) keyCommand() *cobra.Command {
+	return groupCommand(&cobra.Command{
 		Use:   "key",
 		Short: "Add, list, change and remove access keys",
 		Long: `Add access keys to users, list and change them, and remove them. A service key
@@ -73,26 +78,7 @@ is one with grants of its own: it may do what both they and its user's allow,
 and every user may have some without asking.`,
 		Example: `  gridloom iam key add ann --expires 90d --out ann.key
   gridloom iam key ls ann`,
-	})
-	for _, sub := range []*cobra.Command{a.userAddCommand(), a.userListCommand(), a.userSetCommand(), a.userRemoveCommand()} {
-		user.AddCommand(subcommand(sub))
-	}
-	for _, sub := range []*cobra.Command{a.keyAddCommand(), a.keyListCommand(), a.keySetCommand(), a.keyRemoveCommand()} {
-		key.AddCommand(subcommand(sub))
-	}
-	cmd.AddCommand(subcommand(a.whoAmICommand()), subcommand(a.tokenCommand()), user, key)
-	return cmd
-}
-
-// groupCommand makes a command that does nothing but hold others.
-func groupCommand(cmd *cobra.Command) *cobra.Command {
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) > 0 {
-			return usageErrorf("%q is none of its commands", args[0])
-		}
-		return cmd.Help()
-	}
-	return cmd
+	}, a.keyAddCommand(), a.keyListCommand(), a.keySetCommand(), a.keyRemoveCommand())
 }
 
 func (a *app) whoAmICommand() *cobra.Command {

@@ -20,27 +20,14 @@ type jsonChange struct {
 }
 
 func (a *app) nodeCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "node",
-		GroupID: "client",
-		Short:   "List the nodes, and have them join, leave or rest",
+	return groupCommand(&cobra.Command{
+		Use:   "node",
+		Short: "List the nodes, and have them join, leave or rest",
 		Long: `List the nodes of a running mesh, and change which there are and what they do.
 gridloom cluster status shows what has become of it.`,
 		Example: `  gridloom node ls
   gridloom node join d http://10.0.0.4:7402`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usageErrorf("%q is none of its commands", args[0])
-			}
-			return cmd.Help()
-		},
-	}
-	for _, sub := range []*cobra.Command{
-		a.nodeListCommand(), a.nodeJoinCommand(), a.nodeLeaveCommand(), a.nodeReplaceCommand(), a.nodeDrainCommand(),
-	} {
-		cmd.AddCommand(subcommand(sub))
-	}
-	return cmd
+	}, a.nodeListCommand(), a.nodeJoinCommand(), a.nodeLeaveCommand(), a.nodeReplaceCommand(), a.nodeDrainCommand())
 }
 
 func (a *app) nodeListCommand() *cobra.Command {
@@ -98,7 +85,7 @@ either end. One that the mesh has, or an address, is refused.`,
 		Args: arguments(2, 2),
 	}
 	return a.clientCommand(cmd, func(ctx context.Context, c *client, _ *cobra.Command, args []string) error {
-		return a.change(ctx, c, jsonChange{Name: args[0], PeerURL: args[1], Change: "join"}, "admitted: it joins when it runs",
+		return a.change(ctx, c, jsonChange{Type: "node", Name: args[0], PeerURL: args[1], Change: "join"}, args[0]+" admitted: it joins when it runs",
 			func(ctx context.Context) error {
 				_, err := c.cluster.JoinNode(ctx, &gridloomv1.JoinNodeRequest{Name: args[0], PeerUrl: args[1]})
 				return err
@@ -123,7 +110,7 @@ then lost.`,
 	}
 	force := cmd.Flags().Bool("force", false, "also if it has the last copy of something")
 	return a.clientCommand(cmd, func(ctx context.Context, c *client, _ *cobra.Command, args []string) error {
-		return a.change(ctx, c, jsonChange{Name: args[0], Change: "leave"}, "leaves",
+		return a.change(ctx, c, jsonChange{Type: "node", Name: args[0], Change: "leave"}, args[0]+" leaves",
 			func(ctx context.Context) error {
 				_, err := c.cluster.LeaveNode(ctx, &gridloomv1.LeaveNodeRequest{Name: args[0], Force: *force})
 				return err
@@ -147,7 +134,7 @@ back with it. --force gives that up.`,
 	}
 	force := cmd.Flags().Bool("force", false, "also if it has the last copy of something")
 	return a.clientCommand(cmd, func(ctx context.Context, c *client, _ *cobra.Command, args []string) error {
-		return a.change(ctx, c, jsonChange{Name: args[0], Change: "replace"}, "may come back empty",
+		return a.change(ctx, c, jsonChange{Type: "node", Name: args[0], Change: "replace"}, args[0]+" may come back empty",
 			func(ctx context.Context) error {
 				_, err := c.cluster.ReplaceNode(ctx, &gridloomv1.ReplaceNodeRequest{Name: args[0], Force: *force})
 				return err
@@ -180,11 +167,11 @@ not come to an end.`,
 		if *undo && *wait {
 			return usageErrorf("--undo and --wait: there is nothing to wait for")
 		}
-		done, text := jsonChange{Name: args[0], Change: "drain"}, "is being emptied"
+		done, text := jsonChange{Type: "node", Name: args[0], Change: "drain"}, "is being emptied"
 		if *undo {
 			done.Change, text = "undrain", "takes part again"
 		}
-		err := a.change(ctx, c, done, text, func(ctx context.Context) error {
+		err := a.change(ctx, c, done, args[0]+" "+text, func(ctx context.Context) error {
 			_, err := c.cluster.DrainNode(ctx, &gridloomv1.DrainNodeRequest{Name: args[0], Undo: *undo, Force: *force})
 			return err
 		})
@@ -195,13 +182,13 @@ not come to an end.`,
 	})
 }
 
-// change makes one call and says that the mesh has taken it.
-func (a *app) change(ctx context.Context, c *client, done jsonChange, text string, call func(context.Context) error) error {
+// change makes one call and says that the mesh has taken it: done as JSON, said
+// for people.
+func (a *app) change(ctx context.Context, c *client, done any, said string, call func(context.Context) error) error {
 	ctx, cancel := c.call(ctx)
 	defer cancel()
 	if err := call(ctx); err != nil {
 		return err
 	}
-	done.Type = "node"
-	return a.out.print(done, func() string { return fmt.Sprintf("%s %s\n", shown(done.Name), text) })
+	return a.out.print(done, func() string { return shown(said) + "\n" })
 }

@@ -35,7 +35,7 @@ type jsonPoolChange struct {
 }
 
 func (a *app) poolCommand() *cobra.Command {
-	return a.groupCommand(&cobra.Command{
+	return groupCommand(&cobra.Command{
 		Use:   "pool",
 		Short: "List the pools, empty one, or even them out",
 		Long: `List the pools of a running mesh, empty one of them into the others, or move
@@ -146,7 +146,7 @@ all the same, and it may then not come to an end.`,
 		if *undo {
 			done.Change, text = "undrain", "takes part again"
 		}
-		err := a.poolChange(ctx, c, done, "pool "+args[0]+" "+text, func(ctx context.Context) error {
+		err := a.change(ctx, c, done, "pool "+args[0]+" "+text, func(ctx context.Context) error {
 			_, err := c.storage.DrainPool(ctx, &gridloomv1.DrainPoolRequest{Name: args[0], Undo: *undo, Force: *force})
 			return err
 		})
@@ -180,7 +180,7 @@ stays.`,
 		if *stop {
 			done.Change, text = "stop", "no payload is being moved any more"
 		}
-		err := a.poolChange(ctx, c, done, text, func(ctx context.Context) error {
+		err := a.change(ctx, c, done, text, func(ctx context.Context) error {
 			_, err := c.storage.Rebalance(ctx, &gridloomv1.RebalanceRequest{Stop: *stop})
 			return err
 		})
@@ -189,14 +189,4 @@ stays.`,
 		}
 		return a.awaitRebalance(ctx, c)
 	})
-}
-
-// poolChange makes one call and says that the mesh has taken it.
-func (a *app) poolChange(ctx context.Context, c *client, done jsonPoolChange, text string, call func(context.Context) error) error {
-	ctx, cancel := c.call(ctx)
-	defer cancel()
-	if err := call(ctx); err != nil {
-		return err
-	}
-	return a.out.print(done, func() string { return shown(text) + "\n" })
 }

@@ -25,7 +25,7 @@ type jsonUsage struct {
 }
 
 func (a *app) bucketCommand() *cobra.Command {
-	return a.groupCommand(&cobra.Command{
+	return groupCommand(&cobra.Command{
 		Use:   "bucket",
 		Short: "Show what buckets hold, and limit it",
 		Long: `Show how much is in buckets, exactly, and set how much may be. gridloom mb makes
