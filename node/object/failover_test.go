@@ -256,9 +256,7 @@ func TestReadErrorInTheMiddle(t *testing.T) {
 	for _, asker := range []*testNode{m.nodes[0], m.nodes[1]} {
 		for _, verify := range []bool{false, true} {
 			for _, skip := range []int{0, 1, 2, 3} {
-				for _, n := range m.nodes {
-					n.neverHedge(m)
-				}
+				m.neverHedge()
 				// The first that is asked fails; it is the same for all of a segment.
 				first := asker.replicasOf(part{&seg, 0, size}, false).all[0].drive
 				owner := slices.IndexFunc(m.nodes, func(n *testNode) bool { d, _ := n.drive(first); return d != nil })
@@ -283,6 +281,7 @@ func TestClientGone(t *testing.T) {
 	m, _, w := replicated(t, meshConfig{options: func(_ int, o *Options) { o.SegmentBytes = 0 }})
 	const size = 24 << 20
 	seg := putCopies(t, m, "k", randomBytes(size))[0]
+	m.neverHedge()
 	for _, n := range []*testNode{m.nodes[0], m.nodes[1]} {
 		for _, verify := range []bool{false, true} {
 			for _, plain := range []bool{false, true} {
@@ -333,6 +332,7 @@ func TestBoundedTries(t *testing.T) {
 				f.Add(datatest.Fault{Op: dataio.OpOpen, Times: -1, Err: syscall.EIO})
 				f.Ops()
 			}
+			m.neverHedge()
 			began := time.Now()
 			got, err := n.read(testContext(t), "copies", fmt.Sprint(size), -1, 0)
 			if fault.KindOf(err) != fault.Unavailable || len(got) > 0 || time.Since(began) > 10*time.Second {
@@ -461,14 +461,17 @@ func TestStanding(t *testing.T) {
 	}
 }
 
-// neverHedge has a node forget what its reads know of drives, and wait for all of
-// them, so that a busy machine isn't taken for one that stalls.
-func (n *testNode) neverHedge(m *testMesh) {
-	n.forgetReads()
-	n.reads.mu.Lock()
-	defer n.reads.mu.Unlock()
-	for _, d := range m.drives() {
-		n.reads.ofLocked(d.ID()).hedge = 10 * time.Second
+// neverHedge has all nodes forget what their reads know of drives, and wait for
+// each of these, however busy the machine is.
+func (m *testMesh) neverHedge() {
+	drives := m.drives()
+	for _, n := range m.nodes {
+		n.forgetReads()
+		n.reads.mu.Lock()
+		for _, d := range drives {
+			n.reads.ofLocked(d.ID()).hedge = 10 * time.Second
+		}
+		n.reads.mu.Unlock()
 	}
 }
 

@@ -73,7 +73,7 @@ func TestBitRot(t *testing.T) {
 				}
 				back := flip(t, m.payloadFile(t, payloadRef{drive, seg.ID}), at)
 				for _, n := range m.nodes {
-					n.neverHedge(m)
+					m.neverHedge()
 					got, err := n.readVerified(testContext(t), key, 0, -1)
 					if err != nil || !bytes.Equal(got, data) {
 						t.Errorf("%s, %s of %s: %d bytes, %v", n.name, drive, key, len(got), err)
@@ -109,7 +109,7 @@ func TestFooterRot(t *testing.T) {
 	for at := seg.SizeBytes; at < info.Size(); at++ {
 		back := flip(t, m.payloadFile(t, ref), at)
 		for _, verify := range []bool{false, true} {
-			n.neverHedge(m)
+			m.neverHedge()
 			read := func() ([]byte, error) { return n.read(testContext(t), "copies", "k", -1, 0) }
 			if verify {
 				read = func() ([]byte, error) { return n.readVerified(testContext(t), "k", 0, -1) }
@@ -145,6 +145,7 @@ func TestAllCopiesBad(t *testing.T) {
 			// Not the same byte in each.
 			flip(t, m.payloadFile(t, payloadRef{drive, seg.ID}), max(c.good, c.at-int64(i))%(2<<20))
 		}
+		m.neverHedge()
 		for _, n := range m.nodes {
 			got, err := n.readVerified(testContext(t), key, 0, -1)
 			if fault.KindOf(err) != fault.Corrupted || int64(len(got)) != c.good || !bytes.Equal(got, data[:len(got)]) {
@@ -184,7 +185,7 @@ func TestDamagedCopies(t *testing.T) {
 				ref := payloadRef{seg.Drives[i], seg.ID}
 				must(t, c.damage(m.payloadFile(t, ref)))
 				for _, n := range m.nodes {
-					n.neverHedge(m)
+					m.neverHedge()
 					if got := n.get(t, "copies", key, -1, 0); !bytes.Equal(got, data) {
 						t.Errorf("%s: other bytes of %s", n.name, key)
 					}
@@ -209,6 +210,7 @@ func TestTruncatedInTheMiddle(t *testing.T) {
 	data := randomBytes(size)
 	for _, n := range m.nodes[:2] {
 		seg := putCopies(t, m, n.name, data)[0]
+		m.neverHedge()
 		first := n.replicasOf(part{&seg, 0, size}, false).all[0].drive
 		w.take()
 		var once sync.Once
@@ -247,7 +249,7 @@ func TestAnotherPayload(t *testing.T) {
 			must(t, err)
 			w.take()
 			for _, n := range m.nodes {
-				n.neverHedge(m)
+				m.neverHedge()
 				for _, length := range []int64{10, int64(size)} {
 					if got := n.get(t, "copies", key, 0, length); !bytes.Equal(got, data[:length]) {
 						t.Errorf("%s: other bytes of %s", n.name, key)
