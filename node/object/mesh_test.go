@@ -58,11 +58,7 @@ type meshConfig struct {
 }
 
 func (c *meshConfig) directory(t testing.TB, name string) string {
-	parent := c.dir
-	if parent == "" {
-		parent = t.TempDir()
-	}
-	dir := filepath.Join(parent, name)
+	dir := filepath.Join(c.dir, name)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -96,6 +92,9 @@ func newMesh(t testing.TB, c meshConfig) *testMesh {
 		m.nodes = append(m.nodes, n)
 		listeners, hosts = append(listeners, l), append(hosts, n.url)
 		urls[n.name] = n.url
+	}
+	if c.dir == "" {
+		c.dir = t.TempDir() // removed after the mesh is closed
 	}
 	t.Cleanup(m.close)
 	for i, n := range m.nodes {
@@ -367,8 +366,14 @@ func (n *testNode) read(ctx context.Context, bucket, key string, off, length int
 	if off < 0 {
 		off, length = 0, -1
 	}
-	var buf bytes.Buffer
-	sent, err := r.Send(ctx, &buf, off, length, dataio.Windows{})
+	return receive(ctx, r, off, length)
+}
+
+// receive has a Reader send to memory.
+func receive(ctx context.Context, r *Reader, off, length int64) ([]byte, error) {
+	// Memory that grows is what the race detector takes longest for.
+	buf := bytes.NewBuffer(make([]byte, 0, r.record.SizeBytes+bytes.MinRead))
+	sent, err := r.Send(ctx, buf, off, length, dataio.Windows{})
 	if sent != int64(buf.Len()) {
 		return nil, fmt.Errorf("Send says %d bytes, and wrote %d (%w)", sent, buf.Len(), err)
 	}

@@ -43,12 +43,7 @@ func (n *testNode) readVerified(ctx context.Context, key string, off, length int
 		return nil, err
 	}
 	r.Verify = true
-	var buf bytes.Buffer
-	sent, err := r.Send(ctx, &buf, off, length, dataio.Windows{})
-	if sent != int64(buf.Len()) {
-		return nil, fmt.Errorf("Send says %d bytes, and wrote %d (%w)", sent, buf.Len(), err)
-	}
-	return buf.Bytes(), err
+	return receive(ctx, r, off, length)
 }
 
 // TestBitRot: with one bit flipped in one copy, whichever, a read that verifies
