@@ -135,7 +135,9 @@ func hold(op, path string, check func(*held) (blank bool, err error)) (_ *held, 
 	if h.blank, err = check(h); err != nil {
 		return nil, err
 	}
-	if h.lock, err = h.root.OpenFile(lockName, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	// Only for reading: a file system can't be remounted read-only, nor used when
+	// it was, with a file in it that is open for writing.
+	if h.lock, err = h.root.OpenFile(lockName, os.O_RDONLY|os.O_CREATE, 0o600); err != nil {
 		return nil, err
 	}
 	if locked, err := h.tryLock(); err != nil {

@@ -5,7 +5,6 @@
 package dataio_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -13,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -22,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gridloom/gridloom/dataio"
+	"github.com/gridloom/gridloom/dataio/datatest"
 )
 
 // These tests do to a file system of their own, on a loop device, what Faults
@@ -29,14 +28,7 @@ import (
 // power. Each runs in a process of its own with its own view of the mounts, so
 // that none stays, however it ends.
 
-const (
-	mountsVariable = "GRIDLOOM_TEST_OWN_MOUNTS"
-
-	ioctlShutdown   = 0x8004587d // EXT4_IOC_SHUTDOWN
-	shutdownNoFlush = 2          // EXT4_GOING_FLAGS_NOLOGFLUSH: as a loss of power
-	ioctlFreeze     = 0xc0045877 // FIFREEZE
-	ioctlThaw       = 0xc0045878 // FITHAW
-)
+const mountsVariable = "GRIDLOOM_TEST_OWN_MOUNTS"
 
 // withMounts runs the test in a process that may mount, and reports whether
 // this is that process.
@@ -62,67 +54,20 @@ func withMounts(t *testing.T) bool {
 	return false
 }
 
-// volume is an ext4 file system on a loop device.
+// volume is a file system with a drive in it.
 type volume struct {
-	t      *testing.T
-	dir    string // where it is mounted
-	device string
-	image  string
+	*datatest.Volume
+	t *testing.T
 }
 
 // newVolume makes a file system of 64 MiB and mounts it.
 func newVolume(t *testing.T, options string) *volume {
 	t.Helper()
-	parent := t.TempDir()
-	v := &volume{t: t, dir: filepath.Join(parent, "drive"), image: filepath.Join(parent, "image")}
-	f, err := os.Create(v.image)
-	if err := errors.Join(err, f.Truncate(64<<20), f.Close(), os.Mkdir(v.dir, 0o700)); err != nil {
+	dir := filepath.Join(t.TempDir(), "drive")
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	v.run("mkfs.ext4", "-q", "-F", v.image)
-	// The device goes with the last mount of it.
-	v.run("mount", "-t", "ext4", "-o", "loop"+options, v.image, v.dir)
-	t.Cleanup(func() { unix.Unmount(v.dir, unix.MNT_DETACH) })
-	mounts, err := os.Open("/proc/self/mounts")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer mounts.Close()
-	for lines := bufio.NewScanner(mounts); lines.Scan(); {
-		if words := strings.Fields(lines.Text()); len(words) > 1 && words[1] == v.dir {
-			v.device = words[0]
-		}
-	}
-	if v.device == "" {
-		t.Fatalf("%s is not among the mounts", v.dir)
-	}
-	return v
-}
-
-// run runs a program that must succeed.
-func (v *volume) run(program string, args ...string) {
-	v.t.Helper()
-	if output, err := exec.CommandContext(v.t.Context(), program, args...).CombinedOutput(); err != nil {
-		v.t.Fatalf("%s %s: %v: %s", program, strings.Join(args, " "), err, output)
-	}
-}
-
-// ioctl asks something of the file system.
-func (v *volume) ioctl(request uint, value int) error {
-	dir, err := os.Open(v.dir)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return unix.IoctlSetPointerInt(int(dir.Fd()), request, value)
-}
-
-// remount unmounts the file system and mounts it again, as a start of the
-// machine does.
-func (v *volume) remount() {
-	v.t.Helper()
-	v.run("umount", v.dir)
-	v.run("mount", "-t", "ext4", "-o", "loop", v.image, v.dir)
+	return &volume{datatest.NewVolume(t, dir, 64<<20, options), t}
 }
 
 // watched opens the drive with its Monitor, and reports its states.
@@ -135,7 +80,7 @@ func (v *volume) watched(slow dataio.Slow) (*dataio.Drive, <-chan dataio.State) 
 		v.t.Logf("%v to %v: %v", from, to, cause)
 		states <- to
 	}
-	d, err := dataio.Open(v.t.Context(), v.dir, o)
+	d, err := dataio.Open(v.t.Context(), v.Dir, o)
 	if err != nil {
 		v.t.Fatal(err)
 	}
@@ -234,7 +179,7 @@ func TestExt4PowerCut(t *testing.T) {
 		cut := 50 + rand.IntN(150)
 		acked := load(t, d, stop, func(n int) {
 			if n == cut {
-				if err := v.ioctl(ioctlShutdown, shutdownNoFlush); err != nil {
+				if err := v.CutPower(); err != nil {
 					t.Errorf("shut the file system down: %v", err)
 				}
 				close(stop)
@@ -257,8 +202,8 @@ func TestExt4PowerCut(t *testing.T) {
 		if err := d.Close(); err != nil {
 			t.Logf("close: %v", err)
 		}
-		v.remount()
-		wantAll(t, open(t, v.dir, options()), acked)
+		v.Remount()
+		wantAll(t, open(t, v.Dir, options()), acked)
 	}
 }
 
@@ -269,7 +214,7 @@ func TestExt4Full(t *testing.T) {
 	}
 	v := newVolume(t, "")
 	d, states := v.watched(dataio.Slow{})
-	others := filepath.Join(v.dir, "others")
+	others := filepath.Join(v.Dir, "others")
 	if err := os.WriteFile(others, make([]byte, 20<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +224,7 @@ func TestExt4Full(t *testing.T) {
 	for ; err == nil; written++ {
 		err = write(t.Context(), d, dataio.NewID(), make([]byte, 1<<20), -1)
 	}
-	wantErr(t, err, v.dir, dataio.ErrNoSpace)
+	wantErr(t, err, v.Dir, dataio.ErrNoSpace)
 	if written < 10 || len(files(t, d)) != written {
 		t.Errorf("%d payloads, %d files", written, len(files(t, d)))
 	}
@@ -309,12 +254,12 @@ func TestExt4ReadOnly(t *testing.T) {
 	if !withMounts(t) {
 		return
 	}
-	v := newVolume(t, ",errors=remount-ro")
+	v := newVolume(t, "errors=remount-ro")
 	d, states := v.watched(dataio.Slow{})
 	stop := make(chan struct{})
 	acked := load(t, d, stop, func(n int) {
 		if n == 50 {
-			trigger := filepath.Join("/sys/fs/ext4", filepath.Base(v.device), "trigger_fs_error")
+			trigger := filepath.Join("/sys/fs/ext4", filepath.Base(v.Device), "trigger_fs_error")
 			if err := os.WriteFile(trigger, []byte("a test"), 0); err != nil {
 				t.Errorf("have the kernel find an error: %v", err)
 			}
@@ -332,8 +277,8 @@ func TestExt4ReadOnly(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Error(err)
 	}
-	v.remount()
-	again := open(t, v.dir, options())
+	v.Remount()
+	again := open(t, v.Dir, options())
 	wantAll(t, again, acked)
 	put(t, again, []byte("well again"))
 }
@@ -354,19 +299,19 @@ func TestExt4Unmount(t *testing.T) {
 	}()
 	acked := load(t, d, stop, func(n int) {
 		if n == 50 {
-			v.run("umount", "-l", v.dir)
+			v.Run("umount", "-l", v.Dir)
 		}
 	})
 	expect(t, write(t.Context(), d, dataio.NewID(), []byte("x"), 1), dataio.ErrOffline)
-	if left := tree(t, v.dir); len(left) != 1 {
+	if left := tree(t, v.Dir); len(left) != 1 {
 		t.Errorf("something was written beneath: %v", left)
 	}
 	wantAll(t, d, acked) // by what it holds
-	v.run("mount", v.device, v.dir)
+	v.Run("mount", v.Device, v.Dir)
 	t.Logf("well %v after the mount came back", await(t, states, dataio.Online))
 	wantAll(t, d, acked)
 	put(t, d, []byte("well again"))
-	if _, err := os.Stat(filepath.Join(v.dir, "drive.json")); err != nil {
+	if _, err := os.Stat(filepath.Join(v.Dir, "drive.json")); err != nil {
 		t.Errorf("another file system came back: %v", err)
 	}
 }
@@ -388,15 +333,11 @@ func TestExt4Stall(t *testing.T) {
 	if err := f.Prefetch(t.Context(), 0, -1); err != nil {
 		t.Fatal(err)
 	}
-	frozen, err := os.Open(v.dir)
+	unfreeze, err := v.Freeze()
 	if err != nil {
-		t.Fatal(err)
-	}
-	defer frozen.Close()
-	if err := unix.IoctlSetInt(int(frozen.Fd()), ioctlFreeze, 0); err != nil {
 		t.Fatalf("freeze: %v", err)
 	}
-	thaw := sync.OnceValue(func() error { return unix.IoctlSetInt(int(frozen.Fd()), ioctlThaw, 0) })
+	thaw := sync.OnceValue(unfreeze)
 	t.Cleanup(func() { thaw() })
 	hung := make(chan error, 1)
 	go func() { hung <- write(t.Context(), d, dataio.NewID(), random(100, 2), 100) }()
@@ -427,4 +368,35 @@ func TestExt4Stall(t *testing.T) {
 		t.Errorf("%d bytes came back (%v)", len(got), err)
 	}
 	put(t, d, []byte("well again"))
+}
+
+// TestExt4Remount has an administrator make the file system read-only under
+// puts, and writable again.
+func TestExt4Remount(t *testing.T) {
+	if !withMounts(t) {
+		return
+	}
+	v := newVolume(t, "")
+	d, states := v.watched(dataio.Slow{})
+	stop := make(chan struct{})
+	acked := load(t, d, stop, func(n int) {
+		if n == 50 {
+			close(stop)
+		}
+	})
+	v.Run("mount", "-o", "remount,ro", v.Dir)
+	expect(t, write(t.Context(), d, dataio.NewID(), []byte("x"), 1), dataio.ErrReadOnly)
+	await(t, states, dataio.ReadOnly)
+	wantAll(t, d, acked)
+	v.Run("mount", "-o", "remount,rw", v.Dir)
+	t.Logf("well %v after it is writable", await(t, states, dataio.Online))
+	put(t, d, []byte("well again"))
+	if err := d.Close(); err != nil {
+		t.Error(err)
+	}
+	// What a drive has can be read too where it never was writable.
+	v.Run("mount", "-o", "remount,ro", v.Dir)
+	again := open(t, v.Dir, options())
+	wantAll(t, again, acked)
+	expect(t, write(t.Context(), again, dataio.NewID(), []byte("x"), 1), dataio.ErrReadOnly)
 }

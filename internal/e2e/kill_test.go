@@ -57,6 +57,7 @@ type load struct {
 	size int // nodes
 
 	clients int
+	sizes   []int // of the objects, to which up to 99 bytes are added
 
 	mu           sync.Mutex        // guards the rest
 	tried        map[string]string // key to SHA-256
@@ -64,7 +65,7 @@ type load struct {
 }
 
 func newLoad(m meshUnderTest, size int) *load {
-	return &load{mesh: m, size: size, clients: 8, tried: map[string]string{}, acknowledged: map[string]bool{}}
+	return &load{mesh: m, size: size, clients: 8, sizes: []int{100, 9 << 10, 100 << 10, 600 << 10}, tried: map[string]string{}, acknowledged: map[string]bool{}}
 }
 
 // start begins to put; the function it returns ends that and waits.
@@ -74,6 +75,7 @@ func (l *load) start(round int) (stop func()) {
 	for c := range l.clients {
 		clients.Go(func() {
 			random := rand.New(rand.NewPCG(uint64(round), uint64(c)))
+			content := rand.NewChaCha8([32]byte{byte(round), byte(c)})
 			client := &http.Client{Transport: &http.Transport{}}
 			defer client.CloseIdleConnections()
 			for i := 0; ; i++ {
@@ -82,11 +84,8 @@ func (l *load) start(round int) (stop func()) {
 					return
 				default:
 				}
-				sizes := []int{100, 9 << 10, 100 << 10, 600 << 10}
-				body := make([]byte, sizes[random.IntN(len(sizes))]+random.IntN(100))
-				for j := range body {
-					body[j] = byte(random.Uint32())
-				}
+				body := make([]byte, l.sizes[random.IntN(len(l.sizes))]+random.IntN(100))
+				_, _ = content.Read(body) // it always fills it
 				l.put(client, 1+random.IntN(l.size), fmt.Sprintf("%d/%d/%d", round, c, i), body)
 			}
 		})
