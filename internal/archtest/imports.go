@@ -53,7 +53,7 @@ var forTests = map[string][]string{
 	"node/heal":            {"grid/gridtest", "dataio/datatest"},
 	"node/control":         {"grid/gridtest", "node/control/replica/replicatest"},
 	"node/control/replica": {"node/control/disk", "node/control/replica/replicatest"},
-	"internal/e2e":         {"gen/gridloom/v1"},
+	"internal/e2e":         {"gen/gridloom/v1", "dataio/datatest"},
 	"grid":                 {"grid/gridtest"},
 	"dataio":               {"dataio/datatest"},
 }
