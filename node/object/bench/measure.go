@@ -159,7 +159,7 @@ func (m *mesh) measureHeal(ctx context.Context, out io.Writer, p *plan) error {
 		return err
 	}
 	start, cpu := time.Now(), m.cpu()
-	for m.payloads(lost) < before+files {
+	for m.payloads(lost) < files { // those before are removed objects', which nobody copies
 		if err := pause(ctx); err != nil {
 			return fmt.Errorf("%d of %d files are back: %w", m.payloads(lost), files, err)
 		}
