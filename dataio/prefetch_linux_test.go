@@ -4,6 +4,7 @@ package dataio_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"runtime"
 	"strings"
@@ -16,16 +17,34 @@ import (
 	"github.com/gridloom/gridloom/dataio/datatest"
 )
 
-// waitless is a context that nobody may wait for.
-type waitless struct {
+// watch is a context that knows whether somebody may have waited for it.
+type watch struct {
 	context.Context
-	t testing.TB
+	waited bool
 }
 
-func (w waitless) Done() <-chan struct{} {
-	w.t.Error("something waits, for which a goroutine was started")
+func (w *watch) Done() <-chan struct{} {
+	w.waited = true
 	return w.Context.Done()
 }
+
+// never tries until a call doesn't wait, for which a goroutine would be needed.
+// A kernel short of memory may have dropped some page between two tries.
+func never(t *testing.T, call func(ctx context.Context) error) {
+	t.Helper()
+	for range tries {
+		w := &watch{Context: t.Context()}
+		if err := call(w); err != nil {
+			t.Fatal(err)
+		}
+		if !w.waited {
+			return
+		}
+	}
+	t.Errorf("something waits, for which a goroutine was started, in %d tries", tries)
+}
+
+const tries = 100
 
 // evict has the kernel drop a file's pages.
 func evict(t *testing.T, path string) {
@@ -91,28 +110,32 @@ func TestPrefetchReads(t *testing.T) {
 		}
 		defer f.Close()
 		// All is in memory from having been written.
-		if err := f.Prefetch(waitless{t.Context(), t}, c.off, c.n); err != nil {
-			t.Errorf("%+v: %v", c, err)
-		}
+		never(t, func(ctx context.Context) error { return f.Prefetch(ctx, c.off, c.n) })
 		for try := 1; ; try++ { // the kernel keeps those that somebody is busy with
 			evict(t, path)
 			pages := inMemory(t, path, size)
 			if pages == 0 {
 				break
 			}
-			if try == 1000 {
+			if try == 10*tries {
 				t.Fatalf("the kernel keeps %d pages", pages)
 			}
 			runtime.Gosched()
 		}
-		if err := f.Prefetch(t.Context(), c.off, c.n); err != nil {
-			t.Errorf("%+v: %v", c, err)
+		w := &watch{Context: t.Context()}
+		// A few bytes it tries to read, and a fast disk has them.
+		if err := f.Prefetch(w, c.off, c.n); err != nil || !w.waited && c.n > 16<<10 {
+			t.Errorf("%+v: nothing is in memory, and Prefetch says %v at once", c, err)
 		}
-		if err := f.Prefetch(waitless{t.Context(), t}, c.off, c.n); err != nil {
-			t.Errorf("%+v: %v", c, err)
-		}
-		if pages := inMemory(t, path, size); int64(pages*os.Getpagesize()) < c.n {
-			t.Errorf("%+v: %d pages are in memory", c, pages)
+		never(t, func(ctx context.Context) error { return f.Prefetch(ctx, c.off, c.n) })
+		read := func() bool { return int64(inMemory(t, path, size)*os.Getpagesize()) >= c.n }
+		for try := 1; !read(); try++ {
+			if try == tries {
+				t.Fatalf("%+v: %d pages are in memory", c, inMemory(t, path, size))
+			}
+			if err := f.Prefetch(t.Context(), c.off, c.n); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }
@@ -122,21 +145,35 @@ func TestPrefetchReads(t *testing.T) {
 func TestOpenWaitsOnlyForTheDisk(t *testing.T) {
 	d := open(t, t.TempDir(), options())
 	id := put(t, d, random(1<<20, 1))
-	f, err := d.Open(waitless{t.Context(), t}, id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
+	never(t, func(ctx context.Context) error {
+		f, err := d.Open(ctx, id)
+		if err == nil {
+			f.Close()
+		}
+		return err
+	})
 	evict(t, payloadPath(d, id))
-	if f, err = d.Open(t.Context(), id); err != nil {
+	f, err := d.Open(t.Context(), id)
+	if err != nil {
 		t.Fatal(err)
 	}
 	f.Close()
 }
 
-// TestPrefetchCalls counts what the kernel is asked for bytes in memory.
+// TestPrefetchCalls counts what the kernel is asked for bytes in memory. It
+// tries again where some weren't.
 func TestPrefetchCalls(t *testing.T) {
-	const size = 64 << 20
+	var wrong []string
+	for range 5 {
+		if wrong = prefetchCalls(t); len(wrong) == 0 {
+			return
+		}
+	}
+	t.Error(strings.Join(wrong, "\n"))
+}
+
+func prefetchCalls(t *testing.T) (wrong []string) {
+	const size = 16 << 20
 	var dir string
 	trace := datatest.Traced(t, func(t *testing.T, l *datatest.Link) {
 		id, err := dataio.ParseID(l.Hear())
@@ -144,13 +181,13 @@ func TestPrefetchCalls(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := open(t, l.Hear(), options())
-		f, err := d.Open(waitless{t.Context(), t}, id)
+		f, err := d.Open(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer f.Close()
 		for off := int64(0); off < size; off += dataio.NextWindowBytes {
-			if err := f.Prefetch(waitless{t.Context(), t}, off, dataio.NextWindowBytes); err != nil {
+			if err := f.Prefetch(t.Context(), off, dataio.NextWindowBytes); err != nil {
 				t.Error(err)
 			}
 		}
@@ -172,13 +209,14 @@ func TestPrefetchCalls(t *testing.T) {
 	payload := func(c datatest.Call) bool { return strings.HasPrefix(c.In, dir+"/payload/") }
 	for name, want := range map[string]int{"mincore": size / dataio.NextWindowBytes, "openat2": 1, "fadvise64": 0} {
 		if n := len(trace.Select(nil, name)); n != want {
-			t.Errorf("%d calls of %s, want %d", n, name, want)
+			wrong = append(wrong, fmt.Sprintf("%d calls of %s, want %d", n, name, want))
 		}
 	}
 	if n := len(trace.Select(payload, "mmap")); n != 1 {
-		t.Errorf("the file was mapped %d times", n)
+		wrong = append(wrong, fmt.Sprintf("the file was mapped %d times", n))
 	}
 	if n := trace.Bytes(payload, "mmap", "read", "pread64", "preadv2"); n > 4096 {
-		t.Errorf("%d bytes were read, more than a footer", n)
+		wrong = append(wrong, fmt.Sprintf("%d bytes were read, more than a footer", n))
 	}
+	return wrong
 }
