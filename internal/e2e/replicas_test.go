@@ -223,6 +223,9 @@ func TestBitRot(t *testing.T) {
 func bitRot(t *testing.T, objects int) {
 	f := startFleet(t, 3)
 	s := newStock(t, f, "rot", objects, 9<<10, 3<<20, 1, 2, 3)
+	until(t, time.Minute, "each node has its copy, late ones by healing", func() bool {
+		return len(f.payloads(t, 1)) == objects && len(f.payloads(t, 2)) == objects && len(f.payloads(t, 3)) == objects
+	})
 	random := rand.New(rand.NewPCG(7, 7))
 	for name := range f.payloads(t, 1) {
 		node := 1 + random.IntN(3)
