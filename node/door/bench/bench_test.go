@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 // TestLoad has the clients of the GET rows ask a node.
 func TestLoad(t *testing.T) {
 	const size = 100_000
-	p := &plan{dir: t.TempDir(), threads: 2, warm: 10 * time.Millisecond, time: 100 * time.Millisecond}
+	p := &plan{dir: t.TempDir(), threads: 2, files: 3, warm: 10 * time.Millisecond, time: 100 * time.Millisecond}
 	l, err := p.newLab("get")
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := row{id: "get", size: size, conns: 5}
-	g := getter{lab: l, row: &r, name: "gridloom", addr: node.configs[0].HTTP, requests: requestsOf(size, "", node.key), servers: node.processes()}
+	g := getter{lab: l, row: &r, name: "gridloom", addr: node.configs[0].HTTP, requests: p.requests(size, "", node.key), servers: node.processes()}
 	s, err := g.run(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -62,15 +62,15 @@ func TestLoad(t *testing.T) {
 	if n, err := node.sent(t.Context(), 0); err != nil || n["sendfile"]+n["copy"]+n["inline"]+n["grid"] < size {
 		t.Errorf("/metrics says %v, %v", n, err)
 	}
-	g.requests = requestsOf(size, "", "gl_none")
+	g.requests = p.requests(size, "", "gl_none")
 	if s, err := g.run(t.Context()); err == nil || !strings.Contains(err.Error(), "401") {
 		t.Errorf("with a wrong key: %v, %v", s, err)
 	}
-	g.requests, r.size = requestsOf(size, "", node.key), size+1
+	g.requests, r.size = p.requests(size, "", node.key), size+1
 	if s, err := g.run(t.Context()); err == nil {
 		t.Errorf("with a wrong size: %v", s)
 	}
-	if err := node.check(t.Context(), 0, set(size)[1], size-1); err == nil {
+	if err := node.check(t.Context(), 0, p.set(size)[1], size-1); err == nil {
 		t.Error("other bytes passed")
 	}
 }
@@ -169,7 +169,7 @@ func TestContent(t *testing.T) {
 			t.Errorf("%d: %s", size, got)
 		}
 	}
-	if n := len(set(64 * mib)); n != 16 {
+	if n := len((&plan{files: 64}).set(64 * mib)); n != 16 {
 		t.Errorf("%d files of 64 MiB", n)
 	}
 }

@@ -19,11 +19,8 @@ const (
 	gib = 1 << 30
 )
 
-// What the reads pick among: so many files of a size, but not more bytes.
-const (
-	filesMax    = 64
-	setMaxBytes = gib
-)
+// setMaxBytes bounds the files of one size, but for the first of them.
+const setMaxBytes = gib
 
 // sizeName is how rows and keys name a size: "64KiB".
 func sizeName(size int64) string {
@@ -59,25 +56,26 @@ func (c *content) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// set is the paths of the files of one size, the same at every server.
-func set(size int64) (paths []string) {
-	for i := range min(filesMax, max(1, setMaxBytes/size)) {
+// set is the paths of the files of one size that reads go round, the same at
+// every server.
+func (p *plan) set(size int64) (paths []string) {
+	for i := range min(int64(p.files), max(1, setMaxBytes/size)) {
 		paths = append(paths, fmt.Sprintf("/data/%s/%s/%03d", bucket, sizeName(size), i))
 	}
 	return paths
 }
 
-// requestsOf are the requests for a set: these bytes go to every server.
-func requestsOf(size int64, query, key string) (requests [][]byte) {
-	for _, path := range set(size) {
+// requests are those for a set: these bytes go to every server.
+func (p *plan) requests(size int64, query, key string) (requests [][]byte) {
+	for _, path := range p.set(size) {
 		requests = append(requests, []byte("GET "+path+query+" HTTP/1.1\r\nHost: bench\r\nGridloom-Authorization: Bearer "+key+"\r\n\r\n"))
 	}
 	return requests
 }
 
-// fill stores a set through a cluster's first node, and reads it back.
-func (c *cluster) fill(ctx context.Context, size int64) error {
-	for _, path := range set(size) {
+// fill stores files through a cluster's first node, and reads them back.
+func (c *cluster) fill(ctx context.Context, paths []string, size int64) error {
+	for _, path := range paths {
 		if err := c.request(ctx, http.MethodPut, 0, path, newContent(path, size), nil); err != nil {
 			return err
 		}
@@ -94,9 +92,9 @@ func (c *cluster) check(ctx context.Context, node int, path string, size int64) 
 	return errors.Join(c.request(ctx, http.MethodGet, node, path, nil, &want), want.end())
 }
 
-// fill makes the files of a set, and has the server show them.
-func (n *nginx) fill(ctx context.Context, size int64) error {
-	for _, path := range set(size) {
+// fill makes files, and has the server show them.
+func (n *nginx) fill(ctx context.Context, paths []string, size int64) error {
+	for _, path := range paths {
 		if err := n.put(path, newContent(path, size)); err != nil {
 			return err
 		}

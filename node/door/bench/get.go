@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -17,6 +18,8 @@ type getter struct {
 	requests [][]byte
 	servers  []process
 	cluster  *cluster // whose nodes can be profiled; nil: none
+	node     int      // of the cluster, that is asked
+	way      string   // that all it sends in the kernel has to take; empty: any
 }
 
 // contender measures them.
@@ -26,7 +29,6 @@ func (g *getter) run(ctx context.Context) (s sample, err error) {
 	p := g.lab.plan
 	ctx, cancel := context.WithTimeoutCause(ctx, p.warm+p.time+slack, errSlow)
 	defer cancel()
-	l := load{addr: g.addr, requests: g.requests, size: g.row.size, conns: g.row.conns, threads: p.threads}
 	m := meter{servers: g.servers, idle: g.lab.besides(g.servers)}
 	if err := m.begin(); err != nil {
 		return nil, err
@@ -38,11 +40,49 @@ func (g *getter) run(ctx context.Context) (s sample, err error) {
 		}
 		defer func() { err = errors.Join(err, stop()) }()
 	}
+	before, err := g.sent(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l := load{addr: g.addr, requests: g.requests, size: g.row.size, conns: g.row.conns, threads: p.threads}
 	w, err := l.run(ctx, p.warm, p.time, m.start, m.stop)
 	if err != nil {
 		return nil, err
 	}
-	return m.sample(w.bytes, g.row.size, w.took)
+	if s, err = m.sample(w.bytes, g.row.size, w.took); err != nil {
+		return nil, err
+	}
+	return s, g.count(ctx, s, before)
+}
+
+// sent looks at what the node has sent, where the way is of interest.
+func (g *getter) sent(ctx context.Context) (sent, error) {
+	if g.way == "" {
+		return nil, nil
+	}
+	return g.cluster.sent(ctx, g.node)
+}
+
+// count puts into s what came through user space, by the node's own account of
+// the whole run.
+func (g *getter) count(ctx context.Context, s sample, before sent) error {
+	if g.way == "" {
+		return nil
+	}
+	var now sent
+	var all, user float64
+	for all == 0 { // until the first bytes are counted, which the clients may have before
+		var err error
+		if now, err = g.sent(ctx); err != nil {
+			return err
+		}
+		all, user = now.since(before)
+	}
+	if now[g.way]-before[g.way] != all-user {
+		return fmt.Errorf("%s: not all was sent by %s: %v, before %v", g.cluster.configs[g.node].Name, g.way, now, before)
+	}
+	s[copied] = user / (all / float64(g.row.size))
+	return nil
 }
 
 // slack is how long a run may take beyond what it is meant to.
@@ -60,7 +100,7 @@ func openGet(ctx context.Context, l *lab, r *row) ([]contender, error) {
 		return nil, err
 	}
 	g := getter{
-		lab: l, row: r, name: "gridloom", addr: node.configs[0].HTTP, requests: requestsOf(r.size, "", node.key),
+		lab: l, row: r, name: "gridloom", addr: node.configs[0].HTTP, requests: l.plan.requests(r.size, "", node.key),
 		servers: node.processes(), cluster: node,
 	}
 	return l.besideNginx(ctx, g)
@@ -98,10 +138,29 @@ func openMeshGet(ctx context.Context, l *lab, r *row) ([]contender, error) {
 		return nil, err
 	}
 	linear := getter{
-		lab: l, row: r, name: "gridloom", addr: mesh.configs[at].HTTP, requests: requestsOf(r.size, "", mesh.key),
+		lab: l, row: r, name: "gridloom", addr: mesh.configs[at].HTTP, requests: l.plan.requests(r.size, "", mesh.key),
 		servers: mesh.processes(), cluster: mesh,
 	}
 	stale := linear
-	stale.name, stale.requests = "gridloom stale", requestsOf(r.size, "?stale=5s", mesh.key)
+	stale.name, stale.requests = "gridloom stale", l.plan.requests(r.size, "?stale=5s", mesh.key)
 	return l.besideNginx(ctx, linear, stale)
+}
+
+// openThrough has three nodes and one copy, at the first of them: asked there,
+// and asked at one that has none.
+func openThrough(ctx context.Context, l *lab, r *row) ([]contender, error) {
+	mesh, err := l.cluster(ctx, "apart", clusterOptions{nodes: 3, apart: true})
+	if err != nil {
+		return nil, err
+	}
+	if err := l.fill(ctx, mesh, r.size); err != nil {
+		return nil, err
+	}
+	through := getter{
+		lab: l, row: r, name: "gridloom through another", addr: mesh.configs[1].HTTP, requests: l.plan.requests(r.size, "", mesh.key),
+		servers: mesh.processes(), cluster: mesh, node: 1, way: "splice",
+	}
+	direct := through
+	direct.name, direct.addr, direct.node, direct.way = "direct", mesh.configs[0].HTTP, 0, "sendfile"
+	return []contender{through.contender(), direct.contender()}, nil
 }

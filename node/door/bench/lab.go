@@ -81,14 +81,14 @@ func (l *lab) nginx(ctx context.Context) (*nginx, error) {
 
 // fill stores a set once at a server.
 func (l *lab) fill(ctx context.Context, at interface {
-	fill(ctx context.Context, size int64) error
+	fill(ctx context.Context, paths []string, size int64) error
 }, size int64) error {
 	key := fmt.Sprintf("%p %d", at, size)
 	if l.filled[key] {
 		return nil
 	}
 	l.filled[key] = true
-	return at.fill(ctx, size)
+	return at.fill(ctx, l.plan.set(size), size)
 }
 
 // besides are the processes that are up, but for those.

@@ -76,18 +76,23 @@ func (l *load) run(ctx context.Context, warm, length time.Duration, before, afte
 			lp.ending.Store(true)
 		}
 	}()
+	return measure(ctx, func() int64 { return received(loops) }, failed, warm, length, before, after)
+}
+
+// measure waits for warm, and then sees what is received within length.
+func measure(ctx context.Context, received func() int64, failed <-chan error, warm, length time.Duration, before, after func() error) (w window, err error) {
 	if err := wait(ctx, warm, failed); err != nil {
 		return w, err
 	}
 	if err := before(); err != nil {
 		return w, err
 	}
-	from, sofar := time.Now(), received(loops)
+	from, sofar := time.Now(), received()
 	for w.bytes == 0 { // once, but where a machine is very slow: a stall ends it
 		if err := wait(ctx, length, failed); err != nil {
 			return w, err
 		}
-		w.bytes, w.took = received(loops)-sofar, time.Since(from)
+		w.bytes, w.took = received()-sofar, time.Since(from)
 	}
 	return w, after()
 }

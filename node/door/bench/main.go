@@ -55,6 +55,10 @@ type plan struct {
 	dir      string // everything is below it, and removed with it
 	runs     int
 	threads  int
+	files    int
+	puts     int
+	download int // MiB
+	upload   int // MiB
 	warm     time.Duration
 	time     time.Duration
 	limit    time.Duration
@@ -71,6 +75,10 @@ func parsePlan(args []string, out io.Writer) (*plan, error) {
 	fs.StringVar(&p.dir, "dir", "", "directory on the disk to measure; a temporary directory without")
 	fs.IntVar(&p.runs, "runs", 5, "runs of each row")
 	fs.IntVar(&p.threads, "threads", max(1, runtime.NumCPU()/2), "threads of the clients that GET")
+	fs.IntVar(&p.files, "files", 64, "files of a size that the reads go round, of 1 GiB together at most")
+	fs.IntVar(&p.puts, "puts", 6, "PUTs in a run")
+	fs.IntVar(&p.download, "download", 1024, "MiB of each download in the rows of memory")
+	fs.IntVar(&p.upload, "upload", 128, "MiB of each upload in the rows of memory")
 	fs.DurationVar(&p.time, "time", time.Second, "how long each run is measured")
 	fs.DurationVar(&p.warm, "warm", 300*time.Millisecond, "how long it goes before that")
 	fs.DurationVar(&p.limit, "limit", 30*time.Minute, "all ends after this")
@@ -85,8 +93,10 @@ func parsePlan(args []string, out io.Writer) (*plan, error) {
 		return nil, fmt.Errorf("-rows: %w", err)
 	case fs.NArg() > 0:
 		return nil, fmt.Errorf("no argument is taken, %q was given", fs.Arg(0))
-	case p.runs < 1 || p.runs > 1000 || p.threads < 1 || p.threads > 1000:
-		return nil, errors.New("-runs or -threads is out of bounds")
+	case p.runs < 1 || p.runs > 1000 || p.threads < 1 || p.threads > 1000 || p.files < 1 || p.files > 1000:
+		return nil, errors.New("-runs, -threads or -files is out of bounds")
+	case p.puts < 1 || p.puts > 1000 || p.download < 1 || p.download > 64<<10 || p.upload < 1 || p.upload > 64<<10:
+		return nil, errors.New("-puts, -download or -upload is out of bounds")
 	case p.time <= 0 || p.warm <= 0 || p.limit <= 0:
 		return nil, errors.New("a time is not positive")
 	}

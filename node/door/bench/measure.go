@@ -5,7 +5,9 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -43,7 +45,6 @@ type meter struct {
 // reading is what has been used so far.
 type reading struct {
 	servers, idle, self, busy time.Duration
-	at                        time.Time
 }
 
 func (m *meter) read() (r reading, err error) {
@@ -51,7 +52,10 @@ func (m *meter) read() (r reading, err error) {
 	r.servers, errs[0] = cpuOf(m.servers)
 	r.idle, errs[1] = cpuOf(m.idle)
 	r.busy, errs[2] = busyTime()
-	r.self, r.at = ownCPU(), time.Now()
+	r.self = ownCPU()
+	if slices.Contains(m.servers, process(os.Getpid())) { // it is what is measured
+		r.self = 0
+	}
 	return r, errors.Join(errs[:]...)
 }
 

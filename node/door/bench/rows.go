@@ -61,6 +61,51 @@ func rows() (all []row) {
 			})
 		}
 	}
+	return append(all, otherRows()...)
+}
+
+// otherRows are those that nginx has no part in.
+func otherRows() (all []row) {
+	for _, conns := range getConns[:2] {
+		all = append(all, row{
+			id: fmt.Sprintf("get-through-%d", conns), title: "GET of 64MiB through a node without a copy, " + connections(conns),
+			group: "through", size: 64 * mib, conns: conns, base: "direct",
+			columns: []metric{rate, through, cpuGiB, clientGiB, copied, others}, open: openThrough,
+			goals: []goal{{"MB/s ≥ 0.65 × direct", through, 0.65, 0, 0}, {"bytes of a GET in user space ≤ 512", copied, 0, 0, 513}},
+		})
+	}
+	all = append(all, row{
+		id: "put-64MiB", title: "PUT of 64MiB with one replica, 1 connection",
+		group: "put", size: 64 * mib, conns: 1, base: "bare file", columns: []metric{rate, through, cpuGiB, clientGiB, others}, open: openPut,
+		goals: []goal{{"MB/s ≥ 0.8 × a bare file with the same sums", through, 0.8, 0, 0}},
+	})
+	for _, conns := range getConns[:2] {
+		all = append(all, row{
+			id: fmt.Sprintf("grpc-get-64MiB-%d", conns), title: "GetObject of 64MiB, " + connections(conns),
+			group: "grpc", size: 64 * mib, conns: conns, base: "bare grpc-go", columns: getColumns, open: openGRPC,
+			goals: []goal{{"MB/s ≥ 0.9 × bare grpc-go", through, 0.9, 0, 0}},
+		})
+	}
+	for _, withTLS := range []bool{false, true} {
+		name, how := "plain", "plaintext"
+		if withTLS {
+			name, how = "tls", "TLS"
+		}
+		for _, m := range []struct {
+			id, title string
+			below     float64
+			open      func(bool) func(context.Context, *lab, *row) ([]contender, error)
+		}{
+			{"get", "64 downloads at once, " + how, 128, openDownloads},
+			{"put", "64 uploads at once, " + how, 256, openUploads},
+		} {
+			all = append(all, row{
+				id: "memory-" + m.id + "-" + name, title: m.title, group: "memory", conns: 64, once: true,
+				columns: []metric{peakMiB, through, cpuGiB, clientGiB, others}, open: m.open(withTLS),
+				goals: []goal{{fmt.Sprintf("VmHWM < %.0f MiB", m.below), peakMiB, 0, 0, m.below}},
+			})
+		}
+	}
 	return all
 }
 
