@@ -49,7 +49,7 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := row{id: "get", size: size, conns: 5}
-	g := getter{lab: l, row: &r, name: "gridloom", addr: node.configs[0].HTTP, requests: p.requests(size, "", node.key), servers: node.processes()}
+	g := getter{lab: l, row: &r, name: "gridloom", addr: node.configs[0].HTTP, requests: p.requests(size, "", node.key), servers: node}
 	s, err := g.run(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -212,11 +212,11 @@ func TestResults(t *testing.T) {
 		}
 	}
 	g.least = 1.6
-	if verdict := r.judge(&g)[3]; verdict != "**not met**" {
+	if verdict := r.judge(&g)[4]; verdict != "**not met**" {
 		t.Error(verdict)
 	}
 	g = goal{"< 8", rate, 0, 0, 8}
-	if verdict := r.judge(&g)[3]; verdict != "**not met**" { // the median of 1, 8, 9
+	if verdict := r.judge(&g)[4]; verdict != "**not met**" { // the median of 1, 8, 9
 		t.Error(verdict)
 	}
 }

@@ -107,11 +107,11 @@ func (c *cluster) close() error {
 	return errors.Join(errs...)
 }
 
-func (c *cluster) processes() (all []process) {
+func (c *cluster) processes() (all []process, err error) {
 	for _, s := range c.nodes {
 		all = append(all, s.process)
 	}
-	return all
+	return all, nil
 }
 
 func (c *cluster) url(node int, path string) string {

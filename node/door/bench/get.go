@@ -16,7 +16,7 @@ type getter struct {
 	name     string
 	addr     string
 	requests [][]byte
-	servers  []process
+	servers  measured
 	cluster  *cluster // whose nodes can be profiled; nil: none
 	node     int      // of the cluster, that is asked
 	way      string   // that all it sends in the kernel has to take; empty: any
@@ -29,7 +29,10 @@ func (g *getter) run(ctx context.Context) (s sample, err error) {
 	p := g.lab.plan
 	ctx, cancel := context.WithTimeoutCause(ctx, p.warm+p.time+slack, errSlow)
 	defer cancel()
-	m := meter{servers: g.servers, idle: g.lab.besides(g.servers)}
+	m, err := g.lab.meter(g.servers)
+	if err != nil {
+		return nil, err
+	}
 	if err := m.begin(); err != nil {
 		return nil, err
 	}
@@ -101,7 +104,7 @@ func openGet(ctx context.Context, l *lab, r *row) ([]contender, error) {
 	}
 	g := getter{
 		lab: l, row: r, name: "gridloom", addr: node.configs[0].HTTP, requests: l.plan.requests(r.size, "", node.key),
-		servers: node.processes(), cluster: node,
+		servers: node, cluster: node,
 	}
 	return l.besideNginx(ctx, g)
 }
@@ -119,7 +122,7 @@ func (l *lab) besideNginx(ctx context.Context, getters ...getter) (all []contend
 	if err := l.fill(ctx, n, last.row.size); err != nil {
 		return nil, err
 	}
-	last.name, last.addr, last.servers, last.cluster = "nginx", n.addr, n.all, nil
+	last.name, last.addr, last.servers, last.cluster = "nginx", n.addr, n, nil
 	return append(all, last.contender()), nil
 }
 
@@ -139,7 +142,7 @@ func openMeshGet(ctx context.Context, l *lab, r *row) ([]contender, error) {
 	}
 	linear := getter{
 		lab: l, row: r, name: "gridloom", addr: mesh.configs[at].HTTP, requests: l.plan.requests(r.size, "", mesh.key),
-		servers: mesh.processes(), cluster: mesh,
+		servers: mesh, cluster: mesh,
 	}
 	stale := linear
 	stale.name, stale.requests = "gridloom stale", l.plan.requests(r.size, "?stale=5s", mesh.key)
@@ -158,7 +161,7 @@ func openThrough(ctx context.Context, l *lab, r *row) ([]contender, error) {
 	}
 	through := getter{
 		lab: l, row: r, name: "gridloom through another", addr: mesh.configs[1].HTTP, requests: l.plan.requests(r.size, "", mesh.key),
-		servers: mesh.processes(), cluster: mesh, node: 1, way: "splice",
+		servers: mesh, cluster: mesh, node: 1, way: "splice",
 	}
 	direct := through
 	direct.name, direct.addr, direct.node, direct.way = "direct", mesh.configs[0].HTTP, 0, "sendfile"

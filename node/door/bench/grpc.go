@@ -73,9 +73,9 @@ func openGRPC(ctx context.Context, l *lab, r *row) ([]contender, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := streamer{lab: l, row: r, name: "gridloom", addr: node.configs[0].GRPC, key: node.key, servers: node.processes(), cluster: node}
+	g := streamer{lab: l, row: r, name: "gridloom", addr: node.configs[0].GRPC, key: node.key, servers: node, cluster: node}
 	b := g
-	b.name, b.addr, b.servers, b.cluster = "bare grpc-go", bare.GRPC, []process{bare.process}, nil
+	b.name, b.addr, b.servers, b.cluster = "bare grpc-go", bare.GRPC, bare, nil
 	return []contender{{g.name, g.run}, {b.name, b.run}}, nil
 }
 
@@ -94,7 +94,7 @@ func (l *lab) bare(ctx context.Context, size int64) (*server, error) {
 	}
 	l.closers = append(l.closers, s.close)
 	l.kept["bare"] = s
-	l.all = append(l.all, s.process)
+	l.up = append(l.up, s)
 	return s, s.wait()
 }
 
@@ -105,7 +105,7 @@ type streamer struct {
 	name    string
 	addr    string
 	key     string
-	servers []process
+	servers measured
 	cluster *cluster // that can be profiled; nil: none
 }
 
@@ -113,7 +113,10 @@ func (g *streamer) run(ctx context.Context) (s sample, err error) {
 	p := g.lab.plan
 	ctx, cancel := context.WithTimeoutCause(ctx, p.warm+p.time+slack, errSlow)
 	defer cancel()
-	m := meter{servers: g.servers, idle: g.lab.besides(g.servers)}
+	m, err := g.lab.meter(g.servers)
+	if err != nil {
+		return nil, err
+	}
 	if err := m.begin(); err != nil {
 		return nil, err
 	}

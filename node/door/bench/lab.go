@@ -18,9 +18,12 @@ type lab struct {
 	dir     string
 	kept    map[string]any // by the name under which it was opened
 	closers []func() error
-	all     []process
+	up      []measured
 	filled  map[string]bool
 }
+
+// measured is what processes run for.
+type measured interface{ processes() ([]process, error) }
 
 func (p *plan) newLab(group string) (*lab, error) {
 	l := &lab{plan: p, dir: filepath.Join(p.dir, group), kept: map[string]any{}, filled: map[string]bool{}}
@@ -47,7 +50,7 @@ func (l *lab) cluster(ctx context.Context, name string, o clusterOptions) (*clus
 	}
 	l.kept[name] = c
 	l.closers = append(l.closers, c.close)
-	l.all = append(l.all, c.processes()...)
+	l.up = append(l.up, c)
 	return c, nil
 }
 
@@ -75,7 +78,7 @@ func (l *lab) nginx(ctx context.Context) (*nginx, error) {
 	}
 	l.kept["nginx"] = n
 	l.closers = append(l.closers, n.close)
-	l.all = append(l.all, n.all...)
+	l.up = append(l.up, n)
 	return n, nil
 }
 
@@ -91,7 +94,23 @@ func (l *lab) fill(ctx context.Context, at interface {
 	return at.fill(ctx, l.plan.set(size), size)
 }
 
-// besides are the processes that are up, but for those.
-func (l *lab) besides(those []process) []process {
-	return slices.DeleteFunc(slices.Clone(l.all), func(p process) bool { return slices.Contains(those, p) })
+// meter is for a run of one of those that are up, or of a part of it.
+func (l *lab) meter(of measured) (*meter, error) {
+	var m meter
+	var err error
+	if m.servers, err = of.processes(); err != nil {
+		return nil, err
+	}
+	for _, other := range l.up {
+		all, err := other.processes()
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range all {
+			if !slices.Contains(m.servers, p) {
+				m.idle = append(m.idle, p)
+			}
+		}
+	}
+	return &m, nil
 }

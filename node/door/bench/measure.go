@@ -23,6 +23,7 @@ const (
 	cpuGiB    metric = "server CPU s/GiB"
 	cpuEach   metric = "server CPU µs/request"
 	clientGiB metric = "client CPU s/GiB"
+	bothGiB   metric = "CPU of both s/GiB"
 	peakMiB   metric = "server VmHWM MiB"
 	copied    metric = "bytes/GET in user space"
 	others    metric = "others' CPU" // share of the processors that other programs had
@@ -95,6 +96,7 @@ func (m *meter) sample(bytes, size int64, took time.Duration) (sample, error) {
 		cpuGiB:    m.spent.servers.Seconds() / (float64(bytes) / gib),
 		cpuEach:   m.spent.servers.Seconds() * 1e6 / requests,
 		clientGiB: m.spent.self.Seconds() / (float64(bytes) / gib),
+		bothGiB:   (m.spent.servers + m.spent.self).Seconds() / (float64(bytes) / gib),
 		peakMiB:   float64(peak) / mib,
 		others:    max(0, (m.spent.busy-ours).Seconds()/machine),
 	}, err

@@ -141,7 +141,10 @@ func (t *transfers) measure(ctx context.Context, node *cluster, transfer func(co
 			return nil, err
 		}
 	}
-	m := meter{servers: node.processes()}
+	m, err := t.lab.meter(node)
+	if err != nil {
+		return nil, err
+	}
 	if err := m.start(); err != nil {
 		return nil, err
 	}
@@ -157,7 +160,7 @@ func (t *transfers) measure(ctx context.Context, node *cluster, transfer func(co
 		g.Go(func() error { return transfer(c, i, &moved) })
 	}
 	stop := t.profileHeap(node)
-	err := g.Wait()
+	err = g.Wait()
 	took := time.Since(from)
 	if err := errors.Join(err, stop(), m.stop()); err != nil {
 		return nil, err

@@ -55,7 +55,6 @@ type nginx struct {
 	dir  string
 	root string
 	addr string
-	all  []process
 }
 
 func startNginx(ctx context.Context, dir string) (_ *nginx, err error) {
@@ -108,22 +107,14 @@ func (n *nginx) configuration() ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// waitReady waits until it accepts, and has its workers.
+// waitReady waits until it accepts.
 func (n *nginx) waitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
-		d := net.Dialer{}
-		c, err := d.DialContext(ctx, "tcp", n.addr)
+		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", n.addr)
 		if err == nil {
-			_ = c.Close()
-			master := process(n.cmd.Process.Pid)
-			workers, childErr := master.children()
-			if childErr == nil && len(workers) > 0 {
-				n.all = append(workers, master)
-				return nil
-			}
-			err = childErr
+			return c.Close()
 		}
 		select {
 		case <-ctx.Done():
@@ -131,6 +122,14 @@ func (n *nginx) waitReady(ctx context.Context) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// processes are the master and its workers, of which it makes more while it
+// accepts already.
+func (n *nginx) processes() ([]process, error) {
+	master := process(n.cmd.Process.Pid)
+	workers, err := master.children()
+	return append(workers, master), err
 }
 
 // close ends it.

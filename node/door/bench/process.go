@@ -157,6 +157,8 @@ type server struct {
 	log string
 }
 
+func (s *server) processes() ([]process, error) { return []process{s.process}, nil }
+
 // startServer starts a process, and does not wait until it is ready: the nodes
 // of a mesh wait for each other.
 func startServer(ctx context.Context, cfg serverConfig) (*server, error) {

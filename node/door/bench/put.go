@@ -56,7 +56,7 @@ func (p *putter) gridloom(ctx context.Context) (s sample, err error) {
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	answers := bufio.NewReader(conn)
 	var last string
-	s, err = p.measure(p.node.processes(), func() error {
+	s, err = p.measure(p.node, func() error {
 		last = fmt.Sprintf("/data/%s/put/%d", bucket, p.done)
 		return upload(conn, answers, last, p.node.key, p.content)
 	})
@@ -94,11 +94,16 @@ func (p *putter) bare(context.Context) (sample, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	s, err := p.measure([]process{process(os.Getpid())}, func() error {
+	s, err := p.measure(self{}, func() error {
 		return writeSummed(filepath.Join(dir, fmt.Sprint(p.done)), p.content)
 	})
 	return s, errors.Join(err, os.RemoveAll(dir))
 }
+
+// self is this process.
+type self struct{}
+
+func (self) processes() ([]process, error) { return []process{process(os.Getpid())}, nil }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -132,8 +137,11 @@ func writeSummed(name string, content []byte) error {
 }
 
 // measure does it once, and then as often as the plan says, for the sample.
-func (p *putter) measure(servers []process, put func() error) (sample, error) {
-	m := meter{servers: servers, idle: p.lab.besides(servers)}
+func (p *putter) measure(servers measured, put func() error) (sample, error) {
+	m, err := p.lab.meter(servers)
+	if err != nil {
+		return nil, err
+	}
 	if err := put(); err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ var getSizes = []int64{4 * kib, 64 * kib, mib, 64 * mib, gib}
 
 var getConns = []int{1, 8, 64}
 
-var getColumns = []metric{rate, through, cpuGiB, cpuEach, clientGiB, peakMiB, others}
+var getColumns = []metric{rate, through, cpuGiB, cpuEach, clientGiB, bothGiB, peakMiB, others}
 
 // bigBytes is from where on bytes count, and not requests.
 const bigBytes = mib

@@ -41,7 +41,7 @@ func TestRows(t *testing.T) {
 			}
 		}
 		for _, g := range r.row.goals {
-			if verdict := r.judge(&g)[3]; !slices.Contains([]string{"met", "**not met**"}, verdict) {
+			if verdict := r.judge(&g)[4]; !slices.Contains([]string{"met", "**not met**"}, verdict) {
 				t.Errorf("%s: %s: %s", r.row.id, g.text, verdict)
 			}
 		}
