@@ -52,7 +52,7 @@ bench-store: ## puts and heal beside the bare recipe, about 3 minutes; flags in 
 
 .PHONY: bench-bytes
 bench-bytes: ## the bytes of files beside nginx, bare files and bare grpc-go, about 15 minutes; flags in BENCHFLAGS
-	@$(TOOLS)/install.sh nginx || echo 'without nginx there are no ratios to it'
+	@PATH="$$PATH:/usr/sbin" $(TOOLS)/install.sh nginx || echo 'without nginx there are no ratios to it'
 	cd node/door/bench && CGO_ENABLED=0 $(GO) run . $(BENCHFLAGS)
 
 # CGO_ENABLED=0 wherever it does not matter, so that all of it shares compiled

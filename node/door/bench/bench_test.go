@@ -204,7 +204,7 @@ func TestResults(t *testing.T) {
 		t.Errorf("ratio %v", v)
 	}
 	var out strings.Builder
-	r.print(&out)
+	r.print(&out, nil)
 	printGoals(&out, []*results{r})
 	for _, want := range []string{"| gridloom ÷ nginx | 1.50 (0.50–2.00) |", "of 4 runs 1 failed, the last: broken", "| met |"} {
 		if !strings.Contains(out.String(), want) {

@@ -76,7 +76,7 @@ func parsePlan(args []string, out io.Writer) (*plan, error) {
 	fs.IntVar(&p.runs, "runs", 5, "runs of each row")
 	fs.IntVar(&p.threads, "threads", max(1, runtime.NumCPU()/2), "threads of the clients that GET")
 	fs.IntVar(&p.files, "files", 64, "files of a size that the reads go round, of 1 GiB together at most")
-	fs.IntVar(&p.puts, "puts", 6, "PUTs in a run")
+	fs.IntVar(&p.puts, "puts", 2, "PUTs in a run, of which that row has three times as many")
 	fs.IntVar(&p.download, "download", 1024, "MiB of each download in the rows of memory")
 	fs.IntVar(&p.upload, "upload", 128, "MiB of each upload in the rows of memory")
 	fs.DurationVar(&p.time, "time", time.Second, "how long each run is measured")
@@ -181,7 +181,11 @@ func (p *plan) measure(ctx context.Context, out io.Writer) (all []*results, err 
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", r.id, err)
 		}
-		res.print(out)
+		var before *row
+		if i > 0 {
+			before = &p.rows[i-1]
+		}
+		res.print(out, before)
 		all = append(all, res)
 	}
 	return all, nil

@@ -98,7 +98,7 @@ func (m *meter) sample(bytes, size int64, took time.Duration) (sample, error) {
 		clientGiB: m.spent.self.Seconds() / (float64(bytes) / gib),
 		bothGiB:   (m.spent.servers + m.spent.self).Seconds() / (float64(bytes) / gib),
 		peakMiB:   float64(peak) / mib,
-		others:    max(0, (m.spent.busy-ours).Seconds()/machine),
+		others:    min(1, max(0, (m.spent.busy-ours).Seconds()/machine)),
 	}, err
 }
 
@@ -113,7 +113,7 @@ func (p *plan) measureRow(ctx context.Context, r *row, l *lab) (*results, error)
 	for _, c := range contenders {
 		res.systems = append(res.systems, c.name)
 	}
-	runs := p.runs
+	runs := p.runs * max(1, r.often)
 	if r.once {
 		runs = 1
 	}

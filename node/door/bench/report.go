@@ -60,19 +60,24 @@ func (r *results) median(system, base string, m metric) (float64, bool) {
 	return (values[(n-1)/2] + values[n/2]) / 2, true
 }
 
-// print writes the row as a table.
-func (r *results) print(w io.Writer) {
-	fmt.Fprintf(w, "\n`%s`: %s\n\n| |", r.row.id, r.row.title)
-	for _, m := range r.row.columns {
-		fmt.Fprintf(w, " %s |", m)
+// print writes the row's lines of the table of its group, of which it begins a
+// new one if it isn't like the row before.
+func (r *results) print(w io.Writer, before *row) {
+	if before == nil || before.group != r.row.group || !slices.Equal(before.columns, r.row.columns) {
+		fmt.Fprint(w, "\n| row | |")
+		for _, m := range r.row.columns {
+			fmt.Fprintf(w, " %s |", m)
+		}
+		fmt.Fprintf(w, "\n|%s\n", strings.Repeat(" --- |", len(r.row.columns)+2))
 	}
-	fmt.Fprintf(w, "\n|%s\n", strings.Repeat(" --- |", len(r.row.columns)+1))
+	id := "`" + r.row.id + "`"
 	line := func(label, system, base string) {
-		fmt.Fprintf(w, "| %s |", label)
+		fmt.Fprintf(w, "| %s | %s |", id, label)
 		for _, m := range r.row.columns {
 			fmt.Fprintf(w, " %s |", r.cell(system, base, m))
 		}
 		fmt.Fprintln(w)
+		id = ""
 	}
 	for _, s := range r.systems {
 		line(s, s, "")
@@ -82,14 +87,19 @@ func (r *results) print(w io.Writer) {
 			line(s+" ÷ "+r.row.base, s, r.row.base)
 		}
 	}
+}
+
+// notes are what the row's figures are not, if anything.
+func (r *results) notes() (all []string) {
 	for _, s := range r.systems {
 		if err := r.errs[s]; err != nil {
-			fmt.Fprintf(w, "\n%s: of %d runs %d failed, the last: %v\n", s, len(r.samples[s]), r.failures(s), err)
+			all = append(all, fmt.Sprintf("`%s`, %s: of %d runs %d failed, the last: %v", r.row.id, s, len(r.samples[s]), r.failures(s), err))
 		}
 	}
 	if r.row.base == "nginx" && !slices.Contains(r.systems, "nginx") {
-		fmt.Fprintf(w, "\nNo ratio: %v.\n", errNoNginx)
+		all = append(all, fmt.Sprintf("`%s` has no ratio: %v", r.row.id, errNoNginx))
 	}
+	return all
 }
 
 func (r *results) failures(system string) (n int) {
@@ -142,6 +152,11 @@ func printGoals(w io.Writer, all []*results) {
 	for _, r := range all {
 		for _, g := range r.row.goals {
 			fmt.Fprintf(w, "| `%s` | %s | %s |\n", r.row.id, g.text, strings.Join(r.judge(&g), " | "))
+		}
+	}
+	for _, r := range all {
+		for _, note := range r.notes() {
+			fmt.Fprintf(w, "\n%s\n", note)
 		}
 	}
 }
