@@ -62,6 +62,10 @@ func TestLoad(t *testing.T) {
 	if n, err := node.sent(t.Context(), 0); err != nil || n["sendfile"]+n["copy"]+n["inline"]+n["grid"] < size {
 		t.Errorf("/metrics says %v, %v", n, err)
 	}
+	l.kept["nginx"] = (*nginx)(nil) // as where it isn't installed
+	if all, err := l.besideNginx(t.Context(), g); err != nil || len(all) != 1 {
+		t.Errorf("without nginx: %v, %v", all, err)
+	}
 	g.requests = p.requests(size, "", "gl_none")
 	if s, err := g.run(t.Context()); err == nil || !strings.Contains(err.Error(), "401") {
 		t.Errorf("with a wrong key: %v, %v", s, err)
@@ -210,6 +214,10 @@ func TestResults(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing:\n%s", want, out.String())
 		}
+	}
+	alone := results{row: r.row, systems: []string{"gridloom"}}
+	if notes := alone.notes(); len(notes) != 1 || !strings.Contains(notes[0], "install.sh nginx") {
+		t.Errorf("without nginx: %q", notes)
 	}
 	g.least = 1.6
 	if verdict := r.judge(&g)[4]; verdict != "**not met**" {
