@@ -50,6 +50,11 @@ bench-control: ## the index beside etcd, about 3 minutes; flags in BENCHFLAGS
 bench-store: ## puts and heal beside the bare recipe, about 3 minutes; flags in BENCHFLAGS
 	cd node/object/bench && CGO_ENABLED=0 $(GO) run . $(BENCHFLAGS)
 
+.PHONY: bench-bytes
+bench-bytes: ## the bytes of files beside nginx, bare files and bare grpc-go, about 15 minutes; flags in BENCHFLAGS
+	@PATH="$$PATH:/usr/sbin" $(TOOLS)/install.sh nginx || echo 'without nginx there are no ratios to it'
+	cd node/door/bench && CGO_ENABLED=0 $(GO) run . $(BENCHFLAGS)
+
 # CGO_ENABLED=0 wherever it does not matter, so that all of it shares compiled
 # packages with cross.
 .PHONY: lint
@@ -66,6 +71,7 @@ vet:
 	cd grid/bench && CGO_ENABLED=0 $(GO) vet ./...
 	cd node/control/bench && CGO_ENABLED=0 $(GO) vet ./...
 	cd node/object/bench && CGO_ENABLED=0 $(GO) vet ./...
+	cd node/door/bench && CGO_ENABLED=0 $(GO) vet ./...
 
 .PHONY: staticcheck
 staticcheck:
@@ -73,6 +79,7 @@ staticcheck:
 	cd grid/bench && CGO_ENABLED=0 $(TOOL) staticcheck ./...
 	cd node/control/bench && CGO_ENABLED=0 $(TOOL) staticcheck ./...
 	cd node/object/bench && CGO_ENABLED=0 $(TOOL) staticcheck ./...
+	cd node/door/bench && CGO_ENABLED=0 $(TOOL) staticcheck ./...
 
 .PHONY: buf-lint
 buf-lint: $(BUF)
