@@ -32,15 +32,32 @@ func (f *File) Prefetch(ctx context.Context, off, n int64) error {
 		return nil
 	}
 	err = f.d.await(ctx, func() error { return f.touch(off, n) }, nil)
+	if err != nil {
+		f.suspect.Store(true) // perhaps it is still being read
+	}
 	if err != nil && err != ctx.Err() {
 		return f.d.readError("prefetch", f.id, err)
 	}
 	return err
 }
 
+// InMemory reports whether a range is known to be in memory: then Prefetch has
+// nothing to do. It doesn't wait.
+func (f *File) InMemory(off, n int64) bool {
+	n, err := f.clip("prefetch", off, n)
+	return err == nil && f.d.options.Interceptor == nil && f.inMemory(off, n)
+}
+
+// ReadNow fills p from the payload, if that can be done without waiting for the
+// drive, and reports whether it could be. It doesn't compare with the checksums.
+func (f *File) ReadNow(p []byte, off int64) bool {
+	n, err := f.clip("read", off, int64(len(p)))
+	return err == nil && n > 0 && f.d.options.Interceptor == nil && readNow(f.f, p, off)
+}
+
 // touch reads what isn't in memory.
 func (f *File) touch(off, n int64) error {
-	op := Op{Kind: OpRead, Name: f.name, Offset: off, Bytes: n}
+	op := Op{Kind: OpRead, Name: f.opName(), Offset: off, Bytes: n}
 	return f.d.do(op, func() error {
 		advise(f.f, off, n) // all of it at once, before it is waited for
 		buf := touchBuffers.Get().(*[touchBytes]byte)
