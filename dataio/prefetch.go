@@ -48,13 +48,6 @@ func (f *File) InMemory(off, n int64) bool {
 	return err == nil && f.d.options.Interceptor == nil && f.inMemory(off, n)
 }
 
-// ReadNow fills p from the payload, if that can be done without waiting for the
-// drive, and reports whether it could be. It doesn't compare with the checksums.
-func (f *File) ReadNow(p []byte, off int64) bool {
-	n, err := f.clip("read", off, int64(len(p)))
-	return err == nil && n > 0 && f.d.options.Interceptor == nil && readNow(f.f, p, off)
-}
-
 // touch reads what isn't in memory.
 func (f *File) touch(off, n int64) error {
 	op := Op{Kind: OpRead, Name: f.opName(), Offset: off, Bytes: n}
