@@ -49,6 +49,15 @@ func (l *listener) limited(around func(net.Listener) net.Listener) *listener {
 	return &listener{Listener: around(l.Listener), tls: l.tls}
 }
 
+// joined is the listener, as joining where it is plaintext. It isn't for peers:
+// the grid takes their connections over, and wants them bare.
+func (l *listener) joined() *listener {
+	if l.tls != nil {
+		return l
+	}
+	return &listener{Listener: joining{l.Listener}}
+}
+
 // joining is a plaintext listener whose connections send the head of an answer
 // together with what comes behind it (dataio.Conn).
 type joining struct{ net.Listener }

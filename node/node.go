@@ -327,7 +327,9 @@ func (n *Node) Ready() <-chan struct{} { return n.ready }
 func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return serveHTTP(ctx, n.peerServer, n.peerListener.limited(n.limits.peer.Listen)) })
-	g.Go(func() error { return serveHTTP(ctx, n.httpServer, n.httpListener.limited(n.limits.http.Listen)) })
+	g.Go(func() error {
+		return serveHTTP(ctx, n.httpServer, n.httpListener.limited(n.limits.http.Listen).joined())
+	})
 	g.Go(func() error { return n.serveGRPC(ctx) })
 	g.Go(func() error { return ended(ctx, n.collector.Run(ctx)) })
 	g.Go(func() error { return n.form(ctx) })

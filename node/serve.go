@@ -19,7 +19,7 @@ func serveHTTP(ctx context.Context, s *http.Server, l *listener) error {
 			served <- s.ServeTLS(l, "", "")
 			return
 		}
-		served <- s.Serve(joining{l})
+		served <- s.Serve(l)
 	}()
 	select {
 	case err := <-served:
