@@ -17,13 +17,13 @@ import (
 	"time"
 )
 
-// What one GET may allocate, through the whole front: what was measured (78, 122
-// and 1.6), and some room for what the node does beside. The bytes have more of
-// it: the race detector has sync.Pool drop some of the buffers it is given.
+// What one GET may allocate, through the whole front: what was measured (76, 117
+// and 1), and some room. The bytes have more of it: the race detector has
+// sync.Pool drop some of the buffers it is given.
 const (
-	inlineAllocsMost   = 95  // of 4 KiB that the index has
-	sendfileAllocsMost = 150 // of a file of 1 MiB
-	allocsPerMiBMost   = 8   // of it, beyond the first
+	inlineAllocsMost   = 85  // of 4 KiB that the index has
+	sendfileAllocsMost = 130 // of a file of 1 MiB
+	allocsPerMiBMost   = 4   // of it, beyond the first
 	getBytesMost       = 96 << 10
 	bytesPerMiBMost    = 16 << 10
 )
