@@ -35,6 +35,12 @@
 // as a context says; Verified reads what it has compared with the checksums.
 // Remove unlinks it; files that are open stay readable.
 //
+// On Linux a File that was closed is kept open for the next reader of the
+// payload, for one at a time, with its footer, up to 512 on a drive and 30
+// seconds. Before it is given out its inode is looked at, which shows whatever
+// was done to it behind the drive's back; Remove, a replacement and Close let go
+// of it, and a drive that has stalled, or has an Interceptor, gives none.
+//
 // A payload that turned out damaged is written again by CreateReplacement,
 // under another name, synced, and renamed over the old file: whoever opens it
 // gets the one or the other, also after a crash.
@@ -72,15 +78,15 @@
 // goroutine of its own, which the caller leaves behind when its context ends,
 // one of at most StalledMax. Monitor has one that looks at the drive, and Close
 // one that ends what is under way; both are waited for, unless the drive has
-// stalled. Else a context is looked at before each operation, and between the
+// stalled. Monitor also closes what was kept for too long. Else a context is looked at before each operation, and between the
 // windows of Send. Lock order: Writer.mu, then Drive.mu, which is held for a few
-// assignments only; operations.mu, the same, and pages.mu stand alone.
+// assignments only; operations.mu and idle.mu, the same, and pages.mu stand alone.
 //
 // A payload costs one open file while it is written or read, 4 bytes of memory
 // for each MiB, and on disk a footer of 48 bytes and 4 for each MiB. A put
 // makes some 25 system calls besides its writes, two of which wait for the
-// disk; opening one for reading makes 5, if it is in memory, and three times
-// as many if not. To find that a window is in memory takes one call, by which the
+// disk; opening one for reading makes 1 if it was kept, 5 if it is in memory, and
+// three times as many if not. To find that a window is in memory takes one call, by which the
 // kernel looks at each page: 75 µs for 4 MiB, 3 for 128 KiB. The checksums cost
 // 0.1 ms per MiB. Monitor writes a file of 4 KiB every 10 s.
 //

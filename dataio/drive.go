@@ -106,6 +106,7 @@ type Drive struct {
 
 	errors     atomic.Int64
 	operations operations
+	idle       idle
 	// durable tells which directories below payload/ have a synced entry.
 	durable [256]atomic.Bool
 
@@ -301,6 +302,7 @@ func (d *Drive) Close() error {
 	closed := make(chan error, 1)
 	go func() {
 		var errs []error
+		d.idle.close()
 		for _, w := range writers {
 			errs = append(errs, w.Abort())
 		}

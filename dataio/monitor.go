@@ -48,6 +48,7 @@ func (d *Drive) Monitor(ctx context.Context) error {
 			return err
 		}
 		m.watch(time.Now())
+		m.d.idle.expire(time.Now())
 		m.send(time.Now())
 		select {
 		case <-ctx.Done():

@@ -32,15 +32,25 @@ func (f *File) Prefetch(ctx context.Context, off, n int64) error {
 		return nil
 	}
 	err = f.d.await(ctx, func() error { return f.touch(off, n) }, nil)
+	if err != nil {
+		f.suspect.Store(true) // perhaps it is still being read
+	}
 	if err != nil && err != ctx.Err() {
 		return f.d.readError("prefetch", f.id, err)
 	}
 	return err
 }
 
+// InMemory reports whether a range is known to be in memory: then Prefetch has
+// nothing to do. It doesn't wait.
+func (f *File) InMemory(off, n int64) bool {
+	n, err := f.clip("prefetch", off, n)
+	return err == nil && f.d.options.Interceptor == nil && f.inMemory(off, n)
+}
+
 // touch reads what isn't in memory.
 func (f *File) touch(off, n int64) error {
-	op := Op{Kind: OpRead, Name: f.name, Offset: off, Bytes: n}
+	op := Op{Kind: OpRead, Name: f.opName(), Offset: off, Bytes: n}
 	return f.d.do(op, func() error {
 		advise(f.f, off, n) // all of it at once, before it is waited for
 		buf := touchBuffers.Get().(*[touchBytes]byte)

@@ -1,8 +1,10 @@
 package dataio
 
 import (
+	"io/fs"
 	"os"
 	"sync"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -132,4 +134,31 @@ func (p *pages) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.unmapLocked()
+}
+
+// marks says that a fileMark tells whether a file is what it was.
+const marks = true
+
+// fileMark changes with whatever is done to a file: bytes, length, names.
+type fileMark struct {
+	inode, links     uint64
+	size             int64
+	changed, written unix.Timespec
+}
+
+// markFrom gives what a file was when it was looked at.
+func markFrom(info fs.FileInfo) (m fileMark) {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		m = fileMark{s.Ino, uint64(s.Nlink), s.Size, unix.Timespec(s.Ctim), unix.Timespec(s.Mtim)}
+	}
+	return m
+}
+
+// markOf looks at an open file. It doesn't read anything from the disk.
+func markOf(f *os.File) (m fileMark, ok bool) {
+	var s unix.Stat_t
+	if err := control(f, func(fd int) error { return unix.Fstat(fd, &s) }); err != nil || s.Nlink == 0 {
+		return m, false
+	}
+	return fileMark{s.Ino, uint64(s.Nlink), s.Size, s.Ctim, s.Mtim}, true
 }

@@ -7,8 +7,8 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
-	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,18 +17,15 @@ import (
 const tailBytes = 4 << 10
 
 // A File is a committed payload, open for reading. It has an *os.File of its
-// own, never shared with another File: sendfile moves the file's position.
+// own, never shared with another File: sendfile moves the file's position. Close
+// may leave it to a File that is opened later, so nothing that was got from the
+// File is to be used after that.
 // ReadAt and Verify may overlap with each other and with the use of a Section.
 type File struct {
-	d        *Drive
-	id       ID
-	name     string
-	f        *os.File
-	modified time.Time
-	footer   footer
-
-	fileBytes int64 // with the footer
-	pages     pages
+	*opened
+	d      *Drive
+	name   string
+	closed atomic.Bool
 }
 
 // Open opens the payload id. It fails with ErrNotFound if there is none, with
@@ -38,18 +35,12 @@ func (d *Drive) Open(ctx context.Context, id ID) (*File, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := d.present("open", id); err != nil {
-		return nil, err
+	f, ready, err := d.find(id)
+	if err != nil || ready {
+		return f, err
 	}
-	if d.writing(id) {
-		return nil, &Error{Op: "open", Path: d.path, ID: id, Kind: ErrNotFound}
-	}
-	_, name := names(id)
-	f := &File{d: d, id: id, name: name}
-	if d.options.Interceptor == nil && f.openNow() {
-		return f, nil
-	}
-	err := d.await(ctx, f.open, func() { f.Close() })
+	_, f.name = names(id)
+	err = d.await(ctx, f.open, func() { f.Close() })
 	if err != nil && err == ctx.Err() {
 		return nil, err // f isn't ours any more
 	}
@@ -60,12 +51,44 @@ func (d *Drive) Open(ctx context.Context, id ID) (*File, error) {
 	return f, nil
 }
 
+// OpenNow is Open where that is known to need no waiting for the drive, and
+// works; else it returns nil, and Open says why.
+func (d *Drive) OpenNow(id ID) *File {
+	f, ready, err := d.find(id)
+	if err != nil {
+		return nil
+	}
+	if !ready {
+		f.suspect.Store(true)
+		f.Close()
+		return nil
+	}
+	return f
+}
+
+// find opens the payload, if all that takes is in memory. Else there is a File
+// that is yet to be opened.
+func (d *Drive) find(id ID) (f *File, ready bool, err error) {
+	if err := d.present("open", id); err != nil {
+		return nil, false, err
+	}
+	if d.writing(id) {
+		return nil, false, &Error{Op: "open", Path: d.path, ID: id, Kind: ErrNotFound}
+	}
+	f = &File{d: d}
+	plain := d.options.Interceptor == nil && !d.operations.refuse.Load()
+	if plain {
+		if f.opened = d.idle.take(id); f.opened != nil {
+			return f, true, nil
+		}
+	}
+	f.opened = &opened{id: id, epoch: d.idle.epoch(id).Load()}
+	return f, plain && f.openNow(), nil
+}
+
 // openNow opens the file, if all that takes is in memory, and nothing is wrong
 // with it. Then no goroutine is needed, which costs half as much as the rest.
 func (f *File) openNow() bool {
-	if f.d.operations.refuse.Load() {
-		return false
-	}
 	if f.f = openNow(f.d.entries, below(f.id)); f.f == nil {
 		return false
 	}
@@ -81,11 +104,16 @@ func (f *File) openNow() bool {
 var errNotNow = errors.New("not in memory")
 
 // open opens the file and reads its footer.
-func (f *File) open() error {
+func (f *File) open() (err error) {
+	defer func() {
+		if err != nil {
+			f.suspect.Store(true)
+		}
+	}()
 	if f.f != nil { // by openNow
 		return f.readFooter(f.readFull)
 	}
-	err := f.d.do(Op{Kind: OpOpen, Name: f.name}, func() (err error) {
+	err = f.d.do(Op{Kind: OpOpen, Name: f.name}, func() (err error) {
 		f.f, err = f.d.payload.Open(below(f.id))
 		return err
 	})
@@ -120,7 +148,7 @@ func (f *File) readFooter(read func(b []byte, offset int64) error) error {
 	if !info.Mode().IsRegular() {
 		return &Error{Kind: ErrCorrupted, Err: errors.New("it is not a regular file")}
 	}
-	f.modified = info.ModTime()
+	f.modified, f.seen = info.ModTime(), markFrom(info)
 	size := info.Size()
 	f.fileBytes = size
 	tail := make([]byte, min(size, tailBytes))
@@ -143,8 +171,21 @@ func (f *File) readFooter(read func(b []byte, offset int64) error) error {
 
 // readFull fills b from the offset of the file.
 func (f *File) readFull(b []byte, offset int64) error {
-	op := Op{Kind: OpRead, Name: f.name, Offset: offset, Bytes: int64(len(b))}
-	return f.d.do(op, func() error { return f.fillAt(b, offset) })
+	op := Op{Kind: OpRead, Name: f.opName(), Offset: offset, Bytes: int64(len(b))}
+	err := f.d.do(op, func() error { return f.fillAt(b, offset) })
+	if err != nil {
+		f.suspect.Store(true)
+	}
+	return err
+}
+
+// opName is the name under which the file's operations are told.
+func (f *File) opName() string {
+	if f.name != "" {
+		return f.name
+	}
+	_, name := names(f.id)
+	return name
 }
 
 // fillAt is readFull as a part of an operation.
@@ -192,6 +233,9 @@ func (f *File) Section(off, n int64) (*io.LimitedReader, error) {
 	n, err := f.clip("read", off, n)
 	if err != nil {
 		return nil, err
+	}
+	if f.closed.Load() {
+		return nil, f.d.readError("read", f.id, fs.ErrClosed)
 	}
 	if _, err := f.f.Seek(off, io.SeekStart); err != nil {
 		return nil, f.d.readError("read", f.id, err)
@@ -259,11 +303,12 @@ func (f *File) checkBlock(ctx context.Context, i int64, buf *[blockBytes]byte) (
 	return b, nil
 }
 
-// Close closes the file. A Section of it ends.
+// Close gives the file back: to whoever opens the payload next, or, if something
+// went wrong with it or there are many already, to the system. Again, it does
+// nothing.
 func (f *File) Close() error {
-	f.pages.close()
-	if f.f == nil {
+	if f.closed.Swap(true) || f.d.options.Interceptor == nil && f.f != nil && f.d.idle.keep(f.opened) {
 		return nil
 	}
-	return f.f.Close()
+	return f.close()
 }

@@ -119,6 +119,10 @@ func (d *Drive) Remove(ctx context.Context, id ID) error {
 		w.cancel()
 	}
 	_, name := names(id)
+	// Before, so that the space is free when the name has gone, and after, for
+	// who has opened it meanwhile.
+	d.idle.forget(id)
+	defer d.idle.forget(id)
 	if err := d.removeBelow(d.payload, below(id), name); err != nil {
 		return d.fail("remove", id, OpRemove, err)
 	}

@@ -287,6 +287,7 @@ func (w *Writer) syncLocked() (OpKind, error) {
 	}
 	if w.replaces {
 		_, final := names(w.id)
+		defer d.idle.forget(w.id)
 		err := d.do(Op{Kind: OpRename, Name: w.name, To: final}, func() error {
 			return w.dir.Rename(w.file, w.id.String())
 		})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gridloom/gridloom/node/api"
 	"github.com/gridloom/gridloom/node/audit"
+	"github.com/gridloom/gridloom/node/door"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/node/limit"
@@ -75,13 +76,12 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		record.API(observability.API(ctx))
 		f.audit.End(record, r.Method == http.MethodGet || r.Method == http.MethodHead, observability.TraceID(ctx))
 	}()
-	f.serve(w, r.WithContext(ctx), path)
+	f.serve(ctx, w, r, path)
 	returned = true
 }
 
-// serve finds out who a request is from, and gives it to its door.
-func (f *front) serve(w http.ResponseWriter, r *http.Request, path string) {
-	ctx := r.Context()
+// serve finds out who a request is from, and gives it to its door, with ctx.
+func (f *front) serve(ctx context.Context, w http.ResponseWriter, r *http.Request, path string) {
 	p, query, err := f.identify(ctx, r, path)
 	audit.From(ctx).Identity(p.User, p.ID, p.Via) // of who has made too many requests, too
 	if err != nil {
@@ -105,7 +105,9 @@ func (f *front) serve(w http.ResponseWriter, r *http.Request, path string) {
 			fault.WriteProblem(w, err)
 			return
 		}
-		unbound(w, r)
+		if !reads(r, path) { // its door sets a deadline before it writes, and there is nothing to read
+			unbound(w, r)
+		}
 	}
 	h.ServeHTTP(w, r)
 }
@@ -172,7 +174,7 @@ func unbound(w http.ResponseWriter, r *http.Request) {
 // route finds the handler of a path, and whether it needs a node that is up.
 func (f *front) route(path string) (h http.Handler, wait bool) {
 	switch {
-	case strings.HasPrefix(path, "/data/"):
+	case strings.HasPrefix(path, door.Prefix):
 		return f.door, true
 	case strings.HasPrefix(path, "/v1/"):
 		return f.gateway, true
@@ -184,6 +186,11 @@ func (f *front) route(path string) (h http.Handler, wait bool) {
 		return f.openAPI, false
 	}
 	return nil, false
+}
+
+// reads says that a request is for bytes, and has none.
+func reads(r *http.Request, path string) bool {
+	return r.ContentLength == 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead) && strings.HasPrefix(path, door.Prefix)
 }
 
 func healthAPI(path string) (string, bool) {
@@ -230,6 +237,9 @@ func takeCredential(h http.Header) string {
 // from outside they are lies.
 func stripHop(h http.Header) {
 	for name := range h {
+		if c := name[:min(1, len(name))]; !strings.EqualFold(c, "f") && !strings.EqualFold(c, "g") && !strings.EqualFold(c, "x") {
+			continue
+		}
 		canonical := textproto.CanonicalMIMEHeaderKey(name)
 		switch {
 		case strings.HasPrefix(canonical, metaPrefix):

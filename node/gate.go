@@ -120,6 +120,11 @@ func (n *Node) openRows(rows *iam.Rows) (*iam.Snapshot, error) {
 	return iam.NewSnapshot(rows, master)
 }
 
+// still has the gate look once more at what a door has let in.
+func (n *Node) still(p iam.Principal, recheck func(now iam.Principal) error) (why error) {
+	return api.IdentityFault(n.gate.Still(p, recheck))
+}
+
 // follow has the gate look again at what a door has let in; its reasons are
 // faults.
 func (n *Node) follow(p iam.Principal, recheck func(now iam.Principal) error, cut func(why error)) (stop func()) {

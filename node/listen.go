@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/gridloom/gridloom/dataio"
 	"github.com/gridloom/gridloom/node/certs"
 )
 
@@ -46,6 +47,28 @@ func listen(field string, c ListenerConfig, mesh *certs.Mesh, log *slog.Logger) 
 // limited is the listener with limits around what it accepts.
 func (l *listener) limited(around func(net.Listener) net.Listener) *listener {
 	return &listener{Listener: around(l.Listener), tls: l.tls}
+}
+
+// joined is the listener, as joining where it is plaintext. It isn't for peers:
+// the grid takes their connections over, and wants them bare.
+func (l *listener) joined() *listener {
+	if l.tls != nil {
+		return l
+	}
+	return &listener{Listener: joining{l.Listener}}
+}
+
+// joining is a plaintext listener whose connections send the head of an answer
+// together with what comes behind it (dataio.Conn).
+type joining struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (l joining) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if bare, ok := conn.(*net.TCPConn); ok && err == nil {
+		conn = dataio.NewConn(bare)
+	}
+	return conn, err
 }
 
 // scheme is the URL scheme that the listener speaks.

@@ -327,7 +327,9 @@ func (n *Node) Ready() <-chan struct{} { return n.ready }
 func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return serveHTTP(ctx, n.peerServer, n.peerListener.limited(n.limits.peer.Listen)) })
-	g.Go(func() error { return serveHTTP(ctx, n.httpServer, n.httpListener.limited(n.limits.http.Listen)) })
+	g.Go(func() error {
+		return serveHTTP(ctx, n.httpServer, n.httpListener.limited(n.limits.http.Listen).joined())
+	})
 	g.Go(func() error { return n.serveGRPC(ctx) })
 	g.Go(func() error { return ended(ctx, n.collector.Run(ctx)) })
 	g.Go(func() error { return n.form(ctx) })
@@ -418,12 +420,16 @@ func (n *Node) openServices(context.Context) error {
 	n.grpcServer = n.api.GRPCServer()
 	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(&front{
 		auth: n.gate, callers: n.limits.callers, audit: n.audit, ready: n.waitReady, state: n.state,
-		door:      door.New(door.Options{Objects: objects, Follow: n.follow, Uploads: n.limits.uploads, Logger: n.log}),
+		door:      door.New(door.Options{Objects: objects, Follow: n.follow, Still: n.still, Uploads: n.limits.uploads, Logger: n.log}),
 		gateway:   n.api.Gateway(),
 		openAPI:   api.OpenAPI(),
 		metrics:   n.telemetry.MetricsHandler(),
 		resources: http.HandlerFunc(n.mesh.serveResources),
 	}), n.limits.http)
+	limits := n.httpServer.ConnContext
+	n.httpServer.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return door.ConnContext(limits(ctx, c), c)
+	}
 	peer := http.NewServeMux()
 	peer.Handle(grid.RoutePath, bounded(n.grid.Handler()))
 	peer.Handle("/", bounded(http.NotFoundHandler()))

@@ -38,7 +38,10 @@ func (r *Requests) HTTP(next http.Handler) http.Handler {
 		}
 		q := r.begin(protoHTTP)
 		q.method = httpMethod(hr.Method)
-		ctx := remoteParent(hr.Context(), propagation.HeaderCarrier(hr.Header))
+		ctx := hr.Context()
+		if len(hr.Header["Traceparent"]) > 0 { // there is nothing else in Trace Context without it
+			ctx = remoteParent(ctx, propagation.HeaderCarrier(hr.Header))
+		}
 		ctx = r.startSpan(ctx, q, attribute.String("http.request.method", q.method))
 		ctx = context.WithValue(ctx, requestKey{}, q)
 		q.launch()

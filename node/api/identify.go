@@ -34,6 +34,9 @@ func Identify(ctx context.Context, gate *iam.Gate, r iam.Request) (iam.Principal
 
 // IdentityFault makes a fault of an error of package iam's; nil of nil.
 func IdentityFault(err error) error {
+	if err == nil {
+		return nil
+	}
 	var field *iam.FieldError
 	switch {
 	case errors.As(err, &field):
@@ -42,10 +45,8 @@ func IdentityFault(err error) error {
 		return fault.Wrap(fault.Waiting, "users and keys", err)
 	case errors.Is(err, iam.ErrPermissionDenied):
 		return fault.Wrap(fault.PermissionDenied, "", err)
-	case err != nil:
-		return fault.Wrap(fault.Unauthenticated, "", err)
 	}
-	return nil
+	return fault.Wrap(fault.Unauthenticated, "", err)
 }
 
 // CertificateNames are the names in a client's certificate, which one of the

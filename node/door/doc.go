@@ -24,7 +24,8 @@
 // its own status, after it the connection is broken, so that no client takes a
 // part for the whole. Payload files and bulk connections are handed through to
 // net/http as they are, with the header flushed before: that is what lets the
-// kernel move the bytes. Where a copy fails in the middle of them, another goes
+// kernel move the bytes. On a plaintext connection that can hold the header
+// back (ConnContext) it leaves with the first of them. Where a copy fails in the middle of them, another goes
 // on with the next byte, and the client notices nothing: it is only when all
 // have failed that the connection is broken. Whatever wraps the ResponseWriter in front of the door
 // must forward ReadFrom and Flush, or have an Unwrap.

@@ -22,7 +22,9 @@ type Options struct {
 	// Follow asks again whether a caller may do what has begun, whenever that may
 	// have changed, until stop is called; where not, cut is told why. nil: nobody
 	// asks.
-	Follow  func(p iam.Principal, recheck func(now iam.Principal) error, cut func(why error)) (stop func())
+	Follow func(p iam.Principal, recheck func(now iam.Principal) error, cut func(why error)) (stop func())
+	// Still asks that once, for what is at hand. nil: nobody asks.
+	Still   func(p iam.Principal, recheck func(now iam.Principal) error) (why error)
 	Logger  *slog.Logger   // (discarded)
 	Uploads *limit.Uploads // (no limit)
 
@@ -35,6 +37,7 @@ type Options struct {
 type door struct {
 	objects        *object.Service
 	follow         func(p iam.Principal, recheck func(now iam.Principal) error, cut func(why error)) (stop func())
+	still          func(p iam.Principal, recheck func(now iam.Principal) error) (why error)
 	log            *slog.Logger
 	uploads        *limit.Uploads
 	maxObjectBytes int64
@@ -45,7 +48,7 @@ type door struct {
 // New makes the handler of /data/. It expects the principal in the request's
 // context and refuses requests without one.
 func New(o Options) http.Handler {
-	d := &door{objects: o.Objects, follow: o.Follow, log: o.Logger, uploads: o.Uploads, maxObjectBytes: o.MaxObjectBytes, stall: o.Stall, minRate: o.MinRate}
+	d := &door{objects: o.Objects, follow: o.Follow, still: o.Still, log: o.Logger, uploads: o.Uploads, maxObjectBytes: o.MaxObjectBytes, stall: o.Stall, minRate: o.MinRate}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -62,10 +65,12 @@ func New(o Options) http.Handler {
 }
 
 // method is one HTTP method of the door: the API it is counted as, what it
-// needs permission for, and what serves it.
+// needs permission for, and what serves it: one that reads, with ctx beside r,
+// which it isn't put into, and follows its principal itself (see watch).
 type method struct {
 	api    string
 	action iam.Action
+	read   func(d *door, ctx context.Context, w http.ResponseWriter, r *http.Request, t target) error
 	serve  func(d *door, w http.ResponseWriter, r *http.Request, t target) error
 }
 
@@ -76,13 +81,13 @@ const allow = "GET, HEAD, PUT, DELETE"
 func methodOf(name string) (method, bool) {
 	switch name {
 	case http.MethodGet:
-		return method{"GetObject", iam.ObjectRead, (*door).serveGet}, true
+		return method{api: "GetObject", action: iam.ObjectRead, read: (*door).serveGet}, true
 	case http.MethodHead:
-		return method{"StatObject", iam.ObjectRead, (*door).serveHead}, true
+		return method{api: "StatObject", action: iam.ObjectRead, read: (*door).serveHead}, true
 	case http.MethodPut:
-		return method{"PutObject", iam.ObjectWrite, (*door).servePut}, true
+		return method{api: "PutObject", action: iam.ObjectWrite, serve: (*door).servePut}, true
 	case http.MethodDelete:
-		return method{"DeleteObject", iam.ObjectDelete, (*door).serveDelete}, true
+		return method{api: "DeleteObject", action: iam.ObjectDelete, serve: (*door).serveDelete}, true
 	}
 	return method{}, false
 }
@@ -112,14 +117,28 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve serves the request, and ends it once its principal may no longer do what
 // it does.
 func (d *door) serve(w http.ResponseWriter, r *http.Request, m method, t target) error {
-	p, _ := iam.FromContext(r.Context())
-	if d.follow == nil {
-		return m.serve(d, w, r, t)
+	if m.read != nil {
+		return m.read(d, r.Context(), w, r, t)
 	}
-	ctx, cancel := context.WithCancelCause(r.Context())
+	return d.watch(r.Context(), w, m.action, t, func(ctx context.Context) error {
+		if ctx != r.Context() {
+			r = r.WithContext(ctx)
+		}
+		return m.serve(d, w, r, t)
+	})
+}
+
+// watch does something for the principal in ctx, and ends it once the principal
+// may no longer do that.
+func (d *door) watch(ctx context.Context, w http.ResponseWriter, action iam.Action, t target, do func(ctx context.Context) error) error {
+	if d.follow == nil {
+		return do(ctx)
+	}
+	p, _ := iam.FromContext(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := d.follow(p,
-		func(now iam.Principal) error { return iam.Authorize(now, m.action, t.bucket, t.key) },
+		func(now iam.Principal) error { return iam.Authorize(now, action, t.bucket, t.key) },
 		func(why error) {
 			cancel(&revoked{why})
 			cut(w)
@@ -127,18 +146,27 @@ func (d *door) serve(w http.ResponseWriter, r *http.Request, m method, t target)
 	defer stop()
 	err := context.Cause(ctx) // what has changed since the request was let in has ended it by now
 	if err == nil {
-		err = m.serve(d, w, r.WithContext(ctx), t)
+		err = do(ctx)
 	}
 	var why *revoked
 	if err == nil || !errors.As(context.Cause(ctx), &why) {
 		return err
 	}
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d.stall)) // for the answer
 	var broken *brokenBody
 	if errors.As(err, &broken) {
 		return &brokenBody{why}
 	}
 	return why
+}
+
+// allowed says whether the principal in ctx may still do what it was let in for,
+// for an answer that is at hand: there is nothing to end in the middle.
+func (d *door) allowed(ctx context.Context, action iam.Action, t target) error {
+	if d.still == nil {
+		return nil
+	}
+	p, _ := iam.FromContext(ctx)
+	return d.still(p, func(now iam.Principal) error { return iam.Authorize(now, action, t.bucket, t.key) })
 }
 
 // revoked is why a request was ended that had been let in.
@@ -195,6 +223,7 @@ func (d *door) fail(w http.ResponseWriter, r *http.Request, err error) {
 		}
 		panic(http.ErrAbortHandler)
 	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d.stall)) // for the answer
 	switch fault.KindOf(err) {
 	case fault.Internal, fault.Corrupted:
 		d.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gridloom/gridloom/dataio"
+	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/node/object"
 )
 
@@ -19,12 +20,15 @@ import (
 const defaultContentType = "application/octet-stream"
 
 // serveHead describes an object. Range has no meaning for HEAD (RFC 9110, 14.2).
-func (d *door) serveHead(w http.ResponseWriter, r *http.Request, t target) error {
+func (d *door) serveHead(ctx context.Context, w http.ResponseWriter, r *http.Request, t target) error {
 	conditions, err := parseConditions(r.Header)
 	if err != nil {
 		return err
 	}
-	info, err := d.objects.Stat(r.Context(), t.bucket, t.key, conditions, t.maxAge)
+	info, err := d.objects.Stat(ctx, t.bucket, t.key, conditions, t.maxAge)
+	if why := d.allowed(ctx, iam.ObjectRead, t); why != nil {
+		return why
+	}
 	if err != nil {
 		return refusedRead(w.Header(), err)
 	}
@@ -37,12 +41,17 @@ func (d *door) serveHead(w http.ResponseWriter, r *http.Request, t target) error
 
 // serveGet sends an object or ranges of it. Nothing is written before its
 // first bytes are at hand, so that up to there an error has its own status.
-func (d *door) serveGet(w http.ResponseWriter, r *http.Request, t target) error {
+func (d *door) serveGet(ctx context.Context, w http.ResponseWriter, r *http.Request, t target) error {
 	conditions, err := parseConditions(r.Header)
 	if err != nil {
 		return err
 	}
-	reader, err := d.objects.Open(r.Context(), t.bucket, t.key, conditions, t.maxAge)
+	reader, err := d.objects.Open(ctx, t.bucket, t.key, conditions, t.maxAge)
+	if err != nil || reader.AtHand() {
+		if why := d.allowed(ctx, iam.ObjectRead, t); why != nil {
+			return why
+		}
+	}
 	if err != nil {
 		return refusedRead(w.Header(), err)
 	}
@@ -56,16 +65,27 @@ func (d *door) serveGet(w http.ResponseWriter, r *http.Request, t target) error 
 			return err
 		}
 	}
-	b := &body{door: d, w: w, control: http.NewResponseController(w), info: info, status: http.StatusPartialContent}
-	switch len(ranges) {
+	b := &body{door: d, w: w, control: http.NewResponseController(w), conn: connOf(ctx), info: info, status: http.StatusPartialContent}
+	if reader.AtHand() {
+		return b.answer(ctx, reader, ranges)
+	}
+	return d.watch(ctx, w, iam.ObjectRead, t, func(ctx context.Context) error { return b.answer(ctx, reader, ranges) })
+}
+
+// answer sends what was asked for: all of it where there are no ranges.
+func (b *body) answer(ctx context.Context, reader *object.Reader, ranges []byteRange) (err error) {
+	switch size := b.info.SizeBytes; len(ranges) {
 	case 0:
-		b.status, b.length = http.StatusOK, info.SizeBytes
-		err = b.send(r.Context(), reader, byteRange{0, info.SizeBytes})
+		b.status, b.length = http.StatusOK, size
+		err = b.send(ctx, reader, byteRange{0, size})
 	case 1:
-		b.length, b.contentRange = ranges[0].n, ranges[0].contentRange(info.SizeBytes)
-		err = b.send(r.Context(), reader, ranges[0])
+		b.length, b.contentRange = ranges[0].n, ranges[0].contentRange(size)
+		err = b.send(ctx, reader, ranges[0])
 	default:
-		err = b.sendParts(r.Context(), reader, ranges)
+		err = b.sendParts(ctx, reader, ranges)
+	}
+	if freed := b.release(); err == nil {
+		err = freed
 	}
 	if err != nil && b.begun {
 		return &brokenBody{err}
@@ -90,19 +110,26 @@ func cacheable(h http.Header, info *object.Info) {
 func describe(h http.Header, info *object.Info) {
 	identify(h, info)
 	cacheable(h, info)
-	set(h, "Content-Disposition", info.Headers.ContentDisposition)
-	set(h, "Content-Encoding", info.Headers.ContentEncoding)
-	set(h, "Content-Language", info.Headers.ContentLanguage)
-	h.Set("Content-Type", contentType(info))
-	h.Set("Accept-Ranges", "bytes")
-	set(h, "Repr-Digest", formatDigest(info.SHA256))
+	values := make([]string, 0, 8) // one slice for all, where Set makes one for each
+	set := func(field, value string) {
+		if value != "" {
+			values = append(values, value)
+			h[field] = values[len(values)-1 : len(values) : len(values)]
+		}
+	}
+	set("Content-Disposition", info.Headers.ContentDisposition)
+	set("Content-Encoding", info.Headers.ContentEncoding)
+	set("Content-Language", info.Headers.ContentLanguage)
+	set("Content-Type", contentType(info))
+	set("Accept-Ranges", "bytes")
+	set("Repr-Digest", formatDigest(info.SHA256))
 	for name, value := range info.Metadata {
 		h.Set(metaPrefix+name, value)
 	}
 	// What is stored here comes from whoever may write, and shares its origin
 	// with the API and the console: browsers neither guess its type nor run it.
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Content-Security-Policy", "sandbox")
+	set("X-Content-Type-Options", "nosniff")
+	set("Content-Security-Policy", "sandbox")
 }
 
 func contentType(info *object.Info) string {
@@ -140,6 +167,7 @@ type body struct {
 	door    *door
 	w       http.ResponseWriter
 	control *http.ResponseController
+	conn    holder // nil: none
 	info    *object.Info
 
 	status       int
@@ -197,6 +225,12 @@ func (b *body) begin() error {
 		set(h, "Content-Range", b.contentRange)
 		set(h, "Content-Type", b.contentType)
 		b.w.WriteHeader(b.status)
+		if b.conn != nil && b.length > 0 {
+			// net/http hands the head over, and doesn't copy what comes next behind
+			// it; the connection sends both together.
+			b.conn.Hold()
+			_ = b.control.Flush() // an error comes again with the next write
+		}
 	}
 	if b.partHead == "" {
 		return nil
@@ -223,11 +257,44 @@ func (b *body) ReadFrom(src io.Reader) (int64, error) {
 	if err := b.begin(); err != nil {
 		return 0, err
 	}
-	if first && inKernel(src) {
+	if first && b.conn == nil && inKernel(src) {
 		// A writer that can't flush can't send files either: nothing is lost.
 		_ = b.control.Flush()
 	}
 	return io.Copy(b.w, src)
+}
+
+// release has what was written leave: net/http may still have it, and behind it
+// the connection the head.
+func (b *body) release() error {
+	if b.conn == nil || !b.begun {
+		return nil
+	}
+	_ = b.control.Flush() // an error of the connection comes again
+	return b.conn.Release()
+}
+
+// holder is a connection that sends what is written after Hold together with
+// what comes next, or with Release (dataio.Conn).
+type holder interface {
+	Hold()
+	Release() error
+}
+
+type holderKey struct{}
+
+// ConnContext is an http.Server's: with it the head of an answer leaves together
+// with the first bytes of the payload, on connections that can do that.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
+	if h, ok := c.(holder); ok {
+		return context.WithValue(ctx, holderKey{}, h)
+	}
+	return ctx
+}
+
+func connOf(ctx context.Context) holder {
+	h, _ := ctx.Value(holderKey{}).(holder)
+	return h
 }
 
 // inKernel says whether the bytes of src need not come to user space.

@@ -171,6 +171,9 @@ func (e *Error) Unwrap() error { return e.Err }
 // KindOf returns the kind of err. An error of no kind is Internal; the
 // context's errors are Deadline and Canceled.
 func KindOf(err error) Kind {
+	if err == nil {
+		return Internal // and nothing is allocated to find that out
+	}
 	var fe *Error
 	switch {
 	case errors.As(err, &fe):

@@ -45,6 +45,19 @@ func (g *Gate) Follow(p Principal, recheck func(now Principal) error, cancel fun
 	}
 }
 
+// Still looks once at what Follow would end, and gives the reason to: for what
+// needs no time.
+func (g *Gate) Still(p Principal, recheck func(now Principal) error) error {
+	if p.is == nil {
+		return nil
+	}
+	next, err := g.state.Load().renew(p)
+	if err != nil || next.is == p.is {
+		return err
+	}
+	return recheck(next)
+}
+
 // Recheck is for the node to call every few seconds: it ends what is open when
 // the copy of users and keys has gone stale, since a revocation wouldn't be
 // heard of. The root key needs no copy, and goes on.

@@ -115,6 +115,10 @@ func TestFollow(t *testing.T) {
 				if want == nil {
 					open += 2
 				}
+				still := w.gate.Still(ways[via], func(now Principal) error { return Authorize(now, ObjectRead, "photos", "2026/a") })
+				if !errors.Is(still, want) || (still == nil) != (want == nil) {
+					t.Errorf("%s, looked at once: %v, want %v", via, still, want)
+				}
 				for when, s := range map[string]*stream{"open": streams[via], "late": late[via]} {
 					if err := s.end(t); !errors.Is(err, want) || (err == nil) != (want == nil) {
 						t.Errorf("%s, %s: %v, want %v", via, when, err, want)

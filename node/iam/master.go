@@ -139,7 +139,24 @@ func keyContext(id, user string) []byte { return []byte(id + "\x00" + user) }
 
 // linkKey is what links are signed with, and what is compared of a bearer key.
 func linkKey(c Credential) [sha256.Size]byte {
-	return [sha256.Size]byte(mac(c.secret.bytes[:], linkLabel))
+	return macShort(c.secret.bytes, linkLabel)
+}
+
+// macShort is mac for a short message, without memory of its own: every request
+// with a key needs one (RFC 2104).
+func macShort(key *[secretBytes]byte, message string) [sha256.Size]byte {
+	var inner [sha256.BlockSize + sha256.BlockSize]byte
+	var outer [sha256.BlockSize + sha256.Size]byte
+	for i := range sha256.BlockSize {
+		var k byte
+		if i < len(key) {
+			k = key[i]
+		}
+		inner[i], outer[i] = k^0x36, k^0x5c
+	}
+	sum := sha256.Sum256(inner[:sha256.BlockSize+copy(inner[sha256.BlockSize:], message)])
+	copy(outer[sha256.BlockSize:], sum[:])
+	return sha256.Sum256(outer[:])
 }
 
 func mac(key []byte, message string) []byte {

@@ -68,6 +68,12 @@ func (s *Service) openPayload(ctx context.Context, ref payloadRef, how manner) (
 		return nil, err
 	}
 	f := &fileStream{s: s, d: d, ref: ref, how: how, subject: s.driveName(s.o.Self, ref.drive)}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if f.f = d.OpenNow(ref.id); f.f != nil {
+		return f, nil
+	}
 	err = f.wait(ctx, func(ctx context.Context) (err error) {
 		f.f, err = d.Open(ctx, ref.id)
 		return err
@@ -189,6 +195,9 @@ func (f *fileStream) ready(ctx context.Context, want, next int64) (int64, error)
 	if f.checked != nil {
 		return f.verified(ctx, upTo)
 	}
+	if upTo > f.known && f.ahead == nil && f.f.InMemory(max(f.off, f.known), upTo-max(f.off, f.known)) {
+		f.known = upTo
+	}
 	if upTo > f.known {
 		if err := f.wait(ctx, func(ctx context.Context) error { return f.fetch(ctx, upTo) }); err != nil {
 			return 0, err
@@ -238,10 +247,14 @@ func (f *fileStream) fetch(ctx context.Context, upTo int64) error {
 
 // fetchAhead begins to read the next window.
 func (f *fileStream) fetchAhead(ctx context.Context, upTo int64) {
+	off := f.known
+	if f.f.InMemory(off, upTo-off) {
+		f.known = upTo
+		return
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	a := &readAhead{upTo: upTo, cancel: cancel, done: make(chan struct{})}
 	f.ahead = a
-	off := f.known
 	go func() {
 		defer close(a.done)
 		a.err = f.f.Prefetch(ctx, off, upTo-off)

@@ -66,7 +66,10 @@ func (t *sending) end(path Path, n int64) {
 // parts sends one part of an object after the other, the next being opened
 // while the present one is on its way.
 func (t *sending) parts(ctx context.Context, parts []part, r *Reader) (int64, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	cancel := func() {}
+	if len(parts) > 1 { // of those that are opened ahead
+		ctx, cancel = context.WithCancel(ctx)
+	}
 	defer cancel()
 	copies := r.replicas(parts[0])
 	src, err := copies.open(ctx, 0)

@@ -147,7 +147,7 @@ func TestRemoveUnreachable(t *testing.T) {
 	n := m.nodes[0]
 	drive := m.nodes[2].drives[0].ID()
 	m.nodes[2].stop(t)
-	ctx, cancel := context.WithTimeout(testContext(t), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(testContext(t), 2*time.Second)
 	defer cancel()
 	for connected(n.o.Conn("n2")) {
 		must(t, pause(testContext(t)))

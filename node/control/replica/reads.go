@@ -53,6 +53,14 @@ func (e *Engine) ReadIndex(ctx context.Context, g GroupID) (uint64, error) {
 	}
 }
 
+// ReadNow says that any state of the group shows everything that was
+// acknowledged before the call, as a ReadIndex of 0 does, if that is known
+// without asking anybody.
+func (e *Engine) ReadNow(g GroupID) bool {
+	r := e.groups[g]
+	return r != nil && r.alone()
+}
+
 // alone tells whether this node's state shows everything that was ever
 // acknowledged, or read: there are no other members, what made it so is
 // applied, and so is an entry of the term that this node leads in, and with it

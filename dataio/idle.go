@@ -1,0 +1,188 @@
+package dataio
+
+import (
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// How many files that nobody reads a drive keeps open, how many of them may be
+// of one payload, and for how long: opening takes five system calls and reading
+// the footer, which small payloads that are asked for again and again don't
+// come to otherwise.
+const (
+	idleMost   = 512
+	idleOfOne  = 64
+	idleFor    = 30 * time.Second
+	idleShards = 256
+)
+
+// opened is a payload file with its footer, read and checked. One File at a time
+// has it, since sendfile moves its position; between two, idle has it.
+type opened struct {
+	f         *os.File
+	modified  time.Time
+	footer    footer
+	fileBytes int64 // with the footer
+	pages     pages
+
+	id      ID
+	epoch   uint32   // of the payload's shard, from before it was opened
+	seen    fileMark // what tells that the file is still what was opened
+	suspect atomic.Bool
+	since   time.Time // nobody has it
+
+	newer, older *opened // in idle.order
+}
+
+// close gives up what was opened.
+func (o *opened) close() error {
+	o.pages.close()
+	if o.f == nil {
+		return nil
+	}
+	return o.f.Close()
+}
+
+// idle keeps files open that nobody reads, for whoever asks for them next. What
+// it gives is what opening would give: a payload that was removed or replaced is
+// forgotten before the call that did it returns, and what somebody else did to
+// the file shows by its inode, which is looked at. It keeps nothing where the
+// system can't say that, nor on a drive with an Interceptor, which is to see
+// each operation.
+//
+// A file that is open while its payload is removed isn't kept: each removal
+// changes the epoch of the payload's shard.
+type idle struct {
+	epochs [idleShards]atomic.Uint32
+
+	mu             sync.Mutex // guards what follows; no I/O under it
+	files          map[ID][]*opened
+	newest, oldest *opened
+	count          int
+	closed         bool
+}
+
+// epoch is that of a payload's shard.
+func (i *idle) epoch(id ID) *atomic.Uint32 { return &i.epochs[id[0]] }
+
+// take returns a file that is open, nil if there is none.
+func (i *idle) take(id ID) *opened {
+	i.mu.Lock()
+	of := i.files[id]
+	if len(of) == 0 {
+		i.mu.Unlock()
+		return nil
+	}
+	o := of[len(of)-1]
+	i.dropLocked(o)
+	i.mu.Unlock()
+	if mark, ok := markOf(o.f); !ok || mark != o.seen {
+		o.close()
+		i.forget(id) // the others aren't what is there, either
+		return nil
+	}
+	return o
+}
+
+// keep takes a file that nobody reads any more, and says whether it did.
+func (i *idle) keep(o *opened) bool {
+	if !marks || o.suspect.Load() {
+		return false
+	}
+	o.since = time.Now()
+	var gone *opened
+	i.mu.Lock()
+	ok := !i.closed && len(i.files[o.id]) < idleOfOne && i.epoch(o.id).Load() == o.epoch
+	if ok {
+		if i.count == idleMost {
+			gone = i.oldest
+			i.dropLocked(gone)
+		}
+		if i.files == nil {
+			i.files = make(map[ID][]*opened)
+		}
+		i.files[o.id] = append(i.files[o.id], o)
+		if o.older = i.newest; o.older != nil {
+			o.older.newer = o
+		} else {
+			i.oldest = o
+		}
+		i.newest = o
+		i.count++
+	}
+	i.mu.Unlock()
+	if gone != nil {
+		gone.close()
+	}
+	return ok
+}
+
+// dropLocked takes a file out.
+func (i *idle) dropLocked(o *opened) {
+	of := i.files[o.id]
+	for at := len(of) - 1; at >= 0; at-- {
+		if of[at] == o {
+			of[at], of[len(of)-1] = of[len(of)-1], nil
+			of = of[:len(of)-1]
+			break
+		}
+	}
+	if i.files[o.id] = of; len(of) == 0 {
+		delete(i.files, o.id)
+	}
+	if o.newer != nil {
+		o.newer.older = o.older
+	} else {
+		i.newest = o.older
+	}
+	if o.older != nil {
+		o.older.newer = o.newer
+	} else {
+		i.oldest = o.newer
+	}
+	o.newer, o.older = nil, nil
+	i.count--
+}
+
+// forget closes the files of a payload that is being removed or replaced: those
+// that are in use, once they aren't any more.
+func (i *idle) forget(id ID) {
+	i.epoch(id).Add(1)
+	i.mu.Lock()
+	gone := append([]*opened(nil), i.files[id]...)
+	for _, o := range gone {
+		i.dropLocked(o)
+	}
+	i.mu.Unlock()
+	for _, o := range gone {
+		o.close()
+	}
+}
+
+// expire closes what nobody has asked for in a while.
+func (i *idle) expire(now time.Time) {
+	for {
+		i.mu.Lock()
+		o := i.oldest
+		if o != nil && (i.closed || now.Sub(o.since) >= idleFor) {
+			i.dropLocked(o)
+		} else {
+			o = nil
+		}
+		i.mu.Unlock()
+		if o == nil {
+			return
+		}
+		o.close()
+	}
+}
+
+// close closes everything, and keeps nothing from now on.
+func (i *idle) close() {
+	i.mu.Lock()
+	i.closed = true
+	i.mu.Unlock()
+	i.expire(time.Now())
+}

@@ -1,0 +1,238 @@
+package dataio
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// idleDrive opens a drive, and writes a payload on it.
+func idleDrive(t *testing.T, content []byte) (*Drive, ID) {
+	t.Helper()
+	d, err := Open(t.Context(), t.TempDir(), Options{Deployment: "d", Node: "n", ReserveBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	id := NewID()
+	w, err := d.Create(t.Context(), id, int64(len(content)))
+	commitIdle(t, w, err, content)
+	return d, id
+}
+
+func commitIdle(t *testing.T, w *Writer, err error, content []byte) {
+	t.Helper()
+	if err == nil {
+		_, err = w.Write(content)
+	}
+	if err == nil {
+		_, err = w.Commit(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// openIdle opens the payload, and fails unless it holds content.
+func openIdle(t *testing.T, d *Drive, id ID, content []byte) *File {
+	t.Helper()
+	f, err := d.Open(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	section, err := f.Section(0, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(section); err != nil || !bytes.Equal(got, content) {
+		t.Fatalf("read %d bytes (%v), not the %d there are", len(got), err, len(content))
+	}
+	return f
+}
+
+// TestOpenAgain: what was closed is opened again without the file system, two at
+// a time have files of their own, and each reads from where its section begins.
+func TestOpenAgain(t *testing.T) {
+	content := bytes.Repeat([]byte("0123456789"), 1000)
+	d, id := idleDrive(t, content)
+	first := openIdle(t, d, id, content)
+	second := openIdle(t, d, id, content)
+	if first.f == second.f {
+		t.Fatal("two that are open share a file")
+	}
+	kept := map[*os.File]bool{first.f: true, second.f: true}
+	for range 2 { // the second does nothing
+		first.Close()
+		second.Close()
+	}
+	if d.idle.count != 2 {
+		t.Fatalf("%d files are kept, want 2", d.idle.count)
+	}
+	if _, err := first.Section(0, -1); !errors.Is(err, ErrOffline) {
+		t.Errorf("a section of a closed file: %v", err)
+	}
+	third, fourth, fifth := openIdle(t, d, id, content), openIdle(t, d, id, content), openIdle(t, d, id, content)
+	if !kept[third.f] || !kept[fourth.f] || third.f == fourth.f || kept[fifth.f] {
+		t.Error("they are not those that were kept, and a new one")
+	}
+	if now := d.OpenNow(id); now == nil {
+		t.Error("nothing is opened of what is in memory")
+	} else {
+		now.Close()
+	}
+	if none := d.OpenNow(NewID()); none != nil {
+		t.Error("a payload that isn't there is opened")
+	}
+	for _, f := range []*File{third, fourth, fifth} {
+		f.Close()
+	}
+	d.idle.expire(time.Now().Add(idleFor))
+	if d.idle.count != 0 || len(d.idle.files) != 0 || d.idle.newest != nil || d.idle.oldest != nil {
+		t.Errorf("%d files are kept for too long", d.idle.count)
+	}
+}
+
+// TestIdleFilesOfWhatIsGone: a payload that was removed, replaced or changed
+// behind the drive's back is never given from what was kept, nor is what was
+// open meanwhile.
+func TestIdleFilesOfWhatIsGone(t *testing.T) {
+	old, next := bytes.Repeat([]byte("old"), 100), bytes.Repeat([]byte("new"), 100)
+	path := func(d *Drive, id ID) string { return filepath.Join(d.path, payloadName, below(id)) }
+	absent := func(t *testing.T, d *Drive, id ID, kind error) {
+		t.Helper()
+		if _, err := d.Open(t.Context(), id); !errors.Is(err, kind) {
+			t.Errorf("open: %v, want %v", err, kind)
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		change func(t *testing.T, d *Drive, id ID)
+		then   func(t *testing.T, d *Drive, id ID)
+	}{
+		{"removed", func(t *testing.T, d *Drive, id ID) {
+			if err := d.Remove(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+			if d.idle.count != 0 {
+				t.Error("a removed payload still takes its space")
+			}
+		}, func(t *testing.T, d *Drive, id ID) { absent(t, d, id, ErrNotFound) }},
+		{"replaced", func(t *testing.T, d *Drive, id ID) {
+			w, err := d.CreateReplacement(t.Context(), id, int64(len(next)))
+			commitIdle(t, w, err, next)
+			if d.idle.count != 0 {
+				t.Error("a replaced payload still takes its space")
+			}
+		}, func(t *testing.T, d *Drive, id ID) { openIdle(t, d, id, next).Close() }},
+		{"unlinked by somebody", func(t *testing.T, d *Drive, id ID) {
+			if err := os.Remove(path(d, id)); err != nil {
+				t.Fatal(err)
+			}
+		}, func(t *testing.T, d *Drive, id ID) { absent(t, d, id, ErrNotFound) }},
+		{"cut off by somebody", func(t *testing.T, d *Drive, id ID) {
+			if err := os.Truncate(path(d, id), 10); err != nil {
+				t.Fatal(err)
+			}
+		}, func(t *testing.T, d *Drive, id ID) { absent(t, d, id, ErrCorrupted) }},
+		{"stalled", func(t *testing.T, d *Drive, id ID) {
+			d.mark(true, errors.New("a test"))
+		}, func(t *testing.T, d *Drive, id ID) { absent(t, d, id, ErrOffline) }},
+		{"closed", func(t *testing.T, d *Drive, id ID) {
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}, func(t *testing.T, d *Drive, id ID) { absent(t, d, id, ErrOffline) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d, id := idleDrive(t, old)
+			used, kept := openIdle(t, d, id, old), openIdle(t, d, id, old)
+			kept.Close()
+			c.change(t, d, id)
+			c.then(t, d, id)
+			used.Close()
+			c.then(t, d, id)
+			if d.State() != Offline {
+				return
+			}
+			if _, err := used.f.Stat(); c.name == "closed" && !errors.Is(err, os.ErrClosed) {
+				t.Errorf("a file of a closed drive is still open: %v", err)
+			}
+		})
+	}
+}
+
+// TestIdleFilesHaveABound: of one payload, and of all.
+func TestIdleFilesHaveABound(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var i idle
+	defer i.close()
+	keep := func(id ID) bool {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := &opened{f: f, id: id}
+		kept := i.keep(o)
+		if !kept {
+			o.close()
+		}
+		return kept
+	}
+	one := NewID()
+	for n := range 2 * idleOfOne {
+		if kept := keep(one); kept != (n < idleOfOne) {
+			t.Fatalf("file %d of one payload: kept %v", n, kept)
+		}
+	}
+	for range idleMost {
+		if !keep(NewID()) {
+			t.Fatal("a file isn't kept for which an older one could go")
+		}
+	}
+	if len(i.files[one]) != 0 || i.count != idleMost || len(i.files) != idleMost {
+		t.Errorf("%d files are kept, want %d; %d of the oldest", i.count, idleMost, len(i.files[one]))
+	}
+	i.close()
+	if keep(one) || i.count != 0 {
+		t.Error("something is kept after close")
+	}
+}
+
+// TestFileThatFailedIsNotKept: its next user would have the same trouble.
+func TestFileThatFailedIsNotKept(t *testing.T) {
+	content := make([]byte, 200<<10)
+	d, id := idleDrive(t, content)
+	f := openIdle(t, d, id, content)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := f.Prefetch(ctx, 0, -1); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	f.Close()
+	if d.idle.count != 1 {
+		t.Error("a file is not kept that nothing happened to")
+	}
+	f = openIdle(t, d, id, content)
+	if err := os.Truncate(filepath.Join(d.path, payloadName, below(id)), 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Verify(t.Context(), 0, -1); err == nil {
+		t.Fatal("a file that was cut off is whole")
+	}
+	f.Close()
+	if d.idle.count != 0 {
+		t.Error("a file is kept that could not be read")
+	}
+}
