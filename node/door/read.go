@@ -26,10 +26,11 @@ func (d *door) serveHead(w http.ResponseWriter, r *http.Request, t target) error
 	}
 	info, err := d.objects.Stat(r.Context(), t.bucket, t.key, conditions, t.maxAge)
 	if err != nil {
-		return refusedRead(w.Header(), err)
+		return refusedRead(w.Header(), err, customOf(r))
 	}
 	h := w.Header()
 	describe(h, info)
+	customOf(r).describe(h, info, false)
 	h.Set("Content-Length", strconv.FormatInt(info.SizeBytes, 10))
 	w.WriteHeader(http.StatusOK)
 	return nil
@@ -44,7 +45,7 @@ func (d *door) serveGet(w http.ResponseWriter, r *http.Request, t target) error 
 	}
 	reader, err := d.objects.Open(r.Context(), t.bucket, t.key, conditions, t.maxAge)
 	if err != nil {
-		return refusedRead(w.Header(), err)
+		return refusedRead(w.Header(), err, customOf(r))
 	}
 	defer reader.Close()
 	reader.Verify = t.verify
@@ -56,7 +57,7 @@ func (d *door) serveGet(w http.ResponseWriter, r *http.Request, t target) error 
 			return err
 		}
 	}
-	b := &body{door: d, w: w, control: http.NewResponseController(w), info: info, status: http.StatusPartialContent}
+	b := &body{door: d, w: w, control: http.NewResponseController(w), info: info, custom: customOf(r), status: http.StatusPartialContent}
 	switch len(ranges) {
 	case 0:
 		b.status, b.length = http.StatusOK, info.SizeBytes
@@ -83,7 +84,7 @@ func identify(h http.Header, info *object.Info) {
 func cacheable(h http.Header, info *object.Info) {
 	set(h, "Cache-Control", info.Headers.CacheControl)
 	// Shared caches know what to make of Authorization, not of our own field.
-	h.Set("Vary", "Gridloom-Authorization")
+	h.Add("Vary", "Gridloom-Authorization")
 }
 
 // describe sets the fields that GET and HEAD share.
@@ -121,10 +122,11 @@ func set(h http.Header, field, value string) {
 
 // refusedRead prepares the header for an error of Stat or Open: a 304 says what
 // of (RFC 9110, 15.4.5).
-func refusedRead(h http.Header, err error) error {
+func refusedRead(h http.Header, err error, c *custom) error {
 	if info := object.InfoOf(err); info != nil {
 		identify(h, info)
 		cacheable(h, info)
+		c.cacheable(h)
 	}
 	return err
 }
@@ -141,6 +143,7 @@ type body struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
 	info    *object.Info
+	custom  *custom
 
 	status       int
 	length       int64  // of the content
@@ -166,7 +169,7 @@ func (b *body) send(ctx context.Context, reader *object.Reader, part byteRange) 
 // sendParts sends several ranges as multipart/byteranges (RFC 9110, 14.6).
 func (b *body) sendParts(ctx context.Context, reader *object.Reader, ranges []byteRange) error {
 	boundary := rand.Text()
-	partType := contentType(b.info)
+	partType := b.custom.contentType(b.info)
 	end := "\r\n--" + boundary + "--\r\n"
 	b.contentType = "multipart/byteranges; boundary=" + boundary
 	b.length = int64(len(end))
@@ -193,6 +196,7 @@ func (b *body) begin() error {
 		b.begun = true
 		h := b.w.Header()
 		describe(h, b.info)
+		b.custom.describe(h, b.info, b.status == http.StatusOK)
 		h.Set("Content-Length", strconv.FormatInt(b.length, 10))
 		set(h, "Content-Range", b.contentRange)
 		set(h, "Content-Type", b.contentType)
