@@ -416,14 +416,14 @@ func (n *Node) openServices(context.Context) error {
 		return err
 	}
 	n.grpcServer = n.api.GRPCServer()
-	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(&front{
+	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(n.cfg.CORS.handler(&front{
 		auth: n.gate, callers: n.limits.callers, audit: n.audit, ready: n.waitReady, state: n.state,
 		door:      door.New(door.Options{Objects: objects, Follow: n.follow, Uploads: n.limits.uploads, Logger: n.log}),
 		gateway:   n.api.Gateway(),
 		openAPI:   api.OpenAPI(),
 		metrics:   n.telemetry.MetricsHandler(),
 		resources: http.HandlerFunc(n.mesh.serveResources),
-	}), n.limits.http)
+	})), n.limits.http)
 	peer := http.NewServeMux()
 	peer.Handle(grid.RoutePath, bounded(n.grid.Handler()))
 	peer.Handle("/", bounded(http.NotFoundHandler()))
