@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -351,5 +353,42 @@ func TestOddKeys(t *testing.T) {
 	}
 	if after := keysOf(t, r, "odd"); len(after) != len(want) {
 		t.Errorf("what was refused has changed the listing: %d keys, %d are stored", len(after), len(want))
+	}
+}
+
+// TestHTTPDocument: docs/http.md names tests that are there.
+func TestHTTPDocument(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "docs", "http.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs := map[string]string{"": "door", "node": ".", "iam": "iam", "api": "api", "e2e": filepath.Join("..", "internal", "e2e")}
+	named := regexp.MustCompile("`(?:([a-z0-9]+):)?((?:Test|Fuzz)[A-Za-z0-9]+)`").FindAllSubmatch(text, -1)
+	if len(named) < 50 {
+		t.Fatalf("it names %d tests", len(named))
+	}
+	code := map[string]string{}
+	for _, name := range named {
+		dir, known := dirs[string(name[1])]
+		if !known {
+			t.Errorf("%s is no directory", name[1])
+			continue
+		}
+		if code[dir] == "" {
+			files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range files {
+				one, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				code[dir] += string(one)
+			}
+		}
+		if !strings.Contains(code[dir], "\nfunc "+string(name[2])+"(") {
+			t.Errorf("%s has no %s", dir, name[2])
+		}
 	}
 }
