@@ -261,6 +261,13 @@ func TestStalledUpload(t *testing.T) {
 	}
 	checkProblem(t, "stalled", a, fault.IncompleteBody, "body")
 	s.checkGone(t, "stalled", "a", nil)
+	// All of the body is there, and the checksum behind it isn't.
+	a, err = s.raw(t, "PUT", fmt.Sprintf("PUT /data/photos/a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTrailer: Repr-Digest\r\n\r\n%x\r\n%s\r\n0\r\nRepr-", 290_000, pattern(290_000)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkProblem(t, "stalled in the trailer", a, fault.IncompleteBody, "body")
+	s.checkGone(t, "stalled in the trailer", "a", nil)
 
 	body, feed := io.Pipe()
 	go func() {
