@@ -69,16 +69,25 @@ func newSums(extra ...Algorithm) *sums {
 }
 
 func (s *sums) add(p []byte) {
+	if s.md5 != nil || s.sha512 != nil {
+		defer s.addExtra(p).Wait()
+	}
 	s.sizeBytes += int64(len(p))
 	s.sha256.Write(p)
 	s.crc32c = crc32.Update(s.crc32c, castagnoli, p)
 	s.crc64nvme = crc64nvme.Update(s.crc64nvme, p)
-	if s.md5 != nil {
-		s.md5.Write(p)
+}
+
+// addExtra sums up what is asked for beside the rest, since either takes longer
+// than all of that. p must not be changed until Wait returns.
+func (s *sums) addExtra(p []byte) *sync.WaitGroup {
+	beside := &sync.WaitGroup{}
+	for _, h := range [...]hash.Hash{s.md5, s.sha512} {
+		if h != nil {
+			beside.Go(func() { h.Write(p) })
+		}
 	}
-	if s.sha512 != nil {
-		s.sha512.Write(p)
-	}
+	return beside
 }
 
 // of is one checksum, nil where it wasn't asked for.
