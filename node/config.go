@@ -79,6 +79,7 @@ type Config struct {
 	Heal   HealConfig
 	Audit  AuditConfig
 	Limits Limits
+	CORS   CORSConfig
 
 	// Host samples the machine. Nodes in one process share one; nil makes one.
 	Host *observability.Host
@@ -172,6 +173,9 @@ func (c *Config) Validate() error {
 		return badConfig("ReserveBytes", "%d is negative", c.ReserveBytes)
 	}
 	if err := c.Limits.validate(); err != nil {
+		return err
+	}
+	if err := c.CORS.validate(); err != nil {
 		return err
 	}
 	return c.validatePeers()

@@ -57,6 +57,7 @@ func TestValidate(t *testing.T) {
 		"a peer's address":      {func(c *Config) { c.Peers[1].URL = "10.0.0.2:7402" }, "Peers", "base URL"},
 		"one address twice":     {func(c *Config) { c.Peers[1].URL = c.Peers[0].URL + "/" }, "Peers", "same address"},
 		"a mesh half in TLS":    {func(c *Config) { c.Peers[1].URL = "https://10.0.0.2:7402" }, "Peers", "has none"},
+		"an origin with a path": {func(c *Config) { c.CORS.Origins = []string{"https://a/b"} }, "CORS.Origins", "https://a/b"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := validConfig()

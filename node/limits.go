@@ -131,7 +131,7 @@ func newLimited(l Limits, count metric.Int64Counter) *limited {
 // server makes an http.Server that keeps the limits, for connections of conns.
 func (l *limited) server(h http.Handler, conns *limit.Conns) *http.Server {
 	return &http.Server{
-		Handler:           conns.Handler(lingering(strict(h))),
+		Handler:           conns.Handler(trailers(lingering(strict(h)))),
 		ReadHeaderTimeout: l.HeaderTimeout, // of the TLS handshake too
 		IdleTimeout:       l.IdleTimeout,
 		MaxHeaderBytes:    l.HeaderBytes,

@@ -418,14 +418,14 @@ func (n *Node) openServices(context.Context) error {
 		return err
 	}
 	n.grpcServer = n.api.GRPCServer()
-	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(&front{
+	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(n.cfg.CORS.handler(&front{
 		auth: n.gate, callers: n.limits.callers, audit: n.audit, ready: n.waitReady, state: n.state,
 		door:      door.New(door.Options{Objects: objects, Follow: n.follow, Still: n.still, Uploads: n.limits.uploads, Logger: n.log}),
 		gateway:   n.api.Gateway(),
 		openAPI:   api.OpenAPI(),
 		metrics:   n.telemetry.MetricsHandler(),
 		resources: http.HandlerFunc(n.mesh.serveResources),
-	}), n.limits.http)
+	})), n.limits.http)
 	limits := n.httpServer.ConnContext
 	n.httpServer.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return door.ConnContext(limits(ctx, c), c)

@@ -65,6 +65,13 @@ type config struct {
 
 	Limit limitConfig `cfg:"limit"`
 
+	CORS struct {
+		Origin []string      `cfg:"origin" in:"serve dev" arg:"ORIGIN" node:"CORS.Origins" help:"let web pages of ORIGIN (https://app.example.com; * for any) use /data and /v1 from browsers, with keys or links of their own; repeatable (default no pages)"`
+		Method []string      `cfg:"method" in:"serve dev" arg:"METHOD" node:"CORS.Methods" help:"let them use METHOD; repeatable (default GET, HEAD, POST, PUT, PATCH and DELETE)"`
+		Expose []string      `cfg:"expose" in:"serve dev" arg:"NAME" node:"CORS.Expose" help:"let them see the header NAME of answers; repeatable (default all)"`
+		MaxAge time.Duration `cfg:"max-age" in:"serve dev" default:"10m" arg:"DURATION" node:"CORS.MaxAge" help:"let browsers keep for DURATION what they were told about that"`
+	} `cfg:"cors"`
+
 	OTLP struct {
 		Endpoint string `cfg:"endpoint" in:"serve dev" arg:"HOST:PORT" node:"OTLPEndpoint" help:"send metrics and traces to the OpenTelemetry collector at HOST:PORT (OTLP over gRPC)"`
 		Insecure bool   `cfg:"insecure" in:"serve dev" node:"OTLPInsecure" help:"talk to the collector without TLS"`

@@ -38,7 +38,7 @@ func scriptKeyID(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // scriptFollow makes a request by the link in a file, without a key, and keeps
-// the answer's body in the file body: follow FILE METHOD STATUS [FILE [NAME=VALUE...]].
+// the answer's body in the file body, and its header in the file header: follow FILE METHOD STATUS [FILE [NAME=VALUE...]].
 func scriptFollow(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 3 {
 		ts.Fatalf("usage: follow FILE METHOD STATUS [FILE [NAME=VALUE...]]")
@@ -60,6 +60,9 @@ func scriptFollow(ts *testscript.TestScript, neg bool, args []string) {
 	got, err := io.ReadAll(resp.Body)
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs("body"), got, 0o644))
+	var header strings.Builder
+	ts.Check(resp.Header.Write(&header))
+	ts.Check(os.WriteFile(ts.MkAbs("header"), []byte(header.String()), 0o644))
 	if strconv.Itoa(resp.StatusCode) != args[2] {
 		ts.Fatalf("%s: %s, want %s: %s", args[1], resp.Status, args[2], got)
 	}
@@ -107,6 +110,9 @@ func TestIAMUsage(t *testing.T) {
 		"share b":                                                   `"b" names no object; want BUCKET/KEY`,
 		"share b/k --digest abc":                                    `--digest: "abc" is not a SHA-256: 64 hex digits`,
 		"share b/k --header a":                                      `--header: "a" is not NAME=VALUE`,
+		"share b/k --response-header a":                             `--response-header: "a" is not NAME=VALUE`,
+		"share abc/k --deployment d --response-header set-cookie=x": "the link's answer has a field that is none of cache-control, ",
+		"share abc/k --deployment d --response-header expires=":     "the link's answer.response-expires is empty",
 		"share b/k --url ftp://x":                                   `--url: "ftp://x" is not a base URL`,
 		"share b/k --url http://a:b@x":                              `is not a base URL`,
 		"share b/k --url http://x/y":                                `is not a base URL`,

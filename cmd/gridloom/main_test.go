@@ -88,6 +88,8 @@ func TestUsageErrors(t *testing.T) {
 		{"put . bucket", []string{". is a folder; -r stores it"}},
 		{"put - b/k --meta novalue", []string{`--meta: "novalue" is not NAME=VALUE`}},
 		{"put - b/k --meta a=1 --meta a=2", []string{"--meta: a is given twice"}},
+		{"put - b/k --checksum sha1=00", []string{`--checksum: "sha1=00" is not ALGORITHM=HEX with one of sha256, `}},
+		{"put - b/k --checksum md5=xy", []string{`--checksum: "md5=xy" has no hex digits after the algorithm`}},
 		{"put - b/k --if-match=", []string{"--if-match"}},
 		{"rm -r b --if-match x", []string{"--if-match is for one object"}},
 		{"mv a/b", []string{"gridloom mv: got 1 arguments; want: gridloom mv BUCKET/KEY BUCKET[/KEY]"}},

@@ -33,13 +33,16 @@ folder's contents without its name. Symbolic links and special files in a
 folder are not stored; each is named on standard error.
 
 What is read is checked on arrival by SHA-256 and CRC-64/NVME before the
-object becomes visible; a put that is cut off leaves nothing behind.`,
+object becomes visible; a put that is cut off leaves nothing behind. With
+--checksum it is stored only if it has the sum that you know it by: sha256,
+sha512, md5, crc32c or crc64nvme.`,
 		Example: `  gridloom put report.pdf docs/2026/report.pdf
   gridloom put a.jpg b.jpg photos/summer/
   gridloom put -r ./site web         (site/index.html is web/site/index.html)
   gridloom put -r ./site/. web       (site/index.html is web/index.html)
   gridloom put -r ./site web/v2      (site/index.html is web/v2/index.html)
   pg_dump shop | gridloom put - backups/shop.sql --content-type application/sql
+  gridloom put disk.img images/disk.img --checksum md5=9e107d9d372bb6826bd81d3542a419d6
   gridloom put new.cfg etc/app.cfg --if-match 9f86d0…   (only if nobody changed it)
   gridloom put new.cfg etc/app.cfg --if-none-match '*'  (only if there is none)`,
 		Args: arguments(2, -1),
@@ -47,10 +50,18 @@ object becomes visible; a put that is cut off leaves nothing behind.`,
 	recursive := cmd.Flags().BoolP("recursive", "r", false, "store folders with all that is in them")
 	parallel := parallelFlag(cmd)
 	headers := headerFlags(cmd)
+	sums := cmd.Flags().StringArray("checksum", nil, "store only what has the checksum `ALGORITHM=HEX`; of one source, repeatable")
 	return a.clientCommand(cmd, func(ctx context.Context, c *client, cmd *cobra.Command, args []string) error {
 		header, err := headers()
 		if err != nil {
 			return err
+		}
+		for _, text := range *sums {
+			sum, err := parseChecksum(text)
+			if err != nil {
+				return err
+			}
+			header.Checksums = append(header.Checksums, sum)
 		}
 		p := &putting{app: a, client: c, header: header, recursive: *recursive}
 		dest, err := parseAddress(args[len(args)-1])
@@ -157,6 +168,9 @@ func (p *putting) run(ctx context.Context, cmd *cobra.Command, parallel int, arg
 	}
 	if len(sources) == 1 && (sources[0].info == nil || !sources[0].info.IsDir()) {
 		return p.putOne(ctx, sources[0], dest)
+	}
+	if len(p.header.GetChecksums()) > 0 {
+		return usageErrorf("--checksum is of one file or stream")
 	}
 	b, err := p.app.newBatch(ctx, p.client, cmd, parallel)
 	if err != nil {

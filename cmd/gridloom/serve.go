@@ -119,7 +119,7 @@ func (s *settings) nodeConfig() node.Config {
 		Name: s.Name, DataDir: s.Data, Drives: s.Drive, Peers: s.Peers, Pool: s.Pool, Zone: s.Zone, Heal: s.heal(),
 		GRPC: s.listener("grpc", s.GRPC), HTTP: s.listener("http", s.HTTP), Peer: s.listener("peer", s.Peer),
 		OTLPEndpoint: s.OTLP.Endpoint, OTLPInsecure: s.OTLP.Insecure,
-		ReserveBytes: int64(s.Reserve), Version: programVersion(), Limits: s.limits(), CertificateNames: s.TLSName,
+		ReserveBytes: int64(s.Reserve), Version: programVersion(), Limits: s.limits(), CORS: s.cors(), CertificateNames: s.TLSName,
 		Audit: node.AuditConfig{File: s.Audit.File, Level: audit.Level(s.Audit.Level), MaxBytes: int64(s.Audit.Size), Keep: s.Audit.Keep},
 	}
 	if cfg.Name == "" && len(cfg.Peers) == 0 {
@@ -133,6 +133,10 @@ func (s *settings) nodeConfig() node.Config {
 
 func (s *settings) heal() node.HealConfig {
 	return node.HealConfig{After: s.Heal.After, BytesPerSecond: int64(s.Heal.Rate), ScrubPeriod: s.Scrub.Period}
+}
+
+func (s *settings) cors() node.CORSConfig {
+	return node.CORSConfig{Origins: s.CORS.Origin, Methods: s.CORS.Method, Expose: s.CORS.Expose, MaxAge: s.CORS.MaxAge}
 }
 
 func (s *settings) limits() node.Limits {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -83,7 +84,8 @@ func TestTable(t *testing.T) {
 		}
 	}
 	for field := range map[string]bool{"Name": true, "GRPC.Addr": true, "HTTP.CertFile": true, "Peer.CAFile": true, "Limits.Uploads": true, "OTLPEndpoint": true,
-		"Pool": true, "Zone": true, "Heal.After": true, "Heal.BytesPerSecond": true, "Heal.ScrubPeriod": true} {
+		"Pool": true, "Zone": true, "Heal.After": true, "Heal.BytesPerSecond": true, "Heal.ScrubPeriod": true,
+		"CORS.Origins": true, "CORS.Methods": true, "CORS.Expose": true, "CORS.MaxAge": true} {
 		found := false
 		for _, row := range table() {
 			found = found || row.node == field
@@ -105,6 +107,7 @@ func TestDefaults(t *testing.T) {
 	want.Log.Level, want.Log.Format = "info", "text"
 	want.Audit.Level, want.Audit.Size, want.Audit.Keep = "changes", 64<<20, 10
 	want.Limit = s.Limit // TestLimits looks at them
+	want.CORS.MaxAge = 10 * time.Minute
 	if diff := cmp.Diff(want, s.config); diff != "" {
 		t.Errorf("serve (-want +got):\n%s", diff)
 	}
@@ -114,6 +117,7 @@ func TestDefaults(t *testing.T) {
 	want = config{Nodes: 3, Pools: 1, Drives: 2, Port: 7400}
 	want.Heal.After, want.Heal.Rate, want.Scrub.Period = 15*time.Minute, 256<<20, 14*24*time.Hour
 	want.Log.Level, want.Log.Format, want.Audit.Level = "warn", "text", "changes"
+	want.CORS = s.CORS
 	want.Limit = s.Limit
 	if diff := cmp.Diff(want, s.config); diff != "" {
 		t.Errorf("dev (-want +got):\n%s", diff)
@@ -173,12 +177,14 @@ heal: {after: 1h, rate: 64MiB}
 insecure: grpc
 otlp:
   insecure: true
+cors:
+  origin: [https://app.example.com, "http://localhost:3000"]
 `
 
 func TestPrecedence(t *testing.T) {
 	s, err := loadSettings(t, forServe, sampleYAML,
-		[]string{"HOME=/root", "GRIDLOOM_HTTP_ADDR=env:1", "GRIDLOOM_GRPC_ADDR=env:2", "GRIDLOOM_ENDPOINT=a-client's", "GRIDLOOM_DATA=", "GRIDLOOM_POOL=cold", "GRIDLOOM_SCRUB_PERIOD=24h"},
-		[]string{"--grpc-addr", "flag:2", "--insecure", "http", "--insecure", "peer,grpc"})
+		[]string{"HOME=/root", "GRIDLOOM_HTTP_ADDR=env:1", "GRIDLOOM_GRPC_ADDR=env:2", "GRIDLOOM_ENDPOINT=a-client's", "GRIDLOOM_DATA=", "GRIDLOOM_POOL=cold", "GRIDLOOM_SCRUB_PERIOD=24h", "GRIDLOOM_CORS_METHOD=GET,HEAD"},
+		[]string{"--grpc-addr", "flag:2", "--insecure", "http", "--insecure", "peer,grpc", "--cors-max-age", "1m"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +199,11 @@ func TestPrecedence(t *testing.T) {
 	want.OTLP.Insecure = true
 	want.Log.Level, want.Log.Format = "info", "text"
 	want.Audit.Level, want.Audit.Size, want.Audit.Keep = "changes", 64<<20, 10
-	want.Limit = s.Limit
+	want.Limit, want.CORS = s.Limit, s.CORS
+	if got := s.nodeConfig().CORS; !slices.Equal(got.Origins, []string{"https://app.example.com", "http://localhost:3000"}) ||
+		!slices.Equal(got.Methods, []string{"GET", "HEAD"}) || got.MaxAge != time.Minute || got.Expose != nil {
+		t.Errorf("CORS: %+v", got)
+	}
 	if diff := cmp.Diff(want, s.config); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

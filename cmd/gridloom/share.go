@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -26,6 +27,7 @@ type jsonLink struct {
 	URL       string            `json:"url"`
 	ExpiresAt string            `json:"expires_at"`
 	Headers   map[string]string `json:"headers,omitempty"` // to be sent just so
+	Answer    map[string]string `json:"answer,omitempty"`  // fields that the answer has
 }
 
 func (a *app) shareCommand() *cobra.Command {
@@ -37,7 +39,9 @@ link expires, and print it. It is signed here, with your key, and allows no more
 than that key does; removing or disabling the key ends it.
 
 A link to put may say by --digest which bytes it is for, and any link by
---header what has to be sent with it.
+--header what has to be sent with it. A link to get may say by
+--response-header what the answer has in place of the object's own: content-type,
+content-disposition, content-encoding, content-language, cache-control, expires.
 
 The link's address is --url, or the endpoint's with the next port, which is that
 of HTTP unless you have chosen others. The mesh is asked for its id, unless
@@ -45,6 +49,7 @@ of HTTP unless you have chosen others. The mesh is asked for its id, unless
 		Example: `  gridloom share photos/summer/a.jpg
   gridloom share photos/summer/a.jpg --expires 7d --url https://files.example.com
   gridloom share inbox/report.pdf --method PUT --header content-type=application/pdf
+  gridloom share docs/q3.bin --response-header 'content-disposition=attachment; filename="Q3.pdf"'
   curl -T a.bin "$(gridloom share inbox/a.bin --method PUT --digest $(sha256sum < a.bin | cut -c -64))"`,
 		Args: arguments(1, 1),
 	}
@@ -54,6 +59,7 @@ of HTTP unless you have chosen others. The mesh is asked for its id, unless
 	f.Var(&expires, "expires", "end after `DURATION` (1h, 7d), at most 7d")
 	digest := f.String("digest", "", "allow to put only what has the `SHA256`, in hex")
 	headers := f.StringArray("header", nil, "ask for the header `NAME=VALUE` with the request; repeatable")
+	answer := f.StringArray("response-header", nil, "answer with the header `NAME=VALUE`; repeatable")
 	base := f.String("url", "", "begin the link with `URL`, a node's HTTP listener as its users reach it")
 	deployment := f.String("deployment", "", "sign it for the mesh with `ID`, without asking for it")
 	return a.clientCommand(cmd, func(ctx context.Context, c *client, _ *cobra.Command, args []string) error {
@@ -69,10 +75,11 @@ of HTTP unless you have chosen others. The mesh is asked for its id, unless
 		if err != nil {
 			return err
 		}
-		for name, value := range signed {
-			r.Headers = append(r.Headers, [2]string{name, value})
+		fields, err := pairs("response-header", *answer)
+		if err != nil {
+			return err
 		}
-		slices.SortFunc(r.Headers, func(a, b [2]string) int { return strings.Compare(a[0], b[0]) }) // errors come in order
+		r.Headers, r.Answer = sortedPairs(signed), sortedPairs(fields)
 		if c.who.key.IsZero() {
 			return usageErrorf("a link is signed with a key, and a token can't")
 		}
@@ -98,10 +105,20 @@ of HTTP unless you have chosen others. The mesh is asked for its id, unless
 			return err
 		}
 		j := jsonLink{
-			Type: "link", Bucket: at.bucket, Key: at.key, Method: r.Method, URL: address + link, ExpiresAt: stamp(r.Expires), Headers: signed,
+			Type: "link", Bucket: at.bucket, Key: at.key, Method: r.Method, URL: address + link, ExpiresAt: stamp(r.Expires), Headers: signed, Answer: fields,
 		}
 		return a.out.print(j, func() string { return j.URL + "\n" })
 	})
+}
+
+// sortedPairs are names and values in the order of the names, so that errors come
+// in order.
+func sortedPairs(m map[string]string) [][2]string {
+	var list [][2]string
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		list = append(list, [2]string{name, m[name]})
+	}
+	return list
 }
 
 func parseDigest(text string) ([]byte, error) {

@@ -66,7 +66,8 @@ type upload struct {
 }
 
 // put streams an object to the node: header, chunks, and the checksums over
-// what was sent; or a small one in the header. On any error the stream is cut off
+// what was sent, beside those that header has already; or a small one in the
+// header. On any error the stream is cut off
 // before its trailer, or its end, which leaves nothing behind on the node.
 func (c *client) put(ctx context.Context, header *gridloomv1.PutObjectHeader, from io.Reader, m *meter) (*gridloomv1.Object, error) {
 	ctx, dog, cancel := c.watch(ctx)
@@ -111,7 +112,7 @@ func (u *upload) sendWhole(header *gridloomv1.PutObjectHeader, from io.Reader, m
 	sums := newChecksums()
 	_, _ = sums.Write(content)
 	header = proto.CloneOf(header)
-	header.Content, header.Checksums = content, sums.values()
+	header.Content, header.Checksums = content, append(header.Checksums, sums.values()...)
 	switch size := int64(len(content)); {
 	case size > header.GetSize():
 		return errGrew
@@ -129,6 +130,12 @@ func (u *upload) sendWhole(header *gridloomv1.PutObjectHeader, from io.Reader, m
 func (u *upload) send(ctx context.Context, header *gridloomv1.PutObjectHeader, from io.Reader, m *meter) (err error) {
 	if header.Size != nil && header.GetSize() <= wholeBytes {
 		return u.sendWhole(header, from, m)
+	}
+	given := header.GetChecksums() // they go behind the chunks
+	header = proto.CloneOf(header)
+	header.Checksums = nil
+	for _, sum := range given {
+		header.TrailerChecksums = append(header.TrailerChecksums, sum.GetAlgorithm())
 	}
 	err = u.message(&gridloomv1.PutObjectRequest{Part: &gridloomv1.PutObjectRequest_Header{Header: header}})
 	if err != nil {
@@ -166,7 +173,7 @@ func (u *upload) send(ctx context.Context, header *gridloomv1.PutObjectHeader, f
 		case errors.Is(p.err, io.EOF) && header.Size != nil && sent < header.GetSize():
 			return errShrank
 		case errors.Is(p.err, io.EOF):
-			trailer := &gridloomv1.PutObjectTrailer{Checksums: sums.values()}
+			trailer := &gridloomv1.PutObjectTrailer{Checksums: append(sums.values(), given...)}
 			if err := u.message(&gridloomv1.PutObjectRequest{Part: &gridloomv1.PutObjectRequest_Trailer{Trailer: trailer}}); err != nil {
 				return err
 			}

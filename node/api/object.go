@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -185,24 +186,51 @@ func protoObject(info *object.Info) *pb.Object {
 	return o
 }
 
+// algorithmOf is the algorithm that a message names; 0 for one that is not known
+// here.
+func algorithmOf(a pb.ChecksumAlgorithm) object.Algorithm {
+	switch a {
+	case pb.ChecksumAlgorithm_CHECKSUM_ALGORITHM_SHA256:
+		return object.SHA256
+	case pb.ChecksumAlgorithm_CHECKSUM_ALGORITHM_CRC32C:
+		return object.CRC32C
+	case pb.ChecksumAlgorithm_CHECKSUM_ALGORITHM_CRC64NVME:
+		return object.CRC64NVME
+	case pb.ChecksumAlgorithm_CHECKSUM_ALGORITHM_MD5:
+		return object.MD5
+	case pb.ChecksumAlgorithm_CHECKSUM_ALGORITHM_SHA512:
+		return object.SHA512
+	}
+	return 0
+}
+
+// announcedOf are the algorithms to sum up by: those of checksums that come with
+// the content, or behind it.
+func announcedOf(h *pb.PutObjectHeader) ([]object.Algorithm, error) {
+	var out []object.Algorithm
+	for _, s := range h.GetChecksums() {
+		out = append(out, algorithmOf(s.GetAlgorithm())) // checksumsOf refuses what isn't known
+	}
+	for i, a := range h.GetTrailerChecksums() {
+		known := algorithmOf(a)
+		if known == 0 {
+			return nil, fault.New(fault.InvalidArgument, fmt.Sprintf("trailer_checksums[%d]", i), "algorithm %d is not known here", a)
+		}
+		out = append(out, known)
+	}
+	return out, nil
+}
+
 // checksumsOf reads what a client says that its bytes sum up to.
 func checksumsOf(sums []*pb.Checksum) ([]object.Checksum, error) {
 	out := make([]object.Checksum, 0, len(sums))
 	for _, s := range sums {
-		var algorithm object.Algorithm
-		var size int
-		switch s.GetAlgorithm() {
-		case pb.ChecksumAlgorithm_CHECKSUM_ALGORITHM_SHA256:
-			algorithm, size = object.SHA256, 32
-		case pb.ChecksumAlgorithm_CHECKSUM_ALGORITHM_CRC32C:
-			algorithm, size = object.CRC32C, 4
-		case pb.ChecksumAlgorithm_CHECKSUM_ALGORITHM_CRC64NVME:
-			algorithm, size = object.CRC64NVME, 8
-		default:
+		algorithm := algorithmOf(s.GetAlgorithm())
+		if algorithm == 0 {
 			return nil, fault.New(fault.InvalidArgument, "checksums", "algorithm %d is not known here", s.GetAlgorithm())
 		}
-		if n := len(s.GetValue()); n != size {
-			return nil, fault.New(fault.InvalidArgument, "checksums", "%s has %d bytes and not %d", s.GetAlgorithm(), n, size)
+		if n := len(s.GetValue()); n != algorithm.Size() {
+			return nil, fault.New(fault.InvalidArgument, "checksums", "%s has %d bytes and not %d", s.GetAlgorithm(), n, algorithm.Size())
 		}
 		out = append(out, object.Checksum{Algorithm: algorithm, Value: s.GetValue()})
 	}

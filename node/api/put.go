@@ -87,6 +87,9 @@ func putRequestOf(h *pb.PutObjectHeader) (object.PutRequest, error) {
 		return req, fault.New(fault.InvalidArgument, "checksums", "go into the trailer where the content comes in chunks")
 	}
 	var err error
+	if req.Sums, err = announcedOf(h); err != nil {
+		return req, err
+	}
 	req.Conditions, err = conditionsOf("conditions", h.GetConditions())
 	return req, err
 }

@@ -5,9 +5,12 @@
 //	HEAD    /data/{bucket}/{key…}   200, 304
 //	DELETE  /data/{bucket}/{key…}   204
 //
-// with the ranges, conditions and validators of RFC 9110, and SHA-256 digests
-// by RFC 9530: Repr-Digest in answers, Repr-Digest and Content-Digest verified
-// in uploads before anything is visible. User metadata travels in fields
+// with the ranges, conditions and validators of RFC 9110, and digests by RFC
+// 9530: Repr-Digest in answers, Repr-Digest, Content-Digest and the older
+// Content-MD5 verified in uploads before anything is visible, from the header or
+// the trailer (digest.go). What an answer says can be chosen by Want-Repr-Digest
+// and Want-Content-Digest, and by a link (custom.go). docs/http.md has every row
+// with the tests that show it. User metadata travels in fields
 // Gridloom-Meta-<name>. GET and HEAD take ?stale=5s, which allows an answer
 // that is so old. GET takes ?verify=always: no byte leaves that was not compared
 // with its checksum on the drive that it comes from, at the price of reading it

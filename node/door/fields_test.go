@@ -221,10 +221,11 @@ func TestParseDigests(t *testing.T) {
 	}{
 		{"sha-256=:" + b64 + ":", true},
 		{"sha-256=:" + strings.TrimRight(b64, "=") + ":", true},
-		{"sha-512=:AAAA:, sha-256=:" + b64 + ":", true},
+		{"sha=:AAAA:, sha-256=:" + b64 + ":", true},
 		{"sha-256=:AAAA:,\tsha-256=:" + b64 + ":  ", true},
 		{formatDigest(sum), true},
 		{"sha-512=:AAAA:", false},
+		{"sha=:AAAA:, unixsum=:AAAA:", false},
 		{"sha-256=" + b64, false},
 		{"sha-256=:" + b64, false},
 		{"sha-256=:AAAA:", false},
@@ -237,7 +238,7 @@ func TestParseDigests(t *testing.T) {
 		{",", false},
 	} {
 		for _, field := range digestFields {
-			got, err := parseDigests(http.Header{field: {c.value}})
+			got, err := parseDigests(http.Header{field: {c.value}}, inHeader)
 			if !c.want {
 				if fe := fault.From(err); err == nil || fe.Kind != fault.InvalidArgument || fe.Subject != field {
 					t.Errorf("%s: %s: %v, %v", field, c.value, got, err)
@@ -250,10 +251,10 @@ func TestParseDigests(t *testing.T) {
 		}
 	}
 	both := http.Header{"Content-Digest": {formatDigest(sum)}, "Repr-Digest": {formatDigest(sum)}}
-	if got, err := parseDigests(both); err != nil || len(got) != 2 {
+	if got, err := parseDigests(both, inHeader); err != nil || len(got) != 2 {
 		t.Errorf("both fields: %v, %v", got, err)
 	}
-	if got, err := parseDigests(http.Header{}); err != nil || got != nil {
+	if got, err := parseDigests(http.Header{}, inHeader); err != nil || got != nil {
 		t.Errorf("no field: %v, %v", got, err)
 	}
 }

@@ -81,8 +81,9 @@ func serve(t testing.TB, change func(*Options)) *served {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = telemetry.Shutdown(context.Background()) })
-	// Measured as it is in a node: the wrapper must not be in the way.
-	s.Server = httptest.NewUnstartedServer(telemetry.Requests().HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	// Measured as it is in a node: the wrapper must not be in the way. The node
+	// has trailers shown that nobody has announced.
+	measured := telemetry.Requests().HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			select {
 			case s.ended <- r.Method + " " + r.URL.Path:
@@ -96,7 +97,13 @@ func serve(t testing.TB, change func(*Options)) *served {
 			r = r.WithContext(iam.WithPrincipal(r.Context(), iam.Principal{ID: as, Door: "http"}))
 		}
 		door.ServeHTTP(w, r)
-	})))
+	}))
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Trailer == nil {
+			r.Trailer = http.Header{}
+		}
+		measured.ServeHTTP(w, r)
+	}))
 	s.conns = &watchedListener{Listener: s.Listener}
 	s.Listener = s.conns
 	s.Start()

@@ -30,10 +30,11 @@ func (d *door) serveHead(ctx context.Context, w http.ResponseWriter, r *http.Req
 		return why
 	}
 	if err != nil {
-		return refusedRead(w.Header(), err)
+		return refusedRead(w.Header(), err, customOf(r))
 	}
 	h := w.Header()
 	describe(h, info)
+	customOf(r).describe(h, info, false)
 	h.Set("Content-Length", strconv.FormatInt(info.SizeBytes, 10))
 	w.WriteHeader(http.StatusOK)
 	return nil
@@ -53,7 +54,7 @@ func (d *door) serveGet(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		}
 	}
 	if err != nil {
-		return refusedRead(w.Header(), err)
+		return refusedRead(w.Header(), err, customOf(r))
 	}
 	defer reader.Close()
 	reader.Verify = t.verify
@@ -65,7 +66,7 @@ func (d *door) serveGet(ctx context.Context, w http.ResponseWriter, r *http.Requ
 			return err
 		}
 	}
-	b := &body{door: d, w: w, control: http.NewResponseController(w), conn: connOf(ctx), info: info, status: http.StatusPartialContent}
+	b := &body{door: d, w: w, control: http.NewResponseController(w), conn: connOf(ctx), info: info, custom: customOf(r), status: http.StatusPartialContent}
 	if reader.AtHand() {
 		return b.answer(ctx, reader, ranges)
 	}
@@ -103,7 +104,7 @@ func identify(h http.Header, info *object.Info) {
 func cacheable(h http.Header, info *object.Info) {
 	set(h, "Cache-Control", info.Headers.CacheControl)
 	// Shared caches know what to make of Authorization, not of our own field.
-	h.Set("Vary", "Gridloom-Authorization")
+	h.Add("Vary", "Gridloom-Authorization")
 }
 
 // describe sets the fields that GET and HEAD share.
@@ -148,10 +149,11 @@ func set(h http.Header, field, value string) {
 
 // refusedRead prepares the header for an error of Stat or Open: a 304 says what
 // of (RFC 9110, 15.4.5).
-func refusedRead(h http.Header, err error) error {
+func refusedRead(h http.Header, err error, c *custom) error {
 	if info := object.InfoOf(err); info != nil {
 		identify(h, info)
 		cacheable(h, info)
+		c.cacheable(h)
 	}
 	return err
 }
@@ -169,6 +171,7 @@ type body struct {
 	control *http.ResponseController
 	conn    holder // nil: none
 	info    *object.Info
+	custom  *custom
 
 	status       int
 	length       int64  // of the content
@@ -194,7 +197,7 @@ func (b *body) send(ctx context.Context, reader *object.Reader, part byteRange) 
 // sendParts sends several ranges as multipart/byteranges (RFC 9110, 14.6).
 func (b *body) sendParts(ctx context.Context, reader *object.Reader, ranges []byteRange) error {
 	boundary := rand.Text()
-	partType := contentType(b.info)
+	partType := b.custom.contentType(b.info)
 	end := "\r\n--" + boundary + "--\r\n"
 	b.contentType = "multipart/byteranges; boundary=" + boundary
 	b.length = int64(len(end))
@@ -221,6 +224,7 @@ func (b *body) begin() error {
 		b.begun = true
 		h := b.w.Header()
 		describe(h, b.info)
+		b.custom.describe(h, b.info, b.status == http.StatusOK)
 		h.Set("Content-Length", strconv.FormatInt(b.length, 10))
 		set(h, "Content-Range", b.contentRange)
 		set(h, "Content-Type", b.contentType)

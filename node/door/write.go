@@ -27,10 +27,12 @@ func (d *door) servePut(w http.ResponseWriter, r *http.Request, t target) error 
 	if err != nil {
 		return err
 	}
-	sums, err := parseDigests(r.Header)
+	sums, err := parseDigests(r.Header, inHeader)
 	if err != nil {
 		return err
 	}
+	wish := &custom{repr: parsePreferences(r.Header["Want-Repr-Digest"])}
+	req.Sums = summedUp(r, sums, wish.repr.wanted)
 	if sum, ok := wanted(r.Context()); ok {
 		sums = append(sums, sum)
 	}
@@ -42,7 +44,10 @@ func (d *door) servePut(w http.ResponseWriter, r *http.Request, t target) error 
 	defer held.End()
 	up := &upload{door: d, ctx: r.Context(), held: held, body: r.Body, control: http.NewResponseController(w), left: d.maxObjectBytes}
 	info, err := d.objects.Put(r.Context(), req, up, func() ([]object.Checksum, error) {
-		trailing, err := parseDigests(r.Trailer)
+		if err := missingDigest(r.Trailer); err != nil {
+			return nil, err
+		}
+		trailing, err := parseDigests(r.Trailer, inTrailer(req.Sums))
 		return append(sums, trailing...), err
 	})
 	if err != nil {
@@ -50,6 +55,7 @@ func (d *door) servePut(w http.ResponseWriter, r *http.Request, t target) error 
 	}
 	identify(w.Header(), info)
 	set(w.Header(), "Repr-Digest", formatDigest(info.SHA256))
+	wish.wish(w.Header(), info)
 	if info.Replaced { // RFC 9110, 9.3.4
 		w.WriteHeader(http.StatusNoContent)
 	} else {
@@ -70,19 +76,12 @@ func (d *door) putRequest(r *http.Request, t target) (object.PutRequest, error) 
 	req := object.PutRequest{
 		Bucket: t.bucket, Key: t.key,
 		SizeBytes: r.ContentLength,
-		Headers: object.Headers{
-			ContentType:        r.Header.Get("Content-Type"),
-			CacheControl:       r.Header.Get("Cache-Control"),
-			ContentDisposition: r.Header.Get("Content-Disposition"),
-			ContentEncoding:    r.Header.Get("Content-Encoding"),
-			ContentLanguage:    r.Header.Get("Content-Language"),
-		},
 	}
 	if r.ContentLength > d.maxObjectBytes {
 		return req, d.tooLarge()
 	}
 	// RFC 9110, 14.5: storing a part as if it were the whole would be worse.
-	if r.Header.Get("Content-Range") != "" {
+	if _, ok := r.Header["Content-Range"]; ok {
 		return req, fault.New(fault.InvalidArgument, "Content-Range", "a part of an object can't be put")
 	}
 	for field, values := range r.Header {
@@ -94,8 +93,35 @@ func (d *door) putRequest(r *http.Request, t target) (object.PutRequest, error) 
 		}
 	}
 	var err error
+	if req.Headers, err = headersOf(r.Header); err != nil {
+		return req, err
+	}
 	req.Conditions, err = parseConditions(r.Header)
 	return req, err
+}
+
+// headersOf are the fields that are kept. Those that are lists may come in
+// several lines, which are one (RFC 9110, 5.3): without its last coding content
+// could not be decoded. Of the others two would be two answers to one question.
+func headersOf(h http.Header) (kept object.Headers, err error) {
+	for _, f := range []struct {
+		name string
+		into *string
+		list bool
+	}{
+		{"Content-Type", &kept.ContentType, false},
+		{"Cache-Control", &kept.CacheControl, true},
+		{"Content-Disposition", &kept.ContentDisposition, false},
+		{"Content-Encoding", &kept.ContentEncoding, true},
+		{"Content-Language", &kept.ContentLanguage, true},
+	} {
+		values := h[f.name]
+		if len(values) > 1 && !f.list {
+			return kept, fault.New(fault.InvalidArgument, f.name, "is given %d times", len(values))
+		}
+		*f.into = strings.Join(values, ", ")
+	}
+	return kept, nil
 }
 
 func (d *door) tooLarge() error {

@@ -73,19 +73,28 @@ func TestPutConditions(t *testing.T) {
 	if a := s.do(t, "PUT", "a", strings.NewReader("1"), "If-Unmodified-Since", past); a.StatusCode != 412 {
 		t.Errorf("PUT with If-Unmodified-Since: %s", a.Status)
 	}
+	future := time.Now().Add(time.Hour).UTC().Format(http.TimeFormat)
 	for _, c := range []struct {
-		key, match string
-		want       int
+		key, match, noneMatch, unmodified string
+		want                              int
 	}{
-		{"nothing", tag, 404},
-		{"a", `"other"`, 412},
-		{"a", "W/" + tag, 412},
-		{"a", "unquoted", 400},
-		{"a", tag, 204},
-		{"a", "", 404},
-		{"new", "", 204},
+		{"nothing", tag, "", "", 404},
+		{"nothing", "", "*", "", 404},
+		{"a", `"other"`, "", "", 412},
+		{"a", "W/" + tag, "", "", 412},
+		{"a", "unquoted", "", "", 400},
+		{"a", "", "*", "", 412},
+		{"a", "", tag, "", 412},
+		{"a", "", "W/" + tag, "", 412},
+		{"a", "", "unquoted", "", 400},
+		{"a", "", "", past, 412},
+		{"a", tag, tag, "", 412},
+		{"a", tag, `"other"`, past, 204}, // If-Match goes before the date
+		{"a", "", "", "", 404},
+		{"new", "", `"other"`, future, 204},
 	} {
-		if a := s.do(t, "DELETE", c.key, nil, "If-Match", c.match); a.StatusCode != c.want || a.StatusCode == 204 && len(a.body) > 0 {
+		a := s.do(t, "DELETE", c.key, nil, "If-Match", c.match, "If-None-Match", c.noneMatch, "If-Unmodified-Since", c.unmodified)
+		if a.StatusCode != c.want || a.StatusCode == 204 && len(a.body) > 0 {
 			t.Errorf("DELETE %+v: %s %s", c, a.Status, a.body)
 		}
 	}
@@ -252,6 +261,13 @@ func TestStalledUpload(t *testing.T) {
 	}
 	checkProblem(t, "stalled", a, fault.IncompleteBody, "body")
 	s.checkGone(t, "stalled", "a", nil)
+	// All of the body is there, and the checksum behind it isn't.
+	a, err = s.raw(t, "PUT", fmt.Sprintf("PUT /data/photos/a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTrailer: Repr-Digest\r\n\r\n%x\r\n%s\r\n0\r\nRepr-", 290_000, pattern(290_000)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkProblem(t, "stalled in the trailer", a, fault.IncompleteBody, "body")
+	s.checkGone(t, "stalled in the trailer", "a", nil)
 
 	body, feed := io.Pipe()
 	go func() {

@@ -103,6 +103,7 @@ func FuzzLink(f *testing.F) {
 		{Method: "GET", Bucket: "photos", Key: "2026/a b.jpg", Expires: end},
 		{Method: "PUT", Bucket: "photos", Key: "a", Expires: end, Digest: sum[:], Query: "x=1&x=2", Headers: [][2]string{{"x-tag", "v"}}},
 		{Method: "DELETE", Bucket: "photos", Key: "ä", Expires: end},
+		{Method: "GET", Bucket: "photos", Key: "a", Expires: end, Answer: [][2]string{{"content-type", "text/plain"}}},
 	} {
 		path, query, _ := strings.Cut(w.signed(f, w.keys["alice"], r), "?")
 		l, err := ParseLink(r.Method, path, query, headers(r.Headers))
@@ -139,11 +140,15 @@ func FuzzSignLink(f *testing.F) {
 	f.Add("GET", "photos", "2026/a.jpg", "stale=5s", "x-tag", "v", int64(60))
 	f.Add("PUT", "photos", "a?b#c%2F+ &;=", "x=%00&y", "Content-Type", "text/plain; charset=utf-8", int64(604800))
 	f.Add("DELETE", "a-b", "../..", "", "", "", int64(1))
+	f.Add("GET", "photos", "a", "", "content-disposition", "attachment", int64(60))
 	f.Fuzz(func(t *testing.T, method, bucket, key, query, name, value string, seconds int64) {
 		r := LinkRequest{Method: method, Bucket: bucket, Key: key, Query: query,
 			Expires: w.now.Add(time.Duration(seconds%(8*24*3600)) * time.Second)}
 		if name != "" {
 			r.Headers = [][2]string{{name, value}}
+			if method == "GET" && slices.Contains(answerFields[:], name) {
+				r.Headers, r.Answer = nil, r.Headers
+			}
 		}
 		link, err := SignLink(w.keys["alice"], testMesh, r, w.now)
 		if err != nil {
@@ -152,6 +157,9 @@ func FuzzSignLink(f *testing.F) {
 		p, err := w.use(method, link, r.Headers)
 		if err != nil {
 			t.Fatalf("%s: %v", link, err)
+		}
+		if !slices.Equal(p.Answer(), r.Answer) {
+			t.Fatalf("%s: %q", link, p.Answer())
 		}
 		want := linkAction(method)
 		if err := Authorize(p, want, bucket, key); (err == nil) != (bucket == "photos") {

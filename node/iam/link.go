@@ -38,14 +38,15 @@ const (
 // Link is a request for bytes that is signed in its query: what ParseLink made
 // of it. What it says is only true once Verify has accepted it.
 type Link struct {
-	// Query is the raw query without the link's own parameters, for what
-	// serves the request.
+	// Query is the raw query without the link's own parameters and those about
+	// its answer, for what serves the request.
 	Query string
 
 	method    string // as signed: GET stands for HEAD too
 	path      string // escaped, as it was sent
 	pairs     [][2]string
 	headers   [][2]string
+	answer    [][2]string // fields of the answer
 	bucket    string
 	key       string
 	keyID     string
@@ -71,6 +72,7 @@ func (l *Link) Format(f fmt.State, _ rune) {
 type linkScope struct {
 	method, bucket, key string
 	digest              *[sha256.Size]byte
+	answer              [][2]string
 }
 
 func (s *linkScope) covers(a Action, bucket, key string) bool {
@@ -136,6 +138,12 @@ func (l *Link) read(pairs []queryPair, header func(name string) []string) error 
 	for _, p := range pairs {
 		if p.name != linkSignature {
 			l.pairs = append(l.pairs, [2]string{p.name, p.value})
+		}
+		if field, ok := answerField(p.name); ok {
+			if err := l.readAnswer(field, p.value); err != nil {
+				return err
+			}
+			continue
 		}
 		if !strings.HasPrefix(p.name, linkParam) {
 			rest = append(rest, p.raw)

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -327,6 +328,7 @@ func TestSignLinkRefuses(t *testing.T) {
 		"query":   func(r *LinkRequest) { r.Query = "gl-key=x" },
 		"headers": func(r *LinkRequest) { r.Headers = [][2]string{{"Authorization", "x"}} },
 		"digest":  func(r *LinkRequest) { r.Digest = []byte("short") },
+		"answer":  func(r *LinkRequest) { r.Answer = [][2]string{{"content-type", "text/plain"}} }, // of a PUT
 	} {
 		r := good
 		change(&r)
@@ -346,6 +348,16 @@ func TestSignLinkRefuses(t *testing.T) {
 		{Method: "PUT", Bucket: "photos", Key: "a", Expires: good.Expires, Headers: [][2]string{{"Host", "files.example.com"}}},
 		{Method: "PUT", Bucket: "photos", Key: "a", Expires: good.Expires, Headers: make([][2]string, maxLinkHeaders+1)},
 		{Method: "GET", Bucket: "photos", Key: "a", Expires: good.Expires, Digest: make([]byte, 32)},
+		{Method: "GET", Bucket: "photos", Key: "a", Expires: good.Expires, Query: "response-content-type=x"},
+		{Method: "GET", Bucket: "photos", Key: "a", Expires: good.Expires, Answer: [][2]string{{"content-type", ""}}},
+		{Method: "GET", Bucket: "photos", Key: "a", Expires: good.Expires, Answer: [][2]string{{"content-type", " text/plain"}}},
+		{Method: "GET", Bucket: "photos", Key: "a", Expires: good.Expires, Answer: [][2]string{{"content-type", "a\r\nb"}}},
+		{Method: "GET", Bucket: "photos", Key: "a", Expires: good.Expires, Answer: [][2]string{{"content-type", "\xff"}}},
+		{Method: "GET", Bucket: "photos", Key: "a", Expires: good.Expires, Answer: [][2]string{{"content-type", strings.Repeat("x", maxAnswerBytes+1)}}},
+		{Method: "GET", Bucket: "photos", Key: "a", Expires: good.Expires, Answer: [][2]string{{"expires", "x"}, {"Expires", "y"}}},
+		{Method: "GET", Bucket: "photos", Key: "a", Expires: good.Expires, Answer: [][2]string{{"content-security-policy", "x"}}},
+		{Method: "GET", Bucket: "photos", Key: "a", Expires: good.Expires, Answer: [][2]string{{"x-content-type-options", "x"}}},
+		{Method: "GET", Bucket: "photos", Key: "a", Expires: good.Expires, Answer: [][2]string{{"set-cookie", "x"}}},
 	} {
 		var f *FieldError
 		if link, err := SignLink(w.keys["alice"], testMesh, r, w.now); !errors.As(err, &f) {
@@ -357,6 +369,50 @@ func TestSignLinkRefuses(t *testing.T) {
 	}
 	if _, err := SignLink(w.keys["alice"], "", good, w.now); err == nil {
 		t.Error("signed for no mesh")
+	}
+}
+
+// TestLinkAnswer: a link may say how it is answered, and nobody else may change
+// that.
+func TestLinkAnswer(t *testing.T) {
+	w := newWorld(t)
+	request := LinkRequest{Method: "GET", Bucket: "photos", Key: "2026/a", Query: "stale=5s", Answer: [][2]string{
+		{"Content-Type", "text/plain; charset=utf-8"}, {"content-disposition", `attachment; filename="ä & b.txt"`}, {"expires", "0"},
+	}}
+	link := w.signed(t, w.keys["alice"], request)
+	want := [][2]string{{"content-type", "text/plain; charset=utf-8"}, {"content-disposition", `attachment; filename="ä & b.txt"`}, {"expires", "0"}}
+	for _, method := range []string{"GET", "HEAD"} {
+		p, err := w.use(method, link, nil)
+		if err != nil || !slices.Equal(p.Answer(), want) {
+			t.Errorf("%s: %q, %v", method, p.Answer(), err)
+		}
+	}
+	path, query, _ := strings.Cut(link, "?")
+	if l, err := ParseLink("GET", path, query, nil); err != nil || l.Query != "stale=5s" {
+		t.Errorf("left of the query: %v, %v", l, err)
+	}
+	plain := w.signed(t, w.keys["alice"], LinkRequest{Method: "GET", Bucket: "photos", Key: "2026/a"})
+	if p, err := w.use("GET", plain, nil); err != nil || p.Answer() != nil {
+		t.Errorf("of a link without: %q, %v", p.Answer(), err)
+	}
+	put := w.signed(t, w.keys["alice"], LinkRequest{Method: "PUT", Bucket: "photos", Key: "2026/a"})
+	for name, tc := range map[string]struct{ method, link, want string }{
+		"added":       {"GET", plain + "&response-content-type=text/html", "isn't valid here"},
+		"changed":     {"GET", strings.Replace(link, "text%2Fplain", "text%2Fhtml", 1), "isn't valid here"},
+		"dropped":     {"GET", strings.Replace(link, "&response-expires=0", "", 1), "isn't valid here"},
+		"twice":       {"GET", link + "&response-expires=0", "given twice"},
+		"empty":       {"GET", plain + "&response-expires=", "is empty"},
+		"control":     {"GET", plain + "&response-expires=a%0d%0aSet-Cookie:x", "control character"},
+		"broken":      {"GET", plain + "&response-expires=%ff", "UTF-8"},
+		"space":       {"GET", plain + "&response-expires=+a", "white space"},
+		"long":        {"GET", plain + "&response-expires=" + strings.Repeat("x", maxAnswerBytes+1), "1024 are allowed"},
+		"of PUT":      {"PUT", put + "&response-expires=0", "is for GET"},
+		"not allowed": {"GET", plain + "&response-set-cookie=0", "isn't valid here"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := w.use(tc.method, tc.link, nil)
+			refused(t, p, err, ErrUnauthenticated, tc.want)
+		})
 	}
 }
 

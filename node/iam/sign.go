@@ -17,6 +17,7 @@ type LinkRequest struct {
 	Key     string
 	Query   string      // raw, of the request itself; no parameter begins with "gl-"
 	Headers [][2]string // names in any case and values, which the request has to have just so
+	Answer  [][2]string // fields that the answer to a GET has in place of the object's own: content-type and so on
 	Expires time.Time   // in whole seconds, at most MaxLinkAge ahead
 	Digest  []byte      // SHA-256 of what a PUT must bring; nil: anything
 }
@@ -83,10 +84,16 @@ func (r *LinkRequest) link(keyID string, now time.Time) (*Link, error) {
 		if strings.HasPrefix(p.name, linkParam) {
 			return nil, invalid("query", "has a parameter that begins with %q", linkParam)
 		}
+		if _, ok := answerField(p.name); ok {
+			return nil, invalid("query", "has %s, which is for the answer", p.name)
+		}
 		l.pairs = append(l.pairs, [2]string{p.name, p.value})
 	}
 	l.pairs = append(l.pairs, [2]string{linkKeyParam, keyID},
 		[2]string{linkEndParam, fmt.Sprint(l.expires.Unix())})
+	if err := r.signAnswer(l); err != nil {
+		return nil, err
+	}
 	if err := r.signHeaders(l); err != nil {
 		return nil, err
 	}

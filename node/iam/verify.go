@@ -160,7 +160,7 @@ func (g *Gate) verifyLink(state *gateState, l *Link, now time.Time) (Principal, 
 		return Principal{}, ErrNotReady
 	}
 	canonical := l.canonical(state.deployment)
-	scope := &linkScope{method: l.method, bucket: l.bucket, key: l.key, digest: l.digest}
+	scope := &linkScope{method: l.method, bucket: l.bucket, key: l.key, digest: l.digest, answer: l.answer}
 	if l.keyID == RootID {
 		var signer *rootKey
 		for _, r := range state.roots {

@@ -2,7 +2,9 @@ package object
 
 import (
 	"bytes"
+	"crypto/md5"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/binary"
 	"hash"
 	"hash/crc32"
@@ -42,43 +44,92 @@ func (c *chunk) release() {
 // castagnoli is computed once by hash/crc32 and read-only.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// sums are the checksums of one object.
+// sums are the checksums of one object. Two of them cost much, and only those
+// who ask for them need them: there they are nil otherwise.
 type sums struct {
-	sizeBytes int64
-	sha256    hash.Hash
-	crc32c    uint32
-	crc64nvme uint64
+	sizeBytes   int64
+	sha256      hash.Hash
+	crc32c      uint32
+	crc64nvme   uint64
+	md5, sha512 hash.Hash
 }
 
-func newSums() *sums { return &sums{sha256: sha256.New()} }
+// newSums begins them; extra are those of MD5 and SHA512 that are asked for.
+func newSums(extra ...Algorithm) *sums {
+	s := &sums{sha256: sha256.New()}
+	for _, a := range extra {
+		switch a {
+		case MD5:
+			s.md5 = md5.New()
+		case SHA512:
+			s.sha512 = sha512.New()
+		}
+	}
+	return s
+}
 
 func (s *sums) add(p []byte) {
+	if s.md5 != nil || s.sha512 != nil {
+		defer s.addExtra(p).Wait()
+	}
 	s.sizeBytes += int64(len(p))
 	s.sha256.Write(p)
 	s.crc32c = crc32.Update(s.crc32c, castagnoli, p)
 	s.crc64nvme = crc64nvme.Update(s.crc64nvme, p)
 }
 
+// addExtra sums up what is asked for beside the rest, since either takes longer
+// than all of that. p must not be changed until Wait returns.
+func (s *sums) addExtra(p []byte) *sync.WaitGroup {
+	beside := &sync.WaitGroup{}
+	for _, h := range [...]hash.Hash{s.md5, s.sha512} {
+		if h != nil {
+			beside.Go(func() { h.Write(p) })
+		}
+	}
+	return beside
+}
+
+// of is one checksum, nil where it wasn't asked for.
+func (s *sums) of(a Algorithm) []byte {
+	switch {
+	case a == SHA256:
+		return s.sha256.Sum(nil)
+	case a == CRC32C:
+		return binary.BigEndian.AppendUint32(nil, s.crc32c)
+	case a == CRC64NVME:
+		return binary.BigEndian.AppendUint64(nil, s.crc64nvme)
+	case a == MD5 && s.md5 != nil:
+		return s.md5.Sum(nil)
+	case a == SHA512 && s.sha512 != nil:
+		return s.sha512.Sum(nil)
+	}
+	return nil
+}
+
+// extra are the checksums that were asked for.
+func (s *sums) extra() (extra []Checksum) {
+	for _, a := range [...]Algorithm{MD5, SHA512} {
+		if sum := s.of(a); sum != nil {
+			extra = append(extra, Checksum{Algorithm: a, Value: sum})
+		}
+	}
+	return extra
+}
+
 // verify compares what a client says that its bytes sum up to.
 func (s *sums) verify(checksums []Checksum) error {
 	for _, c := range checksums {
-		var name string
-		var want []byte
-		switch c.Algorithm {
-		case SHA256:
-			name, want = "sha256", s.sha256.Sum(nil)
-		case CRC32C:
-			name, want = "crc32c", binary.BigEndian.AppendUint32(nil, s.crc32c)
-		case CRC64NVME:
-			name, want = "crc64nvme", binary.BigEndian.AppendUint64(nil, s.crc64nvme)
-		default:
+		size, sum := c.Algorithm.Size(), s.of(c.Algorithm)
+		switch {
+		case size == 0:
 			return fault.New(fault.InvalidArgument, "checksum", "has the unknown algorithm %d", c.Algorithm)
-		}
-		if len(c.Value) != len(want) {
-			return fault.New(fault.InvalidArgument, "checksum", "%s has %d bytes, not %d", name, len(want), len(c.Value))
-		}
-		if !bytes.Equal(c.Value, want) {
-			return fault.New(fault.ChecksumMismatch, "checksum", "%s of what arrived is %x, not %x as it was said", name, want, c.Value)
+		case len(c.Value) != size:
+			return fault.New(fault.InvalidArgument, "checksum", "%s has %d bytes, not %d", c.Algorithm, size, len(c.Value))
+		case sum == nil:
+			return fault.New(fault.InvalidArgument, "checksum", "%s was not announced before the body, and so not summed up", c.Algorithm)
+		case !bytes.Equal(c.Value, sum):
+			return fault.New(fault.ChecksumMismatch, "checksum", "%s of what arrived is %x, not %x as it was said", c.Algorithm, sum, c.Value)
 		}
 	}
 	return nil

@@ -3,7 +3,9 @@ package object
 import (
 	"bytes"
 	"context"
+	"crypto/md5"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/binary"
 	"errors"
 	"hash/crc32"
@@ -29,13 +31,16 @@ func TestSumsKnown(t *testing.T) {
 
 func TestVerify(t *testing.T) {
 	data := []byte("payload")
-	s := newSums()
+	s := newSums(MD5, SHA512)
 	s.add(data)
 	sha := sha256.Sum256(data)
+	weak, long := md5.Sum(data), sha512.Sum512(data)
 	good := []Checksum{
 		{SHA256, sha[:]},
 		{CRC32C, binary.BigEndian.AppendUint32(nil, crc32.Checksum(data, crc32.MakeTable(crc32.Castagnoli)))},
 		{CRC64NVME, binary.BigEndian.AppendUint64(nil, crc64nvme.Checksum(data))},
+		{MD5, weak[:]},
+		{SHA512, long[:]},
 	}
 	if err := s.verify(good); err != nil {
 		t.Fatal(err)
@@ -49,6 +54,18 @@ func TestVerify(t *testing.T) {
 		wantFault(t, s.verify([]Checksum{c}), fault.InvalidArgument, "checksum")
 	}
 	wantFault(t, s.verify([]Checksum{{Algorithm: 99}}), fault.InvalidArgument, "checksum")
+	if extra := s.extra(); len(extra) != 2 || !bytes.Equal(extra[0].Value, weak[:]) || !bytes.Equal(extra[1].Value, long[:]) {
+		t.Errorf("beside the usual ones: %v", extra)
+	}
+	// What nobody has asked for is not summed up, and so not taken for right.
+	s = newSums()
+	s.add(data)
+	if err := s.verify(good[:3]); err != nil || s.extra() != nil {
+		t.Errorf("%v, and beside them %v", err, s.extra())
+	}
+	for _, c := range good[3:] {
+		wantFault(t, s.verify([]Checksum{c}), fault.InvalidArgument, "checksum")
+	}
 }
 
 // TestHasher sums up many chunks while they are being reused: none of them

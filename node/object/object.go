@@ -1,6 +1,12 @@
 package object
 
 import (
+	"crypto/md5"
+	"crypto/sha256"
+	"crypto/sha512"
+	"hash/crc32"
+	"hash/crc64"
+	"strconv"
 	"time"
 
 	"github.com/gridloom/gridloom/node/control"
@@ -47,6 +53,7 @@ type Info struct {
 	SHA256      []byte            // 32 bytes
 	CRC32C      uint32            // of the whole object, Castagnoli
 	CRC64NVME   uint64            // of the whole object
+	Sums        []Checksum        // of a put: those of PutRequest.Sums, which are kept nowhere
 	Replaced    bool              // of a put, a copy and a move: there was an object of that key before
 }
 
@@ -70,6 +77,11 @@ type PutRequest struct {
 	Headers     Headers
 	Metadata    map[string]string // names [a-z0-9-]; at most 8 KiB in all
 	Conditions  Conditions
+
+	// Sums are those of MD5 and SHA512 that are to be summed up while the body
+	// comes, beside the others, which always are. A checksum that isn't can't be
+	// verified.
+	Sums []Algorithm
 }
 
 // Algorithm names a checksum over all bytes of an object.
@@ -80,7 +92,43 @@ const (
 	SHA256    Algorithm = iota + 1 // 32 bytes
 	CRC32C                         // 4 bytes, Castagnoli
 	CRC64NVME                      // 8 bytes
+	MD5                            // 16 bytes; only against accidents
+	SHA512                         // 64 bytes
 )
+
+// Size is how many bytes a sum has; 0 for an unknown algorithm.
+func (a Algorithm) Size() int {
+	switch a {
+	case SHA256:
+		return sha256.Size
+	case CRC32C:
+		return crc32.Size
+	case CRC64NVME:
+		return crc64.Size
+	case MD5:
+		return md5.Size
+	case SHA512:
+		return sha512.Size
+	}
+	return 0
+}
+
+// String is the algorithm's name.
+func (a Algorithm) String() string {
+	switch a {
+	case SHA256:
+		return "sha256"
+	case CRC32C:
+		return "crc32c"
+	case CRC64NVME:
+		return "crc64nvme"
+	case MD5:
+		return "md5"
+	case SHA512:
+		return "sha512"
+	}
+	return "algorithm " + strconv.Itoa(int(a))
+}
 
 // Checksum is what a client says that its bytes sum up to.
 type Checksum struct {

@@ -69,7 +69,7 @@ func (s *Service) Put(ctx context.Context, req PutRequest, body io.Reader, trail
 		bucket: begin.Bucket,
 		birth:  begin.LogTime,
 		body:   &bodyReader{r: body, declared: req.SizeBytes, limit: limit},
-		sums:   newSums(),
+		sums:   newSums(req.Sums...),
 	}
 	err = because(ctx, p.store(ctx))
 	if err == nil && trailer != nil {
@@ -81,6 +81,9 @@ func (s *Service) Put(ctx context.Context, req PutRequest, body io.Reader, trail
 	var info *Info
 	if err == nil {
 		info, err = p.commit(ctx)
+	}
+	if err == nil {
+		info.Sums = p.sums.extra()
 	}
 	if err != nil {
 		p.discard(ctx)

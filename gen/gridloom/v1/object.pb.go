@@ -35,6 +35,10 @@ const (
 	ChecksumAlgorithm_CHECKSUM_ALGORITHM_CRC32C ChecksumAlgorithm = 2
 	// 8 bytes, big endian.
 	ChecksumAlgorithm_CHECKSUM_ALGORITHM_CRC64NVME ChecksumAlgorithm = 3
+	// 16 bytes; against accidents, not against forgers. Verified, never kept.
+	ChecksumAlgorithm_CHECKSUM_ALGORITHM_MD5 ChecksumAlgorithm = 4
+	// 64 bytes. Verified, never kept.
+	ChecksumAlgorithm_CHECKSUM_ALGORITHM_SHA512 ChecksumAlgorithm = 5
 )
 
 // Enum value maps for ChecksumAlgorithm.
@@ -44,12 +48,16 @@ var (
 		1: "CHECKSUM_ALGORITHM_SHA256",
 		2: "CHECKSUM_ALGORITHM_CRC32C",
 		3: "CHECKSUM_ALGORITHM_CRC64NVME",
+		4: "CHECKSUM_ALGORITHM_MD5",
+		5: "CHECKSUM_ALGORITHM_SHA512",
 	}
 	ChecksumAlgorithm_value = map[string]int32{
 		"CHECKSUM_ALGORITHM_UNSPECIFIED": 0,
 		"CHECKSUM_ALGORITHM_SHA256":      1,
 		"CHECKSUM_ALGORITHM_CRC32C":      2,
 		"CHECKSUM_ALGORITHM_CRC64NVME":   3,
+		"CHECKSUM_ALGORITHM_MD5":         4,
+		"CHECKSUM_ALGORITHM_SHA512":      5,
 	}
 )
 
@@ -423,9 +431,12 @@ type PutObjectHeader struct {
 	// doesn't know this field yet stores nothing (reason incomplete_body).
 	Content []byte `protobuf:"bytes,11,opt,name=content,proto3,oneof" json:"content,omitempty"`
 	// With content alone: the checksums that a trailer would have.
-	Checksums     []*Checksum `protobuf:"bytes,12,rep,name=checksums,proto3" json:"checksums,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Checksums []*Checksum `protobuf:"bytes,12,rep,name=checksums,proto3" json:"checksums,omitempty"`
+	// The algorithms of the trailer's checksums. MD5 and SHA512 have to be among
+	// them to be verified, since they are not computed otherwise.
+	TrailerChecksums []ChecksumAlgorithm `protobuf:"varint,13,rep,packed,name=trailer_checksums,json=trailerChecksums,proto3,enum=gridloom.v1.ChecksumAlgorithm" json:"trailer_checksums,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *PutObjectHeader) Reset() {
@@ -538,6 +549,13 @@ func (x *PutObjectHeader) GetContent() []byte {
 func (x *PutObjectHeader) GetChecksums() []*Checksum {
 	if x != nil {
 		return x.Checksums
+	}
+	return nil
+}
+
+func (x *PutObjectHeader) GetTrailerChecksums() []ChecksumAlgorithm {
+	if x != nil {
+		return x.TrailerChecksums
 	}
 	return nil
 }
@@ -1837,7 +1855,7 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	"\bif_match\x18\x01 \x03(\tR\aifMatch\x12\"\n" +
 	"\rif_none_match\x18\x02 \x03(\tR\vifNoneMatch\x12F\n" +
 	"\x11if_modified_since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0fifModifiedSince\x12J\n" +
-	"\x13if_unmodified_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x11ifUnmodifiedSince\"\xca\x04\n" +
+	"\x13if_unmodified_since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x11ifUnmodifiedSince\"\x97\x05\n" +
 	"\x0fPutObjectHeader\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\tR\x06bucket\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\tR\x03key\x12\x17\n" +
@@ -1853,7 +1871,8 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	" \x01(\v2\x17.gridloom.v1.ConditionsR\n" +
 	"conditions\x12\x1d\n" +
 	"\acontent\x18\v \x01(\fH\x01R\acontent\x88\x01\x01\x123\n" +
-	"\tchecksums\x18\f \x03(\v2\x15.gridloom.v1.ChecksumR\tchecksums\x1a;\n" +
+	"\tchecksums\x18\f \x03(\v2\x15.gridloom.v1.ChecksumR\tchecksums\x12K\n" +
+	"\x11trailer_checksums\x18\r \x03(\x0e2\x1e.gridloom.v1.ChecksumAlgorithmR\x10trailerChecksums\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\a\n" +
@@ -1950,12 +1969,14 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	"conditions\x12D\n" +
 	"\x11source_conditions\x18\x06 \x01(\v2\x17.gridloom.v1.ConditionsR\x10sourceConditions\"A\n" +
 	"\x12MoveObjectResponse\x12+\n" +
-	"\x06object\x18\x01 \x01(\v2\x13.gridloom.v1.ObjectR\x06object*\x97\x01\n" +
+	"\x06object\x18\x01 \x01(\v2\x13.gridloom.v1.ObjectR\x06object*\xd2\x01\n" +
 	"\x11ChecksumAlgorithm\x12\"\n" +
 	"\x1eCHECKSUM_ALGORITHM_UNSPECIFIED\x10\x00\x12\x1d\n" +
 	"\x19CHECKSUM_ALGORITHM_SHA256\x10\x01\x12\x1d\n" +
 	"\x19CHECKSUM_ALGORITHM_CRC32C\x10\x02\x12 \n" +
-	"\x1cCHECKSUM_ALGORITHM_CRC64NVME\x10\x03*3\n" +
+	"\x1cCHECKSUM_ALGORITHM_CRC64NVME\x10\x03\x12\x1a\n" +
+	"\x16CHECKSUM_ALGORITHM_MD5\x10\x04\x12\x1d\n" +
+	"\x19CHECKSUM_ALGORITHM_SHA512\x10\x05*3\n" +
 	"\x06Verify\x12\x16\n" +
 	"\x12VERIFY_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rVERIFY_ALWAYS\x10\x012\x94\a\n" +
@@ -2027,49 +2048,50 @@ var file_gridloom_v1_object_proto_depIdxs = []int32{
 	26, // 6: gridloom.v1.PutObjectHeader.metadata:type_name -> gridloom.v1.PutObjectHeader.MetadataEntry
 	4,  // 7: gridloom.v1.PutObjectHeader.conditions:type_name -> gridloom.v1.Conditions
 	2,  // 8: gridloom.v1.PutObjectHeader.checksums:type_name -> gridloom.v1.Checksum
-	2,  // 9: gridloom.v1.PutObjectTrailer.checksums:type_name -> gridloom.v1.Checksum
-	5,  // 10: gridloom.v1.PutObjectRequest.header:type_name -> gridloom.v1.PutObjectHeader
-	6,  // 11: gridloom.v1.PutObjectRequest.trailer:type_name -> gridloom.v1.PutObjectTrailer
-	3,  // 12: gridloom.v1.PutObjectResponse.object:type_name -> gridloom.v1.Object
-	10, // 13: gridloom.v1.GetObjectRequest.range:type_name -> gridloom.v1.Range
-	4,  // 14: gridloom.v1.GetObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	28, // 15: gridloom.v1.GetObjectRequest.max_age:type_name -> google.protobuf.Duration
-	1,  // 16: gridloom.v1.GetObjectRequest.verify:type_name -> gridloom.v1.Verify
-	3,  // 17: gridloom.v1.GetObjectHeader.object:type_name -> gridloom.v1.Object
-	11, // 18: gridloom.v1.GetObjectResponse.header:type_name -> gridloom.v1.GetObjectHeader
-	4,  // 19: gridloom.v1.StatObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	28, // 20: gridloom.v1.StatObjectRequest.max_age:type_name -> google.protobuf.Duration
-	3,  // 21: gridloom.v1.StatObjectResponse.object:type_name -> gridloom.v1.Object
-	28, // 22: gridloom.v1.ListObjectsRequest.max_age:type_name -> google.protobuf.Duration
-	3,  // 23: gridloom.v1.ListObjectsResponse.objects:type_name -> gridloom.v1.Object
-	4,  // 24: gridloom.v1.DeleteObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	4,  // 25: gridloom.v1.CopyObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	4,  // 26: gridloom.v1.CopyObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
-	3,  // 27: gridloom.v1.CopyObjectResponse.object:type_name -> gridloom.v1.Object
-	4,  // 28: gridloom.v1.MoveObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	4,  // 29: gridloom.v1.MoveObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
-	3,  // 30: gridloom.v1.MoveObjectResponse.object:type_name -> gridloom.v1.Object
-	7,  // 31: gridloom.v1.ObjectService.PutObject:input_type -> gridloom.v1.PutObjectRequest
-	9,  // 32: gridloom.v1.ObjectService.GetObject:input_type -> gridloom.v1.GetObjectRequest
-	13, // 33: gridloom.v1.ObjectService.StatObject:input_type -> gridloom.v1.StatObjectRequest
-	15, // 34: gridloom.v1.ObjectService.ListObjects:input_type -> gridloom.v1.ListObjectsRequest
-	17, // 35: gridloom.v1.ObjectService.DeleteObject:input_type -> gridloom.v1.DeleteObjectRequest
-	19, // 36: gridloom.v1.ObjectService.DeleteObjects:input_type -> gridloom.v1.DeleteObjectsRequest
-	21, // 37: gridloom.v1.ObjectService.CopyObject:input_type -> gridloom.v1.CopyObjectRequest
-	23, // 38: gridloom.v1.ObjectService.MoveObject:input_type -> gridloom.v1.MoveObjectRequest
-	8,  // 39: gridloom.v1.ObjectService.PutObject:output_type -> gridloom.v1.PutObjectResponse
-	12, // 40: gridloom.v1.ObjectService.GetObject:output_type -> gridloom.v1.GetObjectResponse
-	14, // 41: gridloom.v1.ObjectService.StatObject:output_type -> gridloom.v1.StatObjectResponse
-	16, // 42: gridloom.v1.ObjectService.ListObjects:output_type -> gridloom.v1.ListObjectsResponse
-	18, // 43: gridloom.v1.ObjectService.DeleteObject:output_type -> gridloom.v1.DeleteObjectResponse
-	20, // 44: gridloom.v1.ObjectService.DeleteObjects:output_type -> gridloom.v1.DeleteObjectsResponse
-	22, // 45: gridloom.v1.ObjectService.CopyObject:output_type -> gridloom.v1.CopyObjectResponse
-	24, // 46: gridloom.v1.ObjectService.MoveObject:output_type -> gridloom.v1.MoveObjectResponse
-	39, // [39:47] is the sub-list for method output_type
-	31, // [31:39] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	0,  // 9: gridloom.v1.PutObjectHeader.trailer_checksums:type_name -> gridloom.v1.ChecksumAlgorithm
+	2,  // 10: gridloom.v1.PutObjectTrailer.checksums:type_name -> gridloom.v1.Checksum
+	5,  // 11: gridloom.v1.PutObjectRequest.header:type_name -> gridloom.v1.PutObjectHeader
+	6,  // 12: gridloom.v1.PutObjectRequest.trailer:type_name -> gridloom.v1.PutObjectTrailer
+	3,  // 13: gridloom.v1.PutObjectResponse.object:type_name -> gridloom.v1.Object
+	10, // 14: gridloom.v1.GetObjectRequest.range:type_name -> gridloom.v1.Range
+	4,  // 15: gridloom.v1.GetObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	28, // 16: gridloom.v1.GetObjectRequest.max_age:type_name -> google.protobuf.Duration
+	1,  // 17: gridloom.v1.GetObjectRequest.verify:type_name -> gridloom.v1.Verify
+	3,  // 18: gridloom.v1.GetObjectHeader.object:type_name -> gridloom.v1.Object
+	11, // 19: gridloom.v1.GetObjectResponse.header:type_name -> gridloom.v1.GetObjectHeader
+	4,  // 20: gridloom.v1.StatObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	28, // 21: gridloom.v1.StatObjectRequest.max_age:type_name -> google.protobuf.Duration
+	3,  // 22: gridloom.v1.StatObjectResponse.object:type_name -> gridloom.v1.Object
+	28, // 23: gridloom.v1.ListObjectsRequest.max_age:type_name -> google.protobuf.Duration
+	3,  // 24: gridloom.v1.ListObjectsResponse.objects:type_name -> gridloom.v1.Object
+	4,  // 25: gridloom.v1.DeleteObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	4,  // 26: gridloom.v1.CopyObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	4,  // 27: gridloom.v1.CopyObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
+	3,  // 28: gridloom.v1.CopyObjectResponse.object:type_name -> gridloom.v1.Object
+	4,  // 29: gridloom.v1.MoveObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	4,  // 30: gridloom.v1.MoveObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
+	3,  // 31: gridloom.v1.MoveObjectResponse.object:type_name -> gridloom.v1.Object
+	7,  // 32: gridloom.v1.ObjectService.PutObject:input_type -> gridloom.v1.PutObjectRequest
+	9,  // 33: gridloom.v1.ObjectService.GetObject:input_type -> gridloom.v1.GetObjectRequest
+	13, // 34: gridloom.v1.ObjectService.StatObject:input_type -> gridloom.v1.StatObjectRequest
+	15, // 35: gridloom.v1.ObjectService.ListObjects:input_type -> gridloom.v1.ListObjectsRequest
+	17, // 36: gridloom.v1.ObjectService.DeleteObject:input_type -> gridloom.v1.DeleteObjectRequest
+	19, // 37: gridloom.v1.ObjectService.DeleteObjects:input_type -> gridloom.v1.DeleteObjectsRequest
+	21, // 38: gridloom.v1.ObjectService.CopyObject:input_type -> gridloom.v1.CopyObjectRequest
+	23, // 39: gridloom.v1.ObjectService.MoveObject:input_type -> gridloom.v1.MoveObjectRequest
+	8,  // 40: gridloom.v1.ObjectService.PutObject:output_type -> gridloom.v1.PutObjectResponse
+	12, // 41: gridloom.v1.ObjectService.GetObject:output_type -> gridloom.v1.GetObjectResponse
+	14, // 42: gridloom.v1.ObjectService.StatObject:output_type -> gridloom.v1.StatObjectResponse
+	16, // 43: gridloom.v1.ObjectService.ListObjects:output_type -> gridloom.v1.ListObjectsResponse
+	18, // 44: gridloom.v1.ObjectService.DeleteObject:output_type -> gridloom.v1.DeleteObjectResponse
+	20, // 45: gridloom.v1.ObjectService.DeleteObjects:output_type -> gridloom.v1.DeleteObjectsResponse
+	22, // 46: gridloom.v1.ObjectService.CopyObject:output_type -> gridloom.v1.CopyObjectResponse
+	24, // 47: gridloom.v1.ObjectService.MoveObject:output_type -> gridloom.v1.MoveObjectResponse
+	40, // [40:48] is the sub-list for method output_type
+	32, // [32:40] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_gridloom_v1_object_proto_init() }
