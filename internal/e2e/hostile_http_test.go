@@ -15,7 +15,7 @@ import (
 // meant to cost a lot, to the HTTP and the peer listener: each is refused or
 // cut, and nothing behind it is read as a request.
 func TestHostileHTTP1(t *testing.T) {
-	b := besiege(t)
+	b := besiege(t, hasty...)
 	auth := "Authorization: Bearer " + b.key + "\r\n"
 	// What comes behind the first request's end, as one reading has it. It would
 	// leave an object.
@@ -165,8 +165,8 @@ func slowClient(ctx context.Context, addr, first string) (took time.Duration, cu
 
 // slowloris lets n clients with slow headers come at once, and a tenth as many of
 // every other slow kind.
-func slowloris(t *testing.T, n int) {
-	b := besiege(t)
+func slowloris(t *testing.T, n int, more ...string) {
+	b := besiege(t, more...)
 	var wg sync.WaitGroup
 	for name, c := range map[string]struct{ addr, first string }{
 		"slow header, HTTP":  {b.http(1), "GET / HTTP/1.1\r\nHost: h\r\nA: "},
@@ -197,4 +197,4 @@ func checkSlow(t *testing.T, name, addr string, n int, first string) {
 }
 
 // TestHostileSlow is slowloris with few clients.
-func TestHostileSlow(t *testing.T) { slowloris(t, 300) }
+func TestHostileSlow(t *testing.T) { slowloris(t, 300, hasty...) }
