@@ -107,6 +107,7 @@ const (
 // TestHostileCalls: calls that are wrong, with the right key, are refused, and
 // the connection goes on for those that are right.
 func TestHostileCalls(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 1)
 	f.startAll(t)
 	right := callFields(listBuckets, "h", f.key)

@@ -86,6 +86,7 @@ func checkRaw(t *testing.T, name string, conn net.Conn, ok bool) {
 // TestHostileFolds: a line that goes on in the next, and lines that end with LF
 // alone, have one meaning (RFC 9112, 5.2 and 2.2), and are served with it.
 func TestHostileFolds(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 1)
 	f.startAll(t)
 	mustRun(t, f.env(1), "mb", "siege")

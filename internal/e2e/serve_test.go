@@ -111,6 +111,7 @@ func TestTwoProcesses(t *testing.T) {
 // TestTwoProcessesTLS is the same with certificates on every listener, and
 // mutual TLS between the nodes.
 func TestTwoProcessesTLS(t *testing.T) {
+	t.Parallel()
 	certs := t.TempDir()
 	ca, cert, key := writeCerts(t, certs)
 	n := newTwoNodes(t, "https",
