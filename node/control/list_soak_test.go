@@ -4,7 +4,6 @@ package control
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -22,36 +21,35 @@ import (
 // where little would be in a few: its time is told and not asserted.
 func TestListingAMillion(t *testing.T) {
 	const page, few, many = 1000, 1000, 1_000_000
-	for i := range shapes {
-		began := time.Now()
-		small, large := shaped(t, vfs.Default, t.TempDir(), i, few, page), shaped(t, vfs.Default, t.TempDir(), i, many, page)
-		settle(t, large)
-		t.Logf("%s: built in %v", shapes[i].name, time.Since(began).Round(time.Second))
-		for _, l := range shapes[i].listings {
-			t.Run(l.name, func(t *testing.T) {
-				few, many := l.ask(few, page), l.ask(many, page)
-				ratio := 0.0
-				for round := range 5 { // another where a neighbour on the machine had a hand in it
-					var stats [2]pebble.IteratorStats
-					var took [2][]time.Duration
-					for range 200 {
-						took[0] = append(took[0], timed(func() { stats[0] = listOnce(t, small, few, page) }))
-						took[1] = append(took[1], timed(func() { stats[1] = listOnce(t, large, many, page) }))
-					}
-					wantSameWork(t, &stats[0], &stats[1])
-					a, b := median(took[0]), median(took[1])
-					ratio = float64(b) / float64(a)
-					t.Logf("round %d: %v and, of the million, %v: %.2f\n%s\n%s", round, a, b, ratio, stats[0].String(), stats[1].String())
-					if ratio <= 1.2 || l.name == foldedPage {
-						return
-					}
+	began := time.Now()
+	small, large := spread(t, vfs.Default, t.TempDir(), few, page), spread(t, vfs.Default, t.TempDir(), many, page)
+	settle(t, large)
+	t.Logf("built in %v", time.Since(began).Round(time.Second))
+	for _, l := range listings {
+		t.Run(l.name, func(t *testing.T) {
+			few, many := l.ask(few, page), l.ask(many, page)
+			ratio := 0.0
+			for round := range 5 { // another where a neighbour on the machine had a hand in it
+				var stats [2]pebble.IteratorStats
+				var took [2][]time.Duration
+				for range 200 {
+					took[0] = append(took[0], timed(func() { stats[0] = listOnce(t, small, few, page) }))
+					took[1] = append(took[1], timed(func() { stats[1] = listOnce(t, large, many, page) }))
 				}
-				t.Errorf("%.2f times as long", ratio)
-			})
-		}
-		if err := errors.Join(small.Close(), large.Close()); err != nil {
-			t.Error(err)
-		}
+				wantSameWork(t, &stats[0], &stats[1])
+				a, b := median(took[0]), median(took[1])
+				ratio = float64(b) / float64(a)
+				t.Logf("round %d: %v and, of the million, %v: %.2f\n%s\n%s", round, a, b, ratio, stats[0].String(), stats[1].String())
+				if ratio <= 1.2 || l.name == foldedPage {
+					return
+				}
+			}
+			t.Errorf("%.2f times as long", ratio)
+		})
+	}
+	t.Run("behind the dead", func(t *testing.T) { behindTheDead(t, large, page) })
+	if err := errors.Join(small.Close(), large.Close()); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -83,14 +81,11 @@ func settle(t *testing.T, s *disk.Store) {
 	}
 }
 
-// With a hundred thousand keys deleted in front of it, the first page is read
-// past them once or twice, and then no more.
-func TestListingBehindTheDead(t *testing.T) {
-	const keys, deleted, page = 1_000_000, 100_000, 1000
-	s := bulk(t, vfs.Default, t.TempDir(), keys, func(i int) string { return fmt.Sprintf("%09d", i) })
+// behindTheDead: with a hundred thousand keys deleted in front of it, the first page
+// is read past them once or twice, and then no more.
+func behindTheDead(t *testing.T, s *disk.Store, page int) {
+	const deleted = 100_000
 	r := &applier{store: s, m: &machine{}}
-	defer r.close(t)
-	settle(t, s)
 	look := func(when string) int {
 		best, dead := time.Hour, 0
 		for range 10 {

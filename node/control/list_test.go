@@ -19,37 +19,37 @@ import (
 	"github.com/gridloom/gridloom/node/fault"
 )
 
-// shapes are buckets with n keys for listings that give a full page of them: how
-// much there is in front of the page, behind it, and folded away in it is all that
-// n changes.
-var shapes = []struct {
-	name     string
-	key      func(i, n, page int) string
-	side     int // pages of further keys, side-000000 and on, behind the others
-	listings []listing
+// listings are those that give a full page of a bucket that spread has made: how
+// much there is in front of the page, behind it, and folded away in it is all that n
+// changes.
+var listings = []struct {
+	name string
+	ask  func(n, page int) RecordsQuery
 }{
-	{
-		name: "keys", key: func(i, _, _ int) string { return fmt.Sprintf("a/b/%09d", i) }, side: 1,
-		listings: []listing{
-			{"from the beginning", func(_, _ int) RecordsQuery { return RecordsQuery{} }},
-			{"start after", func(n, page int) RecordsQuery { return RecordsQuery{After: fmt.Sprintf("a/b/%09d", n-page-1)} }},
-			{"of a folder, start after", func(n, page int) RecordsQuery {
-				return RecordsQuery{Prefix: "a/b/", Delimiter: "/", After: fmt.Sprintf("a/b/%09d", n-page-1)}
-			}},
-			{"all folded into one prefix", func(_, _ int) RecordsQuery { return RecordsQuery{Delimiter: "/"} }},
-		},
-	},
-	{
-		name: "folders", key: func(i, n, page int) string { return fmt.Sprintf("%06d/%09d", i/(n/page), i) },
-		listings: []listing{{foldedPage, func(_, _ int) RecordsQuery { return RecordsQuery{Delimiter: "/"} }}},
-	},
+	{"from the beginning", func(_, _ int) RecordsQuery { return RecordsQuery{} }},
+	{"start after", func(n, page int) RecordsQuery { return RecordsQuery{After: spreadKey(n-page-1, n, page)} }},
+	{"of a folder, start after", func(n, page int) RecordsQuery {
+		return RecordsQuery{Prefix: "a/b/", Delimiter: "/", After: spreadKey(n-page-1, n, page)}
+	}},
+	{"all folded into one prefix", func(_, _ int) RecordsQuery { return RecordsQuery{Delimiter: "/"} }},
+	{foldedPage, func(_, _ int) RecordsQuery { return RecordsQuery{Prefix: "a/b/", Delimiter: "-"} }},
 }
 
 const foldedPage = "a page of prefixes"
 
-type listing struct {
-	name string
-	ask  func(n, page int) RecordsQuery
+// spreadKey is the i-th of n keys in one folder that a page of others lies behind.
+// Up to the hyphen there are as many as a page has room for.
+func spreadKey(i, n, page int) string {
+	if i >= n {
+		return fmt.Sprintf("side-%06d", i-n)
+	}
+	return fmt.Sprintf("a/b/%06d-%09d", i/(n/page), i)
+}
+
+// spread is bulk for the listings.
+func spread(t testing.TB, fs vfs.FS, dir string, n, page int) *disk.Store {
+	t.Helper()
+	return bulk(t, fs, dir, n+page, func(i int) string { return spreadKey(i, n, page) })
 }
 
 var listedBucket = Bucket{Name: "b", ID: [16]byte{1}}
@@ -101,18 +101,6 @@ func bulk(t testing.TB, fs vfs.FS, dir string, n int, key func(i int) string) *d
 	return s
 }
 
-// shaped is bulk for one of the shapes.
-func shaped(t testing.TB, fs vfs.FS, dir string, shape, n, page int) *disk.Store {
-	t.Helper()
-	s := &shapes[shape]
-	return bulk(t, fs, dir, n+s.side*page, func(i int) string {
-		if i >= n {
-			return fmt.Sprintf("side-%06d", i-n)
-		}
-		return s.key(i, n, page)
-	})
-}
-
 // listOnce reads one page, which has to be full, and gives what Pebble did for it.
 func listOnce(t testing.TB, s *disk.Store, q RecordsQuery, page int) pebble.IteratorStats {
 	t.Helper()
@@ -160,20 +148,18 @@ func wantSameWork(t *testing.T, small, large *pebble.IteratorStats) {
 // keys, in front of it, behind it, or folded away.
 func TestListingIsFlat(t *testing.T) {
 	const page, few, many = 40, 120, 4_800
-	for i := range shapes {
-		small, large := shaped(t, vfs.NewMem(), "s", i, few, page), shaped(t, vfs.NewMem(), "s", i, many, page)
-		for _, l := range shapes[i].listings {
-			t.Run(l.name, func(t *testing.T) {
-				of, than := listOnce(t, large, l.ask(many, page), page), listOnce(t, small, l.ask(few, page), page)
-				wantSameWork(t, &than, &of)
-				if seeks, steps := of.ForwardSeekCount[pebble.InterfaceCall], of.ForwardStepCount[pebble.InterfaceCall]; seeks+steps > page+2 {
-					t.Errorf("%d seeks and %d steps for %d entries", seeks, steps, page)
-				}
-			})
-		}
-		if err := errors.Join(small.Close(), large.Close()); err != nil {
-			t.Error(err)
-		}
+	small, large := spread(t, vfs.NewMem(), "s", few, page), spread(t, vfs.NewMem(), "s", many, page)
+	for _, l := range listings {
+		t.Run(l.name, func(t *testing.T) {
+			of, than := listOnce(t, large, l.ask(many, page), page), listOnce(t, small, l.ask(few, page), page)
+			wantSameWork(t, &than, &of)
+			if seeks, steps := of.ForwardSeekCount[pebble.InterfaceCall], of.ForwardStepCount[pebble.InterfaceCall]; seeks+steps > page+2 {
+				t.Errorf("%d seeks and %d steps for %d entries", seeks, steps, page)
+			}
+		})
+	}
+	if err := errors.Join(small.Close(), large.Close()); err != nil {
+		t.Error(err)
 	}
 }
 
