@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -16,36 +17,102 @@ func (a *app) listCommand() *cobra.Command {
 		Short: "List buckets or objects",
 		Long: `List the buckets, or the objects of one whose keys begin with PREFIX, in the
 byte order of their keys. What comes after a further slash is folded into one
-line that ends with the slash; -r lists every object.
+line that ends with the slash; -r lists every object, and --delimiter folds at
+another text.
 
 The list is printed page by page as it comes; each page is one consistent view
 of the bucket, with every change that was acknowledged before. --stale 5s allows
 pages that are up to so old: a node that can't reach the others may still have
-them.`,
+them.
+
+--limit ends the list early. Where there is more, --page-token, with what is
+then printed on stderr or, with --json, as the last line, takes it up again.`,
 		Example: `  gridloom ls
   gridloom ls photos
   gridloom ls photos/summer/
+  gridloom ls -r photos --start-after 2026/03 --limit 100
   gridloom ls -r photos --json | jq -r 'select(.size > 1e9).key'`,
 		Args: arguments(0, 1),
 	}
-	recursive := cmd.Flags().BoolP("recursive", "r", false, "list every object, with nothing folded")
+	l := listing{app: a}
+	f := cmd.Flags()
+	recursive := f.BoolP("recursive", "r", false, "list every object, with nothing folded")
+	f.StringVar(&l.req.Delimiter, "delimiter", "/", "fold keys at the first `TEXT` after the prefix")
+	f.StringVar(&l.req.StartAfter, "start-after", "", "begin behind this `KEY`")
+	f.IntVar(&l.left, "limit", 0, "print `N` objects and folders at most; 0 is all")
+	f.StringVar(&l.req.PageToken, "page-token", "", "go on where a list with --limit ended, which gave this `TOKEN`")
 	stale := staleFlag(cmd)
 	return a.clientCommand(cmd, func(ctx context.Context, c *client, cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
+			for _, flag := range []string{"recursive", "delimiter", "start-after", "limit", "page-token"} {
+				if cmd.Flags().Changed(flag) {
+					return usageErrorf("--%s is for the objects of a bucket, and none is named", flag)
+				}
+			}
 			return c.listBuckets(ctx, &gridloomv1.ListBucketsRequest{MaxAge: stale.proto()}, a.printBucket)
 		}
 		at, err := parseAddress(args[0])
 		if err != nil {
 			return err
 		}
-		req := &gridloomv1.ListObjectsRequest{Bucket: at.bucket, Prefix: at.key, Delimiter: "/", MaxAge: stale.proto()}
-		if *recursive {
-			req.Delimiter = ""
+		switch {
+		case l.left < 0:
+			return usageErrorf("--limit is %d", l.left)
+		case *recursive && cmd.Flags().Changed("delimiter"):
+			return usageErrorf("-r folds nothing, and --delimiter says at what")
 		}
-		return c.list(ctx, req, func(page *gridloomv1.ListObjectsResponse) error {
-			return a.printPage(at.bucket, page)
-		})
+		l.req.Bucket, l.req.Prefix, l.req.MaxAge = at.bucket, at.key, stale.proto()
+		if *recursive {
+			l.req.Delimiter = ""
+		}
+		return l.run(ctx, c)
 	})
+}
+
+// listing is what ls was asked for.
+type listing struct {
+	*app
+	req  gridloomv1.ListObjectsRequest
+	left int // entries until --limit; 0: there is none
+}
+
+// errListed ends a list that has come to its limit.
+var errListed = errors.New("listed")
+
+func (l *listing) run(ctx context.Context, c *client) error {
+	const most = 1000 // entries of one page
+	limited := l.left > 0
+	l.req.PageSize = int32(min(l.left, most))
+	err := c.list(ctx, &l.req, func(page *gridloomv1.ListObjectsResponse) error {
+		if err := l.printPage(l.req.GetBucket(), page); err != nil || !limited {
+			return err
+		}
+		l.left -= len(page.GetObjects()) + len(page.GetCommonPrefixes())
+		l.req.PageSize = int32(min(l.left, most))
+		if l.left > 0 {
+			return nil
+		}
+		if err := l.printNext(page.GetNextPageToken()); err != nil {
+			return err
+		}
+		return errListed
+	})
+	if errors.Is(err, errListed) {
+		return nil
+	}
+	return err
+}
+
+// printNext tells how the list goes on, where it does.
+func (l *listing) printNext(token string) error {
+	switch {
+	case token == "":
+		return nil
+	case l.json:
+		return l.out.print(jsonNext{Type: "next", PageToken: token}, nil)
+	}
+	_, err := fmt.Fprintf(l.stderr, "there is more: --page-token %s\n", token)
+	return err
 }
 
 func (a *app) printBucket(b *gridloomv1.Bucket) error {

@@ -103,6 +103,12 @@ type jsonPrefix struct {
 	Prefix string `json:"prefix"`
 }
 
+// jsonNext is the last line of a list that has more than was asked for.
+type jsonNext struct {
+	Type      string `json:"type"` // "next"
+	PageToken string `json:"page_token"`
+}
+
 // jsonRemoved is an object that was removed.
 type jsonRemoved struct {
 	Type   string `json:"type"` // "removed"

@@ -16,6 +16,7 @@ import (
 // does, and one that changes what it has read never overwrites another's
 // change, through whatever mixture of nodes.
 func TestConditionalPut(t *testing.T) {
+	t.Parallel()
 	f := startFleet(t, 3)
 	mustRun(t, f.env(1), "mb", "conditional")
 	for round := range 4 {
@@ -115,7 +116,7 @@ func (f *fleet) object(t *testing.T, node int, method, bucket, key string, heade
 		req.Header = header
 	}
 	req.Header.Set("Authorization", "Bearer "+f.key)
-	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}).Do(req)
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 3 * time.Minute}).Do(req)
 	if err != nil {
 		return 0, nil, nil, err
 	}

@@ -20,7 +20,7 @@ func TestFailover(t *testing.T) {
 	mustRun(t, f.env(1), "mb", "failover")
 	w := newWriters(t, f)
 	for _, gap := range []time.Duration{w.kill(t), w.kill(t), w.planned(t)} {
-		if gap > 15*time.Second {
+		if gap > time.Minute {
 			t.Errorf("nothing was committed for %v", gap)
 		}
 	}
@@ -90,14 +90,14 @@ func (w *writers) write(ctx context.Context, writer int) {
 // acknowledgements since the last before the moment.
 func (w *writers) quiet(t *testing.T, since time.Time) time.Duration {
 	t.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(2 * time.Minute)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !w.acknowledged(since) {
 		select {
 		case <-tick.C:
 		case <-limit:
-			t.Fatal("nothing was committed for 30 s")
+			t.Fatal("nothing was committed for two minutes")
 		}
 	}
 	wait(t, time.Second)

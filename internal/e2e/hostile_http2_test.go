@@ -107,6 +107,7 @@ const (
 // TestHostileCalls: calls that are wrong, with the right key, are refused, and
 // the connection goes on for those that are right.
 func TestHostileCalls(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 1)
 	f.startAll(t)
 	right := callFields(listBuckets, "h", f.key)
@@ -264,8 +265,8 @@ var hostileFrames = map[string]func(c *raw2, n int) error{
 }
 
 // hostileHTTP2 lets clients of each kind do n of their frames each.
-func hostileHTTP2(t *testing.T, clients, n int) {
-	b := besiege(t)
+func hostileHTTP2(t *testing.T, clients, n int, more ...string) {
+	b := besiege(t, more...)
 	var wg sync.WaitGroup
 	for name, attack := range hostileFrames {
 		for range clients {
@@ -325,4 +326,4 @@ func withstood(c *raw2, n int, attack func(*raw2, int) error, once bool) string 
 }
 
 // TestHostileHTTP2 is hostileHTTP2 with few clients and frames.
-func TestHostileHTTP2(t *testing.T) { hostileHTTP2(t, 2, 5_000) }
+func TestHostileHTTP2(t *testing.T) { hostileHTTP2(t, 2, 5_000, hasty...) }

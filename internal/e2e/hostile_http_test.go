@@ -15,7 +15,7 @@ import (
 // meant to cost a lot, to the HTTP and the peer listener: each is refused or
 // cut, and nothing behind it is read as a request.
 func TestHostileHTTP1(t *testing.T) {
-	b := besiege(t)
+	b := besiege(t, hasty...)
 	auth := "Authorization: Bearer " + b.key + "\r\n"
 	// What comes behind the first request's end, as one reading has it. It would
 	// leave an object.
@@ -86,6 +86,7 @@ func checkRaw(t *testing.T, name string, conn net.Conn, ok bool) {
 // TestHostileFolds: a line that goes on in the next, and lines that end with LF
 // alone, have one meaning (RFC 9112, 5.2 and 2.2), and are served with it.
 func TestHostileFolds(t *testing.T) {
+	t.Parallel()
 	f := newFleet(t, 1)
 	f.startAll(t)
 	mustRun(t, f.env(1), "mb", "siege")
@@ -165,8 +166,8 @@ func slowClient(ctx context.Context, addr, first string) (took time.Duration, cu
 
 // slowloris lets n clients with slow headers come at once, and a tenth as many of
 // every other slow kind.
-func slowloris(t *testing.T, n int) {
-	b := besiege(t)
+func slowloris(t *testing.T, n int, more ...string) {
+	b := besiege(t, more...)
 	var wg sync.WaitGroup
 	for name, c := range map[string]struct{ addr, first string }{
 		"slow header, HTTP":  {b.http(1), "GET / HTTP/1.1\r\nHost: h\r\nA: "},
@@ -197,4 +198,4 @@ func checkSlow(t *testing.T, name, addr string, n int, first string) {
 }
 
 // TestHostileSlow is slowloris with few clients.
-func TestHostileSlow(t *testing.T) { slowloris(t, 300) }
+func TestHostileSlow(t *testing.T) { slowloris(t, 300, hasty...) }

@@ -48,14 +48,17 @@ type besieged struct {
 	failed atomic.Pointer[error] // the last that wasn't served
 }
 
-// plainBuild builds the program without the race detector, which would be what
-// is measured.
+// plainBuild builds the program, once, without the race detector, which would be
+// what is measured.
 func plainBuild(t *testing.T) string {
 	t.Helper()
 	if !raceEnabled {
 		return binary
 	}
-	program := filepath.Join(t.TempDir(), "gridloom")
+	program := filepath.Join(filepath.Dir(binary), "plain", filepath.Base(binary))
+	if _, err := os.Stat(program); err == nil {
+		return program
+	}
 	build := exec.Command("go", "build", "-o", program, "github.com/gridloom/gridloom/cmd/gridloom")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -64,12 +67,15 @@ func plainBuild(t *testing.T) string {
 	return program
 }
 
-// besiege starts a node and its honest clients.
-func besiege(t *testing.T) *besieged {
+// hasty has a node cut sooner than by default, which is tested with make soak.
+var hasty = []string{"--limit-header-timeout", "3s"}
+
+// besiege starts a node, with more arguments, and its honest clients.
+func besiege(t *testing.T, more ...string) *besieged {
 	t.Helper()
 	b := &besieged{fleet: newFleet(t, 1)}
 	b.key = b.fleet.key
-	b.program = plainBuild(t)
+	b.program, b.more = plainBuild(t), more
 	b.startAll(t)
 	mustRun(t, b.env(1), "mb", "siege")
 	if status, body := b.request(t.Context(), http.DefaultTransport, http.MethodPut, "/data/siege/honest", "honest"); status != http.StatusCreated {

@@ -7,8 +7,8 @@ import (
 )
 
 // TestKillAny kills any node of a mesh under load, again and again; make soak
-// does so with ten times the puts.
-func TestKillAny(t *testing.T) { killAny(t, 3, 500) }
+// does so with twenty times the puts.
+func TestKillAny(t *testing.T) { killAny(t, 3, 250) }
 
 // killAny puts objects of mixed sizes through all nodes, and meanwhile kills
 // one node after the other and starts it again on its data, until so many puts

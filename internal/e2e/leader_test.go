@@ -13,7 +13,7 @@ import (
 func (f *fleet) leader(t *testing.T) int {
 	t.Helper()
 	var last error
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()

@@ -11,10 +11,10 @@ import (
 // every trouble and twenty seeds.
 func TestLinearizable(t *testing.T) {
 	t.Run("three", func(t *testing.T) {
-		linearizable(t, 3, 2000, 1, rand.Uint64(), "partition", "pause", "kill", "drain")
+		linearizable(t, 3, 1200, 1, rand.Uint64(), "partition", "pause", "kill", "drain")
 	})
 	t.Run("five", func(t *testing.T) {
-		linearizable(t, 5, 2000, 1, rand.Uint64(), "bridge", "partition to it", "broken connections", "restart")
+		linearizable(t, 5, 1200, 1, rand.Uint64(), "bridge", "partition to it", "broken connections", "restart")
 	})
 }
 

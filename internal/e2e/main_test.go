@@ -143,8 +143,8 @@ func (p *process) interrupt(t *testing.T) error {
 	select {
 	case <-p.done:
 		return p.err
-	case <-time.After(30 * time.Second):
-		t.Fatal("still running 30 s after an interrupt")
+	case <-time.After(2 * time.Minute):
+		t.Fatal("still running two minutes after an interrupt")
 		return nil
 	}
 }
@@ -204,10 +204,10 @@ func waitReady(t *testing.T, p *process, addr string) {
 // waitAnswer waits until a health path of the node at addr answers 200.
 func waitAnswer(t *testing.T, p *process, addr, path string) {
 	t.Helper()
-	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(60 * time.Second)
+	limit := time.After(3 * time.Minute)
 	var last []byte
 	for {
 		resp, err := client.Get("http://" + addr + path)
@@ -222,7 +222,7 @@ func waitAnswer(t *testing.T, p *process, addr, path string) {
 		case <-p.done:
 			t.Fatalf("the process ended: %v\n%s", p.err, p.out)
 		case <-limit:
-			t.Fatalf("%s%s is not 200 after a minute: %v %s\n%s", addr, path, err, last, p.out)
+			t.Fatalf("%s%s is not 200 after three minutes: %v %s\n%s", addr, path, err, last, p.out)
 		case <-tick.C:
 		}
 	}

@@ -55,18 +55,19 @@ func (m meshUnderTest) env(node int) []string {
 	return []string{"GRIDLOOM_ENDPOINT=" + m.grpc(node), "GRIDLOOM_KEY=" + m.key}
 }
 
-// TestRealFiles puts some hundred real files and a large one through
-// node 1, by each of the three doors, and reads all of them back through nodes
-// 2 and 3 by each of the three; then the mesh is killed and started on the same
-// data, and everything is read again, by each door once.
+// TestRealFiles puts a hundred real files and a large one through node 1, by
+// each of the three doors, and reads all of them back through nodes 2 and 3 by
+// each of the three; then the mesh is killed and started on the same data, and
+// everything is read again, by each door once.
 func TestRealFiles(t *testing.T) {
 	t.Parallel()
-	realFiles(t, 80<<20) // two segments
+	realFiles(t, 100, 65<<20, false) // two segments
 }
 
-// realFiles puts 300 files and one of at least bigBytes.
-func realFiles(t *testing.T, bigBytes int64) {
-	c := assemble(t, bigBytes)
+// realFiles puts so many files and one of at least bigBytes. The big one is read
+// by gRPC and HTTP through one node each, or every time.
+func realFiles(t *testing.T, files int, bigBytes int64, everyTime bool) {
+	c := assemble(t, files, bigBytes)
 	m := meshUnderTest{key: strings.TrimSpace(mustRun(t, nil, "keygen")), base: freeBase(t, 3)}
 	data := t.TempDir()
 	args := []string{"dev", "--nodes", "3", "--port", fmt.Sprint(m.base), "--data", data, "--key", m.key}
@@ -91,13 +92,19 @@ func realFiles(t *testing.T, bigBytes int64) {
 		// Every door gets the big file too: the last one stays.
 		d.door.put(t, 1, c, append(parts[i], c.big))
 	}
-	read := func(node, door int) {
-		doors[door].door.get(t, node, c, names)
-		t.Logf("node %d by %s: %d files are the same", node, doors[door].name, len(names))
+	listed(t, m, names)
+	small := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == c.big })
+	read := func(node, door int, big bool) {
+		list := small
+		if big || everyTime || door == 0 { // the command gets the whole bucket
+			list = names
+		}
+		doors[door].door.get(t, node, c, list)
+		t.Logf("node %d by %s: %d files are the same", node, doors[door].name, len(list))
 	}
 	for _, node := range []int{2, 3} {
 		for door := range doors {
-			read(node, door)
+			read(node, door, node == 1+door)
 		}
 	}
 	p.kill()
@@ -106,7 +113,7 @@ func realFiles(t *testing.T, bigBytes int64) {
 		waitReady(t, p, m.http(node))
 	}
 	for door := range doors {
-		read(2+door%2, door)
+		read(2+door%2, door, false)
 	}
 	if err := p.interrupt(t); err != nil {
 		t.Errorf("after an interrupt: %v", err)
@@ -114,7 +121,7 @@ func realFiles(t *testing.T, bigBytes int64) {
 }
 
 // assemble copies files of GOROOT, and makes the big one of them.
-func assemble(t *testing.T, bigBytes int64) *corpus {
+func assemble(t *testing.T, wanted int, bigBytes int64) *corpus {
 	t.Helper()
 	c := &corpus{root: t.TempDir(), sums: map[string]string{}, big: "big.bin"}
 	goroot, err := exec.Command("go", "env", "GOROOT").Output()
@@ -128,7 +135,6 @@ func assemble(t *testing.T, bigBytes int64) *corpus {
 	}
 	defer func() { _ = bigFile.Close() }()
 	bigSum, bigSize := sha256.New(), int64(0)
-	const wanted = 300
 	errEnough := errors.New("enough")
 	err = filepath.WalkDir(src, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
@@ -170,7 +176,7 @@ func assemble(t *testing.T, bigBytes int64) *corpus {
 		}
 		bigSize += n
 	}
-	if len(c.sums) < 200 {
+	if len(c.sums) < wanted {
 		t.Fatalf("GOROOT has only %d files", len(c.sums))
 	}
 	c.sums[c.big] = hex.EncodeToString(bigSum.Sum(nil))

@@ -77,6 +77,7 @@ func (h *history) moves() (n int) {
 // through all processes of a mesh, exactly one does, and every node finds the
 // bytes at that place alone.
 func TestOneMover(t *testing.T) {
+	t.Parallel()
 	f := startFleet(t, 3)
 	mustRun(t, f.env(1), "mb", "movers")
 	const clients = 64
@@ -98,7 +99,7 @@ func TestOneMover(t *testing.T) {
 					return
 				}
 				req.Header = http.Header{"Authorization": {"Bearer " + f.key}, "Content-Type": {"application/json"}}
-				resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}).Do(req)
+				resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 3 * time.Minute}).Do(req)
 				if err != nil {
 					t.Errorf("client %d: %v", i, err)
 					return

@@ -176,10 +176,10 @@ func (f *fleet) alive(node int) bool {
 // answer of /readyz, or as it ends.
 func (f *fleet) waitRefusal(t *testing.T, node int, says ...string) {
 	t.Helper()
-	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(30 * time.Second)
+	limit := time.After(2 * time.Minute)
 	all := func(text string) bool {
 		for _, part := range says {
 			if !strings.Contains(text, part) {
@@ -223,7 +223,7 @@ func (f *fleet) mustPut(t *testing.T, node int, bucket, key string) {
 // insistPut is mustPut through a mesh that may be looking for a leader.
 func (f *fleet) insistPut(t *testing.T, node int, bucket, key string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	if err := f.again(ctx, http.MethodPut, dataDoor{f.meshUnderTest}.at(node, bucket, key), key); err != nil {
 		t.Fatalf("put %s/%s through n%d: %v", bucket, key, node, err)

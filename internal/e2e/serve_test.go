@@ -111,6 +111,7 @@ func TestTwoProcesses(t *testing.T) {
 // TestTwoProcessesTLS is the same with certificates on every listener, and
 // mutual TLS between the nodes.
 func TestTwoProcessesTLS(t *testing.T) {
+	t.Parallel()
 	certs := t.TempDir()
 	ca, cert, key := writeCerts(t, certs)
 	n := newTwoNodes(t, "https",
@@ -187,13 +188,13 @@ func waitOutput(t *testing.T, p *process, what string) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(60 * time.Second)
+	limit := time.After(3 * time.Minute)
 	for !strings.Contains(p.out.String(), what) {
 		select {
 		case <-p.done:
 			t.Fatalf("the process ended: %v\n%s", p.err, p.out)
 		case <-limit:
-			t.Fatalf("no %q after a minute:\n%s", what, p.out)
+			t.Fatalf("no %q after three minutes:\n%s", what, p.out)
 		case <-tick.C:
 		}
 	}

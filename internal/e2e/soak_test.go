@@ -12,7 +12,7 @@ import (
 )
 
 // TestSoakRealFiles has a file of 256 MiB.
-func TestSoakRealFiles(t *testing.T) { realFiles(t, 256<<20) }
+func TestSoakRealFiles(t *testing.T) { realFiles(t, 300, 256<<20, true) }
 
 // TestSoakKills kills a mesh twenty times under load.
 func TestSoakKills(t *testing.T) { killUnderLoad(t, 20) }
@@ -82,7 +82,7 @@ func TestSoakHostile(t *testing.T) {
 func TestSoakNodeLost(t *testing.T) { nodeLost(t, 10_000, 2*time.Minute) }
 
 // TestSoakBitRot flips a bit in a copy of each of 200 objects.
-func TestSoakBitRot(t *testing.T) { bitRot(t, 200) }
+func TestSoakBitRot(t *testing.T) { bitRot(t, 200, 3<<20, time.Minute) }
 
 // TestSoakPoolLate starts the second pool twenty seconds after the first.
-func TestSoakPoolLate(t *testing.T) { poolLate(t, 20*time.Second) }
+func TestSoakPoolLate(t *testing.T) { poolLate(t, 20*time.Second, 2*time.Second) }

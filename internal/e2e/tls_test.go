@@ -48,7 +48,7 @@ func trusting(t *testing.T, ca []byte) *http.Client {
 	}
 	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
 	t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: 30 * time.Second}
+	return &http.Client{Transport: tr, Timeout: 2 * time.Minute}
 }
 
 // waitSecure waits until every node is ready.
@@ -75,7 +75,7 @@ func (f *fleet) until(t *testing.T, what string, so func() error) {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	limit := time.After(time.Minute)
+	limit := time.After(3 * time.Minute)
 	for {
 		err := so()
 		if err == nil {
@@ -84,7 +84,7 @@ func (f *fleet) until(t *testing.T, what string, so func() error) {
 		select {
 		case <-tick.C:
 		case <-limit:
-			t.Fatalf("waited a minute for %s: %v", what, err)
+			t.Fatalf("waited three minutes for %s: %v", what, err)
 		}
 	}
 }

@@ -47,8 +47,9 @@
 // It needs a view that shows what was acknowledged before: ReadIndex says which
 // entry that is, and the copy here soon has it applied. A node without a copy
 // asks one that has, and so does one that the leader can't be reached from. Work
-// is bounded by the page: a listing costs one seek an entry, whatever lies under
-// a common prefix. With MaxAge a view is good enough that was complete so long
+// is bounded by the page: a listing costs one step a record and one seek a common
+// prefix, whatever lies under that. Where it has to step over many rows that are
+// deleted, it has them cleared away (disk.Store.Tidy). With MaxAge a view is good enough that was complete so long
 // ago.
 //
 // # Rows

@@ -135,7 +135,7 @@ func (a *applier) ask(q *Query) (*Answer, error) {
 	if err := q.validate(); err != nil {
 		return nil, err
 	}
-	v := &view{open: &openBuckets{}, rows: a.store.NewSnapshot(), logTime: a.m.meta.LogTime, limited: a.m.totals.Limited, deployment: a.m.identity.Deployment, topology: a.m.topology}
+	v := &view{open: &openBuckets{}, rows: a.store.NewSnapshot(), store: &openStore{Store: a.store}, logTime: a.m.meta.LogTime, limited: a.m.totals.Limited, deployment: a.m.identity.Deployment, topology: a.m.topology}
 	answer, err := v.answer(q)
 	return answer, errors.Join(err, v.close())
 }

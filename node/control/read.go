@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/zeebo/xxh3"
@@ -114,51 +113,6 @@ func (v *view) record(a *Answer, bucket [16]byte, q *RecordQuery) error {
 	return nil
 }
 
-func (v *view) records(a *Answer, bucket [16]byte, q *RecordsQuery) (err error) {
-	first := recordPosition(bucket, q.Prefix)
-	it, err := v.rows.NewIter(&pebble.IterOptions{LowerBound: first, UpperBound: after(first)})
-	if err != nil {
-		return err
-	}
-	defer closeInto(&err, it)
-	return list(it, a, bucket, q)
-}
-
-// list fills a page from the rows that begin with the prefix. Every turn of
-// the loop gives one entry and moves the iterator once, over a whole common
-// prefix too, so a page costs no more than its limit in seeks.
-func list(it *pebble.Iterator, a *Answer, bucket [16]byte, q *RecordsQuery) error {
-	limit, room := pageSize(q.Limit), maxPageBytes
-	ok := it.SeekGE(recordsBehind(bucket, q.After))
-	for count := 0; ok; count++ {
-		if count == limit || room <= 0 {
-			a.More = true
-			return it.Error()
-		}
-		_, key, _, err := parseRecordKey(it.Key())
-		if err != nil {
-			return err
-		}
-		if folded, is := commonPrefix(string(key), q.Prefix, q.Delimiter); is {
-			a.CommonPrefixes = append(a.CommonPrefixes, folded)
-			a.Next = folded + "\xff"
-			room -= len(folded)
-		} else {
-			rec, err := recordAt(it)
-			if err != nil {
-				return err
-			}
-			rec.Inline, rec.Segments = nil, nil
-			a.Records = append(a.Records, rec)
-			a.Next = rec.Key
-			room -= rec.Msgsize()
-		}
-		ok = it.SeekGE(recordsBehind(bucket, a.Next))
-	}
-	a.Next = ""
-	return it.Error()
-}
-
 // recordAt reads the record that the iterator is at.
 func recordAt(it *pebble.Iterator) (rec Record, err error) {
 	value, err := it.ValueAndErr()
@@ -169,30 +123,6 @@ func recordAt(it *pebble.Iterator) (rec Record, err error) {
 		return rec, fmt.Errorf("at %q: %w", it.Key(), err)
 	}
 	return rec, nil
-}
-
-// recordsBehind is where the rows of the keys behind a position begin. The
-// rows of a key K are K, NUL and an index, and no key has a NUL: so those of
-// the keys behind K begin at K and 1. A position with a NUL stands, to keys
-// without one, where the part before it does.
-func recordsBehind(bucket [16]byte, position string) []byte {
-	if position == "" {
-		return recordPosition(bucket, "")
-	}
-	position, _, _ = strings.Cut(position, "\x00")
-	return append(recordPosition(bucket, position), 1)
-}
-
-// commonPrefix is what a key is folded into, and whether it is.
-func commonPrefix(key, prefix, delimiter string) (string, bool) {
-	if delimiter == "" {
-		return "", false
-	}
-	i := strings.Index(key[len(prefix):], delimiter)
-	if i < 0 {
-		return "", false
-	}
-	return key[:len(prefix)+i+len(delimiter)], true
 }
 
 func (v *view) garbage(a *Answer, q *GarbageQuery) (err error) {

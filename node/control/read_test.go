@@ -103,43 +103,6 @@ func TestListing(t *testing.T) {
 	})
 }
 
-// What lies under a common prefix costs one seek, however much it is.
-func TestListingSeeksPastPrefixes(t *testing.T) {
-	r := newApplier(t, dataGroup, vfs.NewMem())
-	defer r.close(t)
-	var keys []string
-	for folder := range 3 {
-		for i := range 5_000 {
-			keys = append(keys, fmt.Sprintf("folder-%d/%06d", folder, i))
-		}
-	}
-	bucket := Bucket{Name: "b", ID: [16]byte{1}}
-	fill(t, r, bucket, append(keys, "last"))
-	if err := r.store.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	first := recordPosition(bucket.ID, "")
-	it, err := r.store.NewIter(&pebble.IterOptions{LowerBound: first, UpperBound: after(first)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer it.Close()
-	a := &Answer{Bucket: &bucket}
-	if err := list(it, a, bucket.ID, &RecordsQuery{Delimiter: "/"}); err != nil {
-		t.Fatal(err)
-	}
-	if len(a.CommonPrefixes) != 3 || len(a.Records) != 1 || a.More {
-		t.Fatalf("%q, %d records, more %t", a.CommonPrefixes, len(a.Records), a.More)
-	}
-	stats := it.Stats()
-	if seeks, steps := stats.ForwardSeekCount[pebble.InterfaceCall], stats.ForwardStepCount[pebble.InterfaceCall]; seeks != 5 || steps != 0 {
-		t.Errorf("%d seeks and %d steps for 4 entries", seeks, steps)
-	}
-	if inner := stats.ForwardStepCount[pebble.InternalIterCall]; inner > 100 {
-		t.Errorf("%d rows were stepped over", inner)
-	}
-}
-
 // A page is bounded in bytes too: long records make it shorter, not larger.
 func TestListingPageBytes(t *testing.T) {
 	r := newApplier(t, dataGroup, vfs.NewMem())

@@ -1,8 +1,10 @@
 package control
 
-//go:generate go tool -modfile=../../internal/tools/go.mod msgp -file=record.go -o=record_gen.go -tests=false -io=false
+//go:generate go tool -modfile=../../internal/tools/go.mod msgp -unexported -file=record.go -o=record_gen.go -tests=false -io=false
 
 //msgp:limit arrays:1024 maps:1024
+//msgp:marshal ignore listedRecord
+//msgp:size ignore listedRecord
 
 // RecordVersion is the version of records that this program writes and reads.
 const RecordVersion = 1
@@ -52,4 +54,34 @@ type Segment struct {
 	SizeBytes int64    `msg:"s"` // of the payload in it
 	CRC32C    uint32   `msg:"c"` // of the payload in it
 	Drives    []string `msg:"d"` // ids of the drives that have synced it
+}
+
+// listedRecord is a Record that is read without its payload, which is passed
+// over: a listing gives none, and to copy it would be most of the work. Only the
+// tags differ, so that one converts to the other.
+type listedRecord struct {
+	Version      uint8    `msg:"v"`
+	Key          string   `msg:"k"`
+	VersionID    [16]byte `msg:"i"`
+	DeleteMarker bool     `msg:"d,omitempty"`
+
+	SizeBytes int64  `msg:"s"`
+	ETag      string `msg:"e"`
+	SHA256    []byte `msg:"sha,omitempty"`
+	CRC32C    uint32 `msg:"crc,omitempty"`
+	CRC64NVME uint64 `msg:"nvme,omitempty"`
+
+	ContentType        string `msg:"ct,omitempty"`
+	CacheControl       string `msg:"cc,omitempty"`
+	ContentDisposition string `msg:"cd,omitempty"`
+	ContentEncoding    string `msg:"ce,omitempty"`
+	ContentLanguage    string `msg:"cl,omitempty"`
+	Metadata           Pairs  `msg:"md,omitempty"`
+	Tags               Pairs  `msg:"tg,omitempty"`
+
+	LogTime int64 `msg:"t"`
+
+	Layout   uint8     `msg:"l,omitempty"`
+	Inline   []byte    `msg:"-"`
+	Segments []Segment `msg:"-"`
 }

@@ -492,3 +492,161 @@ func (z *Segment) Msgsize() (s int) {
 	}
 	return
 }
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *listedRecord) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > z89264a71limitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "v":
+			z.Version, bts, err = msgp.ReadUint8Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Version")
+				return
+			}
+		case "k":
+			z.Key, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Key")
+				return
+			}
+		case "i":
+			bts, err = msgp.ReadExactBytes(bts, (z.VersionID)[:])
+			if err != nil {
+				err = msgp.WrapError(err, "VersionID")
+				return
+			}
+		case "d":
+			z.DeleteMarker, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "DeleteMarker")
+				return
+			}
+		case "s":
+			z.SizeBytes, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "SizeBytes")
+				return
+			}
+		case "e":
+			z.ETag, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "ETag")
+				return
+			}
+		case "sha":
+			var zb0002 uint32
+			zb0002, bts, err = msgp.ReadBytesHeader(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "SHA256")
+				return
+			}
+			if zb0002 > z89264a71limitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if z.SHA256 == nil || uint32(cap(z.SHA256)) < zb0002 {
+				z.SHA256 = make([]byte, zb0002)
+			} else {
+				z.SHA256 = z.SHA256[:zb0002]
+			}
+			if uint32(len(bts)) < zb0002 {
+				err = msgp.ErrShortBytes
+				return
+			}
+			copy(z.SHA256, bts[:zb0002])
+			bts = bts[zb0002:]
+		case "crc":
+			z.CRC32C, bts, err = msgp.ReadUint32Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "CRC32C")
+				return
+			}
+		case "nvme":
+			z.CRC64NVME, bts, err = msgp.ReadUint64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "CRC64NVME")
+				return
+			}
+		case "ct":
+			z.ContentType, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "ContentType")
+				return
+			}
+		case "cc":
+			z.CacheControl, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "CacheControl")
+				return
+			}
+		case "cd":
+			z.ContentDisposition, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "ContentDisposition")
+				return
+			}
+		case "ce":
+			z.ContentEncoding, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "ContentEncoding")
+				return
+			}
+		case "cl":
+			z.ContentLanguage, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "ContentLanguage")
+				return
+			}
+		case "md":
+			bts, err = z.Metadata.UnmarshalMsg(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Metadata")
+				return
+			}
+		case "tg":
+			bts, err = z.Tags.UnmarshalMsg(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Tags")
+				return
+			}
+		case "t":
+			z.LogTime, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "LogTime")
+				return
+			}
+		case "l":
+			z.Layout, bts, err = msgp.ReadUint8Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Layout")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}

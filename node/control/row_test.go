@@ -70,7 +70,7 @@ func TestRecordKeyOrder(t *testing.T) {
 		if err != nil || bucket != a.bucket || string(key) != a.key || index != a.index {
 			t.Fatalf("%+v is read as %x %q %d: %v", a, bucket, key, index, err)
 		}
-		behind := recordsBehind(a.bucket, a.key)
+		behind := appendBehind(nil, a.bucket, a.key)
 		if (bytes.Compare(rowB, behind) >= 0) != (bytes.Compare(b.bucket[:], a.bucket[:]) > 0 || b.bucket == a.bucket && b.key > a.key) {
 			t.Fatalf("%+v is on the wrong side of what lies behind %+v", b, a)
 		}
@@ -84,7 +84,7 @@ func TestRecordsBehindAnyPosition(t *testing.T) {
 		position := string(rapid.SliceOfN(rapid.SampledFrom([]byte{0, 1, ' ', 'a', 'b', '/', 0xc3, 0xff}), 1, 5).Draw(t, "position"))
 		index := rapid.Uint64().Draw(t, "index")
 		row := recordKey([16]byte{1}, key, index)
-		if got, want := bytes.Compare(row, recordsBehind([16]byte{1}, position)) >= 0, key > position; got != want {
+		if got, want := bytes.Compare(row, appendBehind(nil, [16]byte{1}, position)) >= 0, key > position; got != want {
 			t.Fatalf("key %q behind position %q: %t, want %t", key, position, got, want)
 		}
 	})
@@ -266,7 +266,7 @@ func TestRowOrder(t *testing.T) {
 		}
 		bounds := [][]byte{
 			recordPrefix(bucket, key), recordPosition(bucket, key), recordPosition(bucket, ""),
-			recordsBehind(bucket, key), after(recordPosition(bucket, key)),
+			appendBehind(nil, bucket, key), after(recordPosition(bucket, key)),
 			replyKey(bucket), segmentKey(bucket), garbageKey(key, 0, bucket), closedKey(bucket), bucketKey(key), metaKey(),
 		}
 		for _, b := range bounds {

@@ -10,6 +10,7 @@
 package disk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	iofs "io/fs"
@@ -66,6 +67,8 @@ type Store struct {
 	opened time.Time
 	asked  atomic.Int64 // when the disk was asked for room, ns after opened
 	free   atomic.Int64 // what it had, bytes; negative where that isn't known
+
+	tidying tidying
 
 	flush error // what came of the last flush; guarded by a lock of Pebble's, which calls both that use it
 
@@ -138,6 +141,7 @@ func Open(fs vfs.FS, dir string, size Options, log *slog.Logger) (*Store, error)
 	}
 	s.DB = db
 	s.free.Store(-1)
+	s.tidying.ctx, s.tidying.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
 
@@ -233,7 +237,10 @@ func room(free int64) string {
 }
 
 // Close closes the store.
-func (s *Store) Close() error { return s.DB.Close() }
+func (s *Store) Close() error {
+	s.tidying.end()
+	return s.DB.Close()
+}
 
 // Failed is closed when the store has failed; Err says why.
 func (s *Store) Failed() <-chan struct{} { return s.failed }
