@@ -81,6 +81,16 @@ const maxMessageBytes = 4 << 20
 // eighth of a small download's processor time. The others get new ones.
 const streamWorkers = 64
 
+// How much clients may send ahead. That of a stream lies in memory when it comes
+// faster than the drives take it, so it bounds what uploads cost: grpc's own
+// estimate goes up to 16 MiB for each. That of a connection doesn't, as grpc opens
+// it again with every frame that has come: it is what may be on the way, of all
+// of a connection's streams, in a time there and back.
+const (
+	streamWindowBytes = 512 << 10
+	connWindowBytes   = 4 << 20
+)
+
 // minClientPing is how often a client may ping; one that does it more often is
 // disconnected.
 const minClientPing = 20 * time.Second
@@ -182,6 +192,8 @@ func serverOptions(o *Options, g *guard) []grpc.ServerOption {
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
 		grpc.ForceServerCodecV2(newCodec()),
+		grpc.StaticStreamWindowSize(streamWindowBytes),
+		grpc.StaticConnWindowSize(connWindowBytes),
 		grpc.MaxRecvMsgSize(o.MaxMessageBytes),
 		grpc.MaxConcurrentStreams(o.MaxStreams),
 		grpc.NumStreamWorkers(streamWorkers),

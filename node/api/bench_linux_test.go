@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/mem"
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
 )
@@ -108,29 +106,6 @@ func drain(ctx context.Context, objects pb.ObjectServiceClient) (n int, err erro
 		err = nil
 	}
 	return n, err
-}
-
-// count is drain for a client that doesn't decode the messages. It returns how
-// many bytes they had.
-func count(ctx context.Context, objects pb.ObjectServiceClient) (n int, err error) {
-	stream, err := objects.GetObject(ctx, &pb.GetObjectRequest{Bucket: "photos", Key: "a"}, grpc.ForceCodecV2(countingCodec{newCodec()}))
-	for err == nil {
-		var m int
-		err = stream.RecvMsg(&m)
-		n += m
-	}
-	if err == io.EOF {
-		err = nil
-	}
-	return n, err
-}
-
-// countingCodec gives the size of a message for the message.
-type countingCodec struct{ encoding.CodecV2 }
-
-func (countingCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	*v.(*int) = data.Len()
-	return nil
 }
 
 // cpuTime is what the process has used of its processors.
