@@ -11,9 +11,9 @@ import (
 	"github.com/gridloom/gridloom/node/fault"
 )
 
-// chunkBytes is the payload of one message of a download. Measured with 64 MiB
-// over loopback, CPU time per GiB of both ends together falls up to here (3 s at
-// 64 KiB, 2 s at 256 KiB) and not beyond; each download holds one.
+// chunkBytes is the payload of one message of a download. CPU time falls up to
+// here, and little beyond, where memory only grows: a download has up to three
+// (docs/decisions/0009).
 const chunkBytes = 256 << 10
 
 // firstBytes is the payload of the first one: that of the first window.
