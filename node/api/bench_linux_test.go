@@ -1,9 +1,7 @@
 package api
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"net"
 	"syscall"
 	"testing"
@@ -81,7 +79,7 @@ func BenchmarkBytes(b *testing.B) {
 						n, err = count(b.Context(), servers[name])
 						n = min(n, size) // with headers
 					} else {
-						n, err = drain(b.Context(), servers[name])
+						n, err = drain(b.Context(), servers[name], "a")
 					}
 					if n != size || err != nil {
 						b.Fatal(n, err)
@@ -92,20 +90,6 @@ func BenchmarkBytes(b *testing.B) {
 			})
 		}
 	}
-}
-
-// drain reads the object "a" to its end, and returns how many bytes it had.
-func drain(ctx context.Context, objects pb.ObjectServiceClient) (n int, err error) {
-	stream, err := objects.GetObject(ctx, &pb.GetObjectRequest{Bucket: "photos", Key: "a"})
-	for err == nil {
-		var m *pb.GetObjectResponse
-		m, err = stream.Recv()
-		n += len(m.GetChunk())
-	}
-	if err == io.EOF {
-		err = nil
-	}
-	return n, err
 }
 
 // cpuTime is what the process has used of its processors.
