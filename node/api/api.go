@@ -68,6 +68,8 @@ type Options struct {
 	// BodyTimeout is how long the body of a JSON request may take to come, and
 	// that of its answer to go. (30 s)
 	BodyTimeout time.Duration
+
+	chunks *chunkPool // New makes it
 }
 
 // maxMessageBytes is the largest received message unless Options says otherwise.
@@ -78,6 +80,16 @@ const maxMessageBytes = 4 << 20
 // had one before, whose stack is as large as they need: growing it took an
 // eighth of a small download's processor time. The others get new ones.
 const streamWorkers = 64
+
+// How much clients may send ahead. That of a stream lies in memory when it comes
+// faster than the drives take it, so it bounds what uploads cost: grpc's own
+// estimate goes up to 16 MiB for each. That of a connection doesn't, as grpc opens
+// it again with every frame that has come: it is what may be on the way, of all
+// of a connection's streams, in a time there and back.
+const (
+	streamWindowBytes = 512 << 10
+	connWindowBytes   = 4 << 20
+)
 
 // minClientPing is how often a client may ping; one that does it more often is
 // disconnected.
@@ -96,6 +108,7 @@ type API struct {
 	server  *grpc.Server
 	health  *health.Server
 	gateway *gateway
+	chunks  *chunkPool
 	stop    context.CancelCauseFunc // of the guard's stopping
 }
 
@@ -105,12 +118,13 @@ func New(o Options) (*API, error) {
 		return nil, errors.New("api: Objects, Cluster, Storage, Resources, Identities and Auth are required")
 	}
 	o.setDefaults()
+	o.chunks = new(chunkPool)
 	stopping, stop := context.WithCancelCause(context.Background())
 	g := &guard{
 		auth: o.Auth, audit: o.Audit, callers: o.Callers, ready: o.Ready, permissions: permissions(),
 		stall: o.Stall, strangers: o.HandshakeTimeout, stopping: stopping, log: o.Logger,
 	}
-	a := &API{server: grpc.NewServer(serverOptions(&o, g)...), health: health.NewServer(), stop: stop}
+	a := &API{server: grpc.NewServer(serverOptions(&o, g)...), health: health.NewServer(), chunks: o.chunks, stop: stop}
 	register(streams{a.server}, &o)
 	healthpb.RegisterHealthServer(streams{a.server}, a.health)
 	reflection.Register(a.server)
@@ -177,6 +191,9 @@ func serverOptions(o *Options, g *guard) []grpc.ServerOption {
 		grpc.StatsHandler(&connStats{o.Conns}),
 		grpc.UnaryInterceptor(g.unary),
 		grpc.StreamInterceptor(g.stream),
+		grpc.ForceServerCodecV2(newCodec()),
+		grpc.StaticStreamWindowSize(streamWindowBytes),
+		grpc.StaticConnWindowSize(connWindowBytes),
 		grpc.MaxRecvMsgSize(o.MaxMessageBytes),
 		grpc.MaxConcurrentStreams(o.MaxStreams),
 		grpc.NumStreamWorkers(streamWorkers),
@@ -211,7 +228,7 @@ func services() []*grpc.ServiceDesc {
 
 func register(r grpc.ServiceRegistrar, o *Options) {
 	pb.RegisterBucketServiceServer(r, &bucketService{objects: o.Objects, storage: o.Storage})
-	pb.RegisterObjectServiceServer(r, &objectService{objects: o.Objects, uploads: o.Uploads})
+	pb.RegisterObjectServiceServer(r, &objectService{objects: o.Objects, uploads: o.Uploads, chunks: o.chunks})
 	pb.RegisterClusterServiceServer(r, &clusterService{cluster: o.Cluster})
 	pb.RegisterStorageServiceServer(r, &storageService{storage: o.Storage})
 	pb.RegisterMetricsServiceServer(r, &metricsService{resources: o.Resources})

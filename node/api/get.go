@@ -4,16 +4,20 @@ import (
 	"io"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 
 	"github.com/gridloom/gridloom/dataio"
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
 	"github.com/gridloom/gridloom/node/fault"
 )
 
-// chunkBytes is the payload of one message of a download. Measured with 64 MiB
-// over loopback, CPU time per GiB of both ends together falls up to here (3 s at
-// 64 KiB, 2 s at 256 KiB) and not beyond; each download holds one.
+// chunkBytes is the payload of one message of a download. CPU time falls up to
+// here, and little beyond, where memory only grows: a download has up to three
+// (docs/decisions/0009).
 const chunkBytes = 256 << 10
+
+// firstBytes is the payload of the first one: that of the first window.
+const firstBytes = dataio.FirstWindowBytes
 
 // contentBytes is the longest answer that is in its header, as object.proto says.
 const contentBytes = 64 << 10
@@ -58,7 +62,8 @@ func (s *objectService) GetObject(r *pb.GetObjectRequest, stream grpc.ServerStre
 	if n == 0 || whole {
 		return nil
 	}
-	down := newDownload(stream, n)
+	down := newDownload(stream, s.chunks)
+	defer down.release()
 	// The first window is sent by itself, however small, for the sake of the
 	// time to the first byte; the others are whole chunks.
 	windows := dataio.Windows{After: func(int64) { _ = down.flush() }}
@@ -107,32 +112,47 @@ func (c *content) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// download cuts what is written to it into messages.
+// download cuts what is written to it into messages. Their buffers leave with
+// them, and go back to the pool once they are written to the connection.
 type download struct {
-	stream grpc.ServerStreamingServer[pb.GetObjectResponse]
-	part   *pb.GetObjectResponse_Chunk
-	msg    *pb.GetObjectResponse
-	buf    []byte // the chunk being filled
-	err    error  // of the stream; nothing is sent after it
+	stream grpc.ServerStream
+	pool   mem.BufferPool
+	size   int64   // of the chunk being filled, if there is one
+	buf    *[]byte // that chunk, behind headRoom bytes; nil before its first byte
+	err    error   // of the stream; nothing is sent after it
 }
 
-func newDownload(stream grpc.ServerStreamingServer[pb.GetObjectResponse], n int64) *download {
-	part := &pb.GetObjectResponse_Chunk{}
-	return &download{stream: stream, part: part, msg: &pb.GetObjectResponse{Part: part}, buf: make([]byte, 0, min(n, chunkBytes))}
+// newDownload begins. The caller must end it with release.
+func newDownload(stream grpc.ServerStream, pool mem.BufferPool) *download {
+	return &download{stream: stream, pool: pool, size: firstBytes}
+}
+
+// room is where the next bytes of the chunk go.
+func (d *download) room() []byte {
+	if d.buf == nil {
+		d.buf = d.pool.Get(headRoom + int(d.size))
+		*d.buf = (*d.buf)[:headRoom]
+	}
+	return (*d.buf)[len(*d.buf) : headRoom+d.size]
+}
+
+// filled takes n bytes of the room. It sends the chunk if it is full.
+func (d *download) filled(n int) error {
+	*d.buf = (*d.buf)[:len(*d.buf)+n]
+	if len(*d.buf) < headRoom+int(d.size) {
+		return nil
+	}
+	return d.flush()
 }
 
 // Write implements io.Writer.
 func (d *download) Write(p []byte) (int, error) {
 	written := 0
 	for len(p) > 0 {
-		room := d.buf[len(d.buf):cap(d.buf)]
-		n := copy(room, p)
-		d.buf = d.buf[:len(d.buf)+n]
+		n := copy(d.room(), p)
 		p, written = p[n:], written+n
-		if len(d.buf) == cap(d.buf) {
-			if err := d.flush(); err != nil {
-				return written, err
-			}
+		if err := d.filled(n); err != nil {
+			return written, err
 		}
 	}
 	return written, nil
@@ -142,13 +162,10 @@ func (d *download) Write(p []byte) (int, error) {
 func (d *download) ReadFrom(src io.Reader) (int64, error) {
 	var total int64
 	for {
-		n, err := src.Read(d.buf[len(d.buf):cap(d.buf)])
-		d.buf = d.buf[:len(d.buf)+n]
+		n, err := src.Read(d.room())
 		total += int64(n)
-		if len(d.buf) == cap(d.buf) {
-			if err := d.flush(); err != nil {
-				return total, err
-			}
+		if err := d.filled(n); err != nil {
+			return total, err
 		}
 		if err == io.EOF {
 			return total, nil
@@ -159,18 +176,25 @@ func (d *download) ReadFrom(src io.Reader) (int64, error) {
 	}
 }
 
-// flush sends the chunk, if there is one. The message is encoded before
-// SendMsg returns, so that it and the buffer can be used again.
+// flush sends the chunk, if there is one.
 func (d *download) flush() error {
-	if len(d.buf) > 0 && d.err == nil {
-		d.part.Chunk = d.buf
-		d.err = d.stream.Send(d.msg)
+	if d.err != nil || d.buf == nil || len(*d.buf) == headRoom {
+		return d.err
 	}
-	d.buf = d.buf[:0]
-	if d.err != nil {
-		d.buf = nil // a stream that stalled may still be reading it
+	m := newOutgoing(d.buf, d.pool)
+	d.buf, d.size = nil, chunkBytes
+	if d.err = d.stream.SendMsg(m); d.err != nil {
+		m.giveBack()
 	}
 	return d.err
+}
+
+// release gives back what was not sent.
+func (d *download) release() {
+	if d.buf != nil {
+		d.pool.Put(d.buf)
+		d.buf = nil
+	}
 }
 
 // reason picks the cause of a failed download: the stream's, if that failed.

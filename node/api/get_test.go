@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
 	"github.com/gridloom/gridloom/node/fault"
@@ -67,10 +68,10 @@ func TestGetRanges(t *testing.T) {
 // TestDownloadWrites: a source that is written and not read gives the same
 // messages.
 func TestDownloadWrites(t *testing.T) {
-	data := pattern(3*chunkBytes + 17)
+	data := pattern(firstBytes + 3*chunkBytes + 17)
 	for _, step := range []int{1000, chunkBytes, chunkBytes + 1, len(data)} {
 		sent := &sentChunks{}
-		d := newDownload(sent, int64(len(data)))
+		d := newDownload(sent, new(chunkPool))
 		for rest := data; len(rest) > 0; {
 			n := min(step, len(rest))
 			if m, err := d.Write(rest[:n]); m != n || err != nil {
@@ -81,12 +82,12 @@ func TestDownloadWrites(t *testing.T) {
 		if err := d.flush(); err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(slices.Concat(sent.chunks...), data) || len(sent.chunks) != 4 {
+		if !bytes.Equal(slices.Concat(sent.chunks...), data) || len(sent.chunks) != 5 {
 			t.Errorf("written %d at a time: %d chunks, not the bytes that were written", step, len(sent.chunks))
 		}
 	}
 	broken := &sentChunks{err: io.ErrClosedPipe}
-	d := newDownload(broken, int64(len(data)))
+	d := newDownload(broken, new(chunkPool))
 	if _, err := d.ReadFrom(bytes.NewReader(data)); err != io.ErrClosedPipe || d.reason(io.EOF) != io.ErrClosedPipe {
 		t.Errorf("a broken stream: %v, reason %v", err, d.reason(io.EOF))
 	}
@@ -94,15 +95,24 @@ func TestDownloadWrites(t *testing.T) {
 
 // sentChunks is a stream to nowhere.
 type sentChunks struct {
-	grpc.ServerStreamingServer[pb.GetObjectResponse]
+	grpc.ServerStream
 	chunks [][]byte
 	err    error
 }
 
-func (s *sentChunks) Send(m *pb.GetObjectResponse) error {
+func (s *sentChunks) SendMsg(m any) error {
 	if s.err != nil {
 		return s.err
 	}
-	s.chunks = append(s.chunks, bytes.Clone(m.GetChunk()))
+	encoded, err := newCodec().Marshal(m)
+	if err != nil {
+		return err
+	}
+	defer encoded.Free()
+	got := new(pb.GetObjectResponse)
+	if err := proto.Unmarshal(encoded.Materialize(), got); err != nil {
+		return err
+	}
+	s.chunks = append(s.chunks, got.GetChunk())
 	return nil
 }

@@ -19,6 +19,7 @@ type objectService struct {
 	pb.UnimplementedObjectServiceServer
 	objects *object.Service
 	uploads *limit.Uploads
+	chunks  *chunkPool // of what is downloaded
 }
 
 func (s *objectService) StatObject(ctx context.Context, r *pb.StatObjectRequest) (*pb.StatObjectResponse, error) {

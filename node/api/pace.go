@@ -75,8 +75,11 @@ func (s *pacedStream) work(o op) {
 
 // whole says whether nothing should follow m.
 func (s *pacedStream) whole(m any) bool {
-	if put, ok := m.(*pb.PutObjectRequest); ok {
-		return put.GetHeader() != nil && put.GetHeader().Content != nil
+	switch m := m.(type) {
+	case *pb.PutObjectRequest: // an upload's first
+		return m.GetHeader() != nil && m.GetHeader().Content != nil
+	case *incoming: // its others
+		return false
 	}
 	return s.single
 }
@@ -160,10 +163,6 @@ func verb(send bool) string {
 // hollow says whether m moves nothing: a client can't keep an upload open with
 // empty chunks.
 func hollow(m any) bool {
-	r, ok := m.(*pb.PutObjectRequest)
-	if !ok {
-		return false
-	}
-	part, ok := r.GetPart().(*pb.PutObjectRequest_Chunk)
-	return ok && len(part.Chunk) == 0
+	in, ok := m.(*incoming)
+	return ok && in.isChunk() && in.chunk.Len() == 0
 }

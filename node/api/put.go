@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/mem"
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
 	"github.com/gridloom/gridloom/node/fault"
@@ -38,6 +39,7 @@ func (s *objectService) PutObject(stream grpc.ClientStreamingServer[pb.PutObject
 		return s.putWhole(stream, held, req, h)
 	}
 	up := &upload{stream: stream, held: held}
+	defer up.chunk.Close()
 	info, err := s.objects.Put(stream.Context(), req, up, up.checksums)
 	if err != nil {
 		return up.reason(err)
@@ -94,55 +96,62 @@ func putRequestOf(h *pb.PutObjectHeader) (object.PutRequest, error) {
 	return req, err
 }
 
-// upload reads the chunks of a PutObject stream.
+// upload reads the chunks of a PutObject stream, from the buffers that the
+// transport read them into.
 type upload struct {
-	stream  grpc.ClientStreamingServer[pb.PutObjectRequest, pb.PutObjectResponse]
+	stream  grpc.ServerStream
 	held    *limit.Upload
-	chunk   []byte // what is left of the last one
+	message incoming
+	chunk   mem.Reader // of what is left of the last one
 	trailer *pb.PutObjectTrailer
 	err     error // why it ended; io.EOF after a trailer
 }
 
 // Read implements io.Reader. Its end is the end of the stream behind a trailer.
 func (u *upload) Read(p []byte) (int, error) {
-	for len(u.chunk) == 0 && u.err == nil {
-		u.chunk, u.err = u.next()
+	for u.chunk.Remaining() == 0 && u.err == nil {
+		u.err = u.next()
 	}
-	if u.err != nil && u.err != io.EOF || len(u.chunk) == 0 {
+	if u.err != nil {
 		return 0, u.err
 	}
-	n := copy(p, u.chunk)
-	u.chunk = u.chunk[n:]
-	return n, nil
+	return u.chunk.Read(p)
 }
 
-// next reads one message.
-func (u *upload) next() (chunk []byte, err error) {
-	m, err := u.stream.Recv()
+// next reads one message. After an error it must not be called again: the stream
+// may still be about to receive one.
+func (u *upload) next() error {
+	u.chunk.Close() // before its slice of buffers is used again
+	m := &u.message
+	err := u.stream.RecvMsg(m)
 	switch {
 	case err == io.EOF && u.trailer == nil:
-		return nil, fault.New(fault.IncompleteBody, "trailer", "the stream ended without it; the upload was cut off")
+		return fault.New(fault.IncompleteBody, "trailer", "the stream ended without it; the upload was cut off")
 	case err == io.EOF:
-		return nil, io.EOF
+		return io.EOF
 	case err != nil:
 		// The client is gone or has stalled, or has been told already: grpc answers what it
 		// refuses by itself, a message that is too large for one.
-		return nil, fault.Wrap(fault.IncompleteBody, "stream", err)
-	case u.trailer != nil:
-		return nil, fault.New(fault.InvalidArgument, "trailer", "must be the last message")
+		return fault.Wrap(fault.IncompleteBody, "stream", err)
 	}
-	switch part := m.GetPart().(type) {
-	case *pb.PutObjectRequest_Chunk:
-		return part.Chunk, u.held.Add(int64(len(part.Chunk)))
+	u.chunk.Reset(m.chunk)
+	m.chunk.Free()
+	if u.trailer != nil {
+		return fault.New(fault.InvalidArgument, "trailer", "must be the last message")
+	}
+	if m.isChunk() {
+		return u.held.Add(int64(u.chunk.Remaining()))
+	}
+	switch part := m.request.GetPart().(type) {
 	case *pb.PutObjectRequest_Trailer:
 		if u.trailer = part.Trailer; u.trailer == nil {
 			u.trailer = &pb.PutObjectTrailer{}
 		}
-		return nil, nil
+		return nil
 	case *pb.PutObjectRequest_Header:
-		return nil, fault.New(fault.InvalidArgument, "header", "came a second time")
+		return fault.New(fault.InvalidArgument, "header", "came a second time")
 	}
-	return nil, fault.New(fault.InvalidArgument, "part", "is neither chunk nor trailer")
+	return fault.New(fault.InvalidArgument, "part", "is neither chunk nor trailer")
 }
 
 // checksums are the trailer's.
