@@ -106,7 +106,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 func (c *Conn) ReadFrom(src io.Reader) (int64, error) {
 	c.holding = false
 	if c.held != nil {
-		if !moved(src) {
+		if !InKernel(src) {
 			return io.Copy(writeOnly{c}, src)
 		}
 		held := c.take()
@@ -119,8 +119,9 @@ func (c *Conn) ReadFrom(src io.Reader) (int64, error) {
 	return c.TCPConn.ReadFrom(src)
 }
 
-// moved says whether the bytes of src need not be read.
-func moved(src io.Reader) bool {
+// InKernel says whether the bytes of src need not come to user space on their way
+// to a connection in plaintext: they are a file's or a TCP connection's.
+func InKernel(src io.Reader) bool {
 	if limited, ok := src.(*io.LimitedReader); ok {
 		src = limited.R
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"time"
 
@@ -261,7 +260,7 @@ func (b *body) ReadFrom(src io.Reader) (int64, error) {
 	if err := b.begin(); err != nil {
 		return 0, err
 	}
-	if first && b.conn == nil && inKernel(src) {
+	if first && b.conn == nil && dataio.InKernel(src) {
 		// A writer that can't flush can't send files either: nothing is lost.
 		_ = b.control.Flush()
 	}
@@ -299,18 +298,6 @@ func ConnContext(ctx context.Context, c net.Conn) context.Context {
 func connOf(ctx context.Context) holder {
 	h, _ := ctx.Value(holderKey{}).(holder)
 	return h
-}
-
-// inKernel says whether the bytes of src need not come to user space.
-func inKernel(src io.Reader) bool {
-	if limited, ok := src.(*io.LimitedReader); ok {
-		src = limited.R
-	}
-	switch src.(type) {
-	case *os.File, *net.TCPConn:
-		return true
-	}
-	return false
 }
 
 // writeDeadline is when a client that takes the minimal rate has taken a window.

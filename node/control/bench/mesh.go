@@ -94,16 +94,37 @@ func openMesh(ctx context.Context, sys *system, o meshOptions) (_ *mesh, err err
 		}
 		m.members = append(m.members, member)
 	}
-	for _, member := range m.members {
-		if _, err := member.wait(); err != nil {
-			return nil, err
-		}
+	if err := m.wait(); err != nil {
+		return nil, err
 	}
 	c, err := m.connect(0, 1)
 	if err != nil {
 		return nil, err
 	}
 	return m, c[0].prepare(ctx)
+}
+
+// wait waits until all members are ready. They wait for each other: the first
+// that fails ends the rest.
+func (m *mesh) wait() error {
+	waited := make(chan error, len(m.members))
+	for _, member := range m.members {
+		go func() {
+			_, err := member.wait()
+			waited <- err
+		}()
+	}
+	for left := len(m.members) - 1; left >= 0; left-- {
+		if err := <-waited; err != nil {
+			err = errors.Join(err, closeAll(m.members))
+			for range left {
+				<-waited
+			}
+			m.members = nil
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *mesh) close() error {
