@@ -159,6 +159,11 @@ type cluster struct {
 		Name   string `json:"name"`
 		Leader string `json:"leader"`
 		Term   string `json:"term"`
+
+		Members []struct {
+			Role string  `json:"role"`
+			Lag  *string `json:"lag"` // which the leader knows
+		} `json:"members"`
 	} `json:"groups"`
 }
 

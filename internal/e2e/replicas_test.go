@@ -181,8 +181,35 @@ func nodeLost(t *testing.T, objects int, limit time.Duration) {
 	t.Logf("%d copies are back after %v", objects, took.Round(time.Millisecond))
 	f.waitReady(t)
 	f.sameCopies(t)
+	until(t, time.Minute, "n3 votes again, in the place of what it was", func() bool { return f.allVote(t, 3) })
 	f.kill(1) // n2 and n3 are a majority, and have everything
 	s.check(t, 3, "")
+}
+
+// allVote reports whether each group has so many members, all of them voters
+// that have what their leader has, which only the leader knows.
+func (f *fleet) allVote(t *testing.T, members int) bool {
+	t.Helper()
+	groups := map[string]bool{} // whether it is so
+	for node := range f.all() {
+		c, err := f.describe(t.Context(), node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range c.Groups {
+			all := len(g.Members) == members
+			for _, m := range g.Members {
+				all = all && m.Role == "MEMBER_ROLE_VOTER" && m.Lag != nil && *m.Lag == "0"
+			}
+			groups[g.Name] = groups[g.Name] || all
+		}
+	}
+	for _, all := range groups {
+		if !all {
+			return false
+		}
+	}
+	return len(groups) > 0
 }
 
 // sameCopies checks that every payload has three copies which are the same.
