@@ -300,10 +300,14 @@ func poolLate(t *testing.T, late, limit time.Duration) {
 		return []string{"--pool", "late"}
 	}
 	f.startAll(t)
-	mustRun(t, f.env(1), "pool", "drain", "early") // of nothing, so that new payload goes elsewhere
-	inLate := newStock(t, f, "late", 5, 100<<10, 400<<10, 1)
+	// Of nothing, so that new payload goes elsewhere. It is refused for as long as
+	// nobody has heard of the other pool's drives.
+	until(t, time.Minute, "the early pool can be drained", func() bool {
+		return run(t, f.env(1), nil, "pool", "drain", "early").code == 0
+	})
+	inLate := f.stockOff(t, "late", 1, 2, 3)
 	mustRun(t, f.env(1), "pool", "drain", "early", "--undo")
-	inEarly := newStock(t, f, "early", 5, 100<<10, 400<<10, 1) // three drives have more free than two
+	inEarly := f.stockOff(t, "early", 4, 5) // three drives have more free than two
 	for node := range f.all() {
 		f.kill(node)
 	}
@@ -322,7 +326,7 @@ func poolLate(t *testing.T, late, limit time.Duration) {
 	ctx, cancel := context.WithTimeout(t.Context(), late+2*time.Minute)
 	defer cancel()
 	go func() {
-		served <- f.again(ctx, http.MethodGet, dataDoor{f.meshUnderTest}.at(1, "late", inLate.keys[0]), "")
+		served <- f.again(ctx, http.MethodGet, dataDoor{f.meshUnderTest}.at(1, inLate.bucket, inLate.keys[0]), "")
 	}()
 	wait(t, late)
 	select {
@@ -340,6 +344,28 @@ func poolLate(t *testing.T, late, limit time.Duration) {
 	t.Logf("served %v after the late pool was started", time.Since(came).Round(time.Millisecond))
 	f.waitReady(t)
 	inLate.check(t, 2, "")
+}
+
+// stockOff puts a few objects of which some nodes have no copy. Where they go is up
+// to what the node that is asked has heard of drives, which takes it a moment.
+func (f *fleet) stockOff(t *testing.T, bucket string, nodes ...int) *stock {
+	t.Helper()
+	count := func() (n int) {
+		for _, node := range nodes {
+			n += len(f.payloads(t, node))
+		}
+		return n
+	}
+	for try := range 20 {
+		before := count()
+		s := newStock(t, f, fmt.Sprintf("%s-%d", bucket, try), 5, 100<<10, 400<<10, 1)
+		if count() == before {
+			return s
+		}
+		wait(t, 200*time.Millisecond)
+	}
+	t.Fatalf("payload goes to nodes %v, twenty times over", nodes)
+	return nil
 }
 
 // TestNodeEmptied drains a node and takes it out of the mesh.
