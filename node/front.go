@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/textproto"
 	"strings"
 	"time"
 
@@ -237,17 +236,16 @@ func takeCredential(h http.Header) string {
 // from outside they are lies.
 func stripHop(h http.Header) {
 	for name := range h {
-		if c := name[:min(1, len(name))]; !strings.EqualFold(c, "f") && !strings.EqualFold(c, "g") && !strings.EqualFold(c, "x") {
-			continue
-		}
-		canonical := textproto.CanonicalMIMEHeaderKey(name)
 		switch {
-		case strings.HasPrefix(canonical, metaPrefix):
-		case canonical == "Forwarded",
-			strings.HasPrefix(canonical, "X-Forwarded-"),
-			strings.HasPrefix(canonical, "Gridloom-"),
-			strings.HasPrefix(canonical, "Grpc-Metadata-"):
+		case hasPrefix(name, metaPrefix):
+		case strings.EqualFold(name, "Forwarded"), hasPrefix(name, "X-Forwarded-"),
+			hasPrefix(name, "Gridloom-"), hasPrefix(name, "Grpc-Metadata-"):
 			delete(h, name)
 		}
 	}
+}
+
+// hasPrefix reports whether a header's name begins with prefix, in whatever case.
+func hasPrefix(name, prefix string) bool {
+	return len(name) >= len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)
 }

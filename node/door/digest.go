@@ -118,7 +118,7 @@ func parseDigests(h http.Header, can func(object.Algorithm) bool) ([]object.Chec
 // hasn't come: what is between may drop trailers (RFC 9110, 6.5.1), and who
 // announced one wants it verified.
 func missingDigest(trailer http.Header) error {
-	for _, field := range [...]string{"Content-Digest", "Repr-Digest", md5Field} {
+	for _, field := range append(digestFields[:], md5Field) {
 		if values, announced := trailer[field]; announced && len(values) == 0 {
 			return fault.New(fault.IncompleteBody, "trailer", "%s was announced, and did not come", field)
 		}

@@ -19,7 +19,8 @@ import (
 const defaultContentType = "application/octet-stream"
 
 // serveHead describes an object. Range has no meaning for HEAD (RFC 9110, 14.2).
-func (d *door) serveHead(ctx context.Context, w http.ResponseWriter, r *http.Request, t target) error {
+func (d *door) serveHead(w http.ResponseWriter, r *http.Request, t target) error {
+	ctx := r.Context()
 	conditions, err := parseConditions(r.Header)
 	if err != nil {
 		return err
@@ -41,7 +42,8 @@ func (d *door) serveHead(ctx context.Context, w http.ResponseWriter, r *http.Req
 
 // serveGet sends an object or ranges of it. Nothing is written before its
 // first bytes are at hand, so that up to there an error has its own status.
-func (d *door) serveGet(ctx context.Context, w http.ResponseWriter, r *http.Request, t target) error {
+func (d *door) serveGet(w http.ResponseWriter, r *http.Request, t target) error {
+	ctx := r.Context()
 	conditions, err := parseConditions(r.Header)
 	if err != nil {
 		return err
