@@ -222,7 +222,9 @@ func (d *door) fail(w http.ResponseWriter, r *http.Request, err error) {
 		}
 		panic(http.ErrAbortHandler)
 	}
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(d.stall)) // for the answer
+	// net/http may first read what is left of the body, for as long as that may
+	// take; the answer has its own time after that.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2 * d.stall))
 	switch fault.KindOf(err) {
 	case fault.Internal, fault.Corrupted:
 		d.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)

@@ -68,6 +68,9 @@ func (d *door) serveGet(w http.ResponseWriter, r *http.Request, t target) error 
 		}
 	}
 	b := &body{door: d, w: w, control: http.NewResponseController(w), conn: connOf(ctx), info: info, custom: customOf(r), status: http.StatusPartialContent}
+	if r.ContentLength != 0 {
+		b.unread = d.stall
+	}
 	if reader.AtHand() {
 		return b.answer(ctx, reader, ranges)
 	}
@@ -173,6 +176,9 @@ type body struct {
 	conn    holder // nil: none
 	info    *object.Info
 	custom  *custom
+	// unread is how long net/http may take to read the request's body, which means
+	// nothing, before it writes the first byte.
+	unread time.Duration
 
 	status       int
 	length       int64  // of the content
@@ -190,7 +196,11 @@ func (b *body) send(ctx context.Context, reader *object.Reader, part byteRange) 
 	}
 	window := min(part.n, dataio.NextWindowBytes)
 	_, err := reader.Send(ctx, b, part.off, part.n, dataio.Windows{
-		Before: func() error { return renew(ctx, b.control.SetWriteDeadline, b.door.writeDeadline(window)) },
+		Before: func() error {
+			deadline := b.door.writeDeadline(window).Add(b.unread)
+			b.unread = 0
+			return renew(ctx, b.control.SetWriteDeadline, deadline)
+		},
 	})
 	return err
 }
