@@ -3,10 +3,8 @@ package node
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -15,17 +13,13 @@ import (
 	"github.com/gridloom/gridloom/grid"
 	"github.com/gridloom/gridloom/node/api"
 	"github.com/gridloom/gridloom/node/control"
-	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/object"
 	"github.com/gridloom/gridloom/observability"
 )
 
-// What the nodes ask each other about themselves: telemetry ids 300–399,
-// services 400–499.
-var (
-	resourcesCall = grid.NewSingle[resourcesRequest, resourcesReply](300, "telemetry.resources")
-	statusCall    = grid.NewSingle[statusRequest, statusReply](400, "cluster.status")
-)
+// statusCall is what the nodes ask each other about themselves: services have
+// ids 400–499.
+var statusCall = grid.NewSingle[statusRequest, statusReply](400, "cluster.status")
 
 // peersMayCall says for each handler of the grid that a peer may call it, which
 // is whoever has proven the mesh secret, or by a certificate to be a node. What
@@ -77,10 +71,7 @@ type mesh struct {
 
 // register serves the other nodes' questions.
 func (m *mesh) register() error {
-	err := resourcesCall.Register(m.grid, func(context.Context, *resourcesRequest) (*resourcesReply, error) {
-		return &resourcesReply{Resources: m.collector.Resources()}, nil
-	})
-	if err != nil {
+	if err := m.registerTelemetry(); err != nil {
 		return err
 	}
 	return statusCall.Register(m.grid, func(ctx context.Context, _ *statusRequest) (*statusReply, error) {
@@ -135,8 +126,6 @@ func describeCertificate(c *certificateStatus) api.CertificateInfo {
 	}
 }
 
-var errNoSample = errors.New("no sample was taken yet")
-
 // names lists every node, sorted.
 func (m *mesh) names() []string { return sortedKeys(m.urls()) }
 
@@ -149,68 +138,6 @@ func each(ctx context.Context, names []string, ask func(ctx context.Context, i i
 		wg.Go(func() { ask(ctx, i, name) })
 	}
 	wg.Wait()
-}
-
-// Resources gives the resources of the node of that name, of this one
-// ("local"), or of all (""). A node that does not answer is down, and says why.
-func (m *mesh) Resources(ctx context.Context, node string) ([]*observability.Resources, error) {
-	names := m.names()
-	if node == "local" {
-		node = m.self
-	}
-	if node != "" {
-		if !slices.Contains(names, node) {
-			return nil, fault.New(fault.InvalidArgument, "node", "%q is no node of this mesh", node)
-		}
-		names = []string{node}
-	}
-	all := make([]*observability.Resources, len(names))
-	each(ctx, names, func(ctx context.Context, i int, name string) {
-		if name == m.self {
-			all[i] = m.collector.Resources()
-			return
-		}
-		reply, err := resourcesCall.Call(ctx, m.conn(name), &resourcesRequest{})
-		switch {
-		case err != nil:
-			all[i] = observability.Down(name, err)
-		case reply.Resources == nil:
-			all[i] = observability.Down(name, errNoSample)
-		default:
-			all[i] = reply.Resources
-		}
-	})
-	return all, nil
-}
-
-// serveResources is /v2/metrics/resource.
-func (m *mesh) serveResources(w http.ResponseWriter, r *http.Request) {
-	observability.SetAPI(r.Context(), "GetResourceMetrics")
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		fault.RefuseMethod(w, r.Method, http.MethodGet, http.MethodHead)
-		return
-	}
-	query := r.URL.Query()
-	for name := range query {
-		if name != "node" && name != "subsystem" {
-			fault.WriteProblem(w, fault.New(fault.InvalidArgument, name, "is no parameter of this; node and subsystem are"))
-			return
-		}
-	}
-	subsystems := query["subsystem"]
-	if err := observability.CheckSubsystems(subsystems); err != nil {
-		fault.WriteProblem(w, fault.Wrap(fault.InvalidArgument, "subsystem", err))
-		return
-	}
-	all, err := m.Resources(r.Context(), query.Get("node"))
-	if err != nil {
-		fault.WriteProblem(w, err)
-		return
-	}
-	w.Header().Set("Content-Type", observability.ContentType)
-	if err := observability.WriteResources(w, subsystems, all); err != nil {
-		m.log.Debug("a scraper left", "error", err)
-	}
 }
 
 // conn gives the connection with a node.

@@ -1,0 +1,87 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+
+	"github.com/gridloom/gridloom/grid"
+	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/observability"
+)
+
+// resourcesCall asks another node for its resources. Telemetry has ids 300–399.
+var resourcesCall = grid.NewSingle[resourcesRequest, resourcesReply](300, "telemetry.resources")
+
+var errNoSample = errors.New("no sample was taken yet")
+
+// registerTelemetry serves what other nodes ask about this one's resources.
+func (m *mesh) registerTelemetry() error {
+	return resourcesCall.Register(m.grid, func(context.Context, *resourcesRequest) (*resourcesReply, error) {
+		return &resourcesReply{Resources: m.collector.Resources()}, nil
+	})
+}
+
+// Resources gives the resources of the node of that name, of this one
+// ("local"), or of all (""). A node that does not answer is down, and says why.
+func (m *mesh) Resources(ctx context.Context, node string) ([]*observability.Resources, error) {
+	names := m.names()
+	if node == "local" {
+		node = m.self
+	}
+	if node != "" {
+		if !slices.Contains(names, node) {
+			return nil, fault.New(fault.InvalidArgument, "node", "%q is no node of this mesh", node)
+		}
+		names = []string{node}
+	}
+	all := make([]*observability.Resources, len(names))
+	each(ctx, names, func(ctx context.Context, i int, name string) {
+		if name == m.self {
+			all[i] = m.collector.Resources()
+			return
+		}
+		reply, err := resourcesCall.Call(ctx, m.conn(name), &resourcesRequest{})
+		switch {
+		case err != nil:
+			all[i] = observability.Down(name, err)
+		case reply.Resources == nil:
+			all[i] = observability.Down(name, errNoSample)
+		default:
+			all[i] = reply.Resources
+		}
+	})
+	return all, nil
+}
+
+// serveResources is /v2/metrics/resource.
+func (m *mesh) serveResources(w http.ResponseWriter, r *http.Request) {
+	observability.SetAPI(r.Context(), "GetResourceMetrics")
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		fault.RefuseMethod(w, r.Method, http.MethodGet, http.MethodHead)
+		return
+	}
+	query := r.URL.Query()
+	for name := range query {
+		if name != "node" && name != "subsystem" {
+			fault.WriteProblem(w, fault.New(fault.InvalidArgument, name, "is no parameter of this; node and subsystem are"))
+			return
+		}
+	}
+	subsystems := query["subsystem"]
+	if err := observability.CheckSubsystems(subsystems); err != nil {
+		fault.WriteProblem(w, fault.Wrap(fault.InvalidArgument, "subsystem", err))
+		return
+	}
+	all, err := m.Resources(r.Context(), query.Get("node"))
+	if err != nil {
+		fault.WriteProblem(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", observability.ContentType)
+	if err := observability.WriteResources(w, subsystems, all); err != nil {
+		m.log.Debug("a scraper left", "error", err)
+	}
+}
+
