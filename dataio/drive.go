@@ -224,6 +224,11 @@ func (d *Drive) Path() string { return d.path }
 // a lack of space are not errors of the drive.
 func (d *Drive) Errors() int64 { return d.errors.Load() }
 
+// Timeouts returns how many operations since the drive was opened took longer
+// than Slow.Degraded allows; one that is still under way counts as soon as
+// Monitor has seen it.
+func (d *Drive) Timeouts() int64 { return d.operations.late.Load() }
+
 // State returns what the drive can be used for, as last known: nothing is
 // asked of the file system.
 func (d *Drive) State() State {

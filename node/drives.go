@@ -330,7 +330,7 @@ func (n *Node) sampleDrives() []observability.Drive {
 	drives := n.openDrives()
 	out := make([]observability.Drive, 0, len(drives))
 	for _, d := range drives {
-		s := observability.Drive{ID: d.ID(), Path: d.Path(), State: d.State().String(), Errors: d.Errors()}
+		s := observability.Drive{ID: d.ID(), Path: d.Path(), State: d.State().String(), Errors: d.Errors(), Timeouts: d.Timeouts()}
 		if u, err := d.Usage(); err == nil {
 			s.TotalBytes, s.UsedBytes, s.FreeBytes = u.TotalBytes, u.UsedBytes, u.FreeBytes
 			s.TotalInodes, s.UsedInodes, s.FreeInodes = u.TotalInodes, u.UsedInodes, u.FreeInodes

@@ -193,7 +193,7 @@ func (n *Node) openTelemetry(ctx context.Context) error {
 		host = observability.NewHost()
 	}
 	n.collector = observability.NewCollector(observability.CollectorOptions{
-		Node: n.cfg.Name, Host: host, Drives: n.sampleDrives,
+		Node: n.cfg.Name, Host: host, Drives: n.sampleDrives, Mesh: n.meshCounters, Requests: t.Requests(),
 		Failed: func(err error) { n.log.Warn("a part of the host can't be sampled", "error", err) },
 	})
 	if n.instruments, err = newInstruments(t.Meter()); err != nil {

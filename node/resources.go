@@ -85,3 +85,20 @@ func (m *mesh) serveResources(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// meshCounters gives the collector what the node has exchanged with the others.
+func (n *Node) meshCounters() observability.MeshCounters {
+	received, sent := n.objects.BulkTraffic()
+	c := observability.MeshCounters{BulkReceived: uint64(received), BulkSent: uint64(sent)}
+	for _, s := range n.grid.Stats() {
+		name := n.nodeName(s.Host)
+		if name == n.cfg.Name {
+			continue // what it says to itself goes nowhere
+		}
+		c.Peers = append(c.Peers, observability.PeerCounters{
+			Node: name, Up: s.State == grid.StateConnected, RTT: s.RTT,
+			ReceivedBytes: s.BytesIn, SentBytes: s.BytesOut, ReceivedMessages: s.MessagesIn, SentMessages: s.MessagesOut,
+			QueuedBytes: s.QueuedBytes, CallsOut: s.CallsOut, CallsIn: s.CallsIn, Sessions: s.Sessions,
+		})
+	}
+	return c
+}
