@@ -106,6 +106,7 @@ type Drive struct {
 
 	errors     atomic.Int64
 	operations operations
+	asked      atomic.Bool // Probe is at it
 	idle       idle
 	// durable tells which directories below payload/ have a synced entry.
 	durable [256]atomic.Bool

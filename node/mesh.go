@@ -31,7 +31,8 @@ func peersMayCall(id grid.HandlerID) bool {
 		200, 201, 202, // payload: read, write, remove
 		204, 205, 206, // drives' health, copies made, copies checked
 		210, 211, 212, 213, // heal: status, start, rebalance, a bad copy's report
-		300, // resources
+		300,           // resources
+		310, 311, 312, // samples, probes, the time
 		400: // status
 		return true
 	}
@@ -67,12 +68,17 @@ type mesh struct {
 	log       *slog.Logger
 
 	certificates func() []listenerCertificate // this node's
+
+	watching watching
+	probing  probing
 }
 
 // register serves the other nodes' questions.
 func (m *mesh) register() error {
-	if err := m.registerTelemetry(); err != nil {
-		return err
+	for _, register := range []func() error{m.registerResources, m.registerWatch, m.registerProbes} {
+		if err := register(); err != nil {
+			return err
+		}
 	}
 	return statusCall.Register(m.grid, func(ctx context.Context, _ *statusRequest) (*statusReply, error) {
 		return m.status(ctx), nil
@@ -98,13 +104,19 @@ func (m *mesh) status(ctx context.Context) *statusReply {
 		reply.Drives = append(reply.Drives, s)
 	}
 	reply.Drives = append(reply.Drives, m.missing()...)
+	reply.Certificates = m.certificateStatuses()
+	return reply
+}
+
+// certificateStatuses are the certificates that this node's listeners show.
+func (m *mesh) certificateStatuses() (all []certificateStatus) {
 	for _, c := range m.certificates() {
-		reply.Certificates = append(reply.Certificates, certificateStatus{
+		all = append(all, certificateStatus{
 			Listener: c.listener, Names: c.Names, Issuer: c.Issuer, Fingerprint: c.Fingerprint,
 			NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(),
 		})
 	}
-	return reply
+	return all
 }
 
 func describeGroup(g *control.GroupStatus) groupStatus {
@@ -131,7 +143,11 @@ func (m *mesh) names() []string { return sortedKeys(m.urls()) }
 
 // each calls ask for every name at once, each within askTimeout.
 func each(ctx context.Context, names []string, ask func(ctx context.Context, i int, name string)) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	eachWithin(ctx, askTimeout, names, ask)
+}
+
+func eachWithin(ctx context.Context, timeout time.Duration, names []string, ask func(ctx context.Context, i int, name string)) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var wg sync.WaitGroup
 	for i, name := range names {

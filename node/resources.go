@@ -16,25 +16,33 @@ var resourcesCall = grid.NewSingle[resourcesRequest, resourcesReply](300, "telem
 
 var errNoSample = errors.New("no sample was taken yet")
 
-// registerTelemetry serves what other nodes ask about this one's resources.
-func (m *mesh) registerTelemetry() error {
+// registerResources serves what other nodes ask about this one's resources.
+func (m *mesh) registerResources() error {
 	return resourcesCall.Register(m.grid, func(context.Context, *resourcesRequest) (*resourcesReply, error) {
 		return &resourcesReply{Resources: m.collector.Resources()}, nil
 	})
 }
 
+// selected is the nodes that a name stands for: itself, "local" this one, "" all.
+func (m *mesh) selected(node string) ([]string, error) {
+	names := m.names()
+	switch {
+	case node == "":
+		return names, nil
+	case node == "local":
+		return []string{m.self}, nil
+	case !slices.Contains(names, node):
+		return nil, fault.New(fault.InvalidArgument, "node", "%q is no node of this mesh", node)
+	}
+	return []string{node}, nil
+}
+
 // Resources gives the resources of the node of that name, of this one
 // ("local"), or of all (""). A node that does not answer is down, and says why.
 func (m *mesh) Resources(ctx context.Context, node string) ([]*observability.Resources, error) {
-	names := m.names()
-	if node == "local" {
-		node = m.self
-	}
-	if node != "" {
-		if !slices.Contains(names, node) {
-			return nil, fault.New(fault.InvalidArgument, "node", "%q is no node of this mesh", node)
-		}
-		names = []string{node}
+	names, err := m.selected(node)
+	if err != nil {
+		return nil, err
 	}
 	all := make([]*observability.Resources, len(names))
 	each(ctx, names, func(ctx context.Context, i int, name string) {

@@ -22,14 +22,14 @@ const (
 
 // jsonDoctor is what gridloom doctor found.
 type jsonDoctor struct {
-	Type     string              `json:"type"`     // "doctor"
-	Node     string              `json:"node"`     // that answered
-	Severity string              `json:"severity"` // the worst of the findings, or "ok"
-	Findings []jsonFinding       `json:"findings"`
-	Nodes    []jsonDoctorNode    `json:"nodes"`
-	Drives   []jsonDriveProbe    `json:"drives"`
-	Peers    []jsonPeerProbe     `json:"peers"` // the matrix, a pair each
-	Certs    []jsonDoctorListens `json:"certificates"`
+	Type     string                  `json:"type"`     // "doctor"
+	Node     string                  `json:"node"`     // that answered
+	Severity string                  `json:"severity"` // the worst of the findings, or "ok"
+	Findings []jsonFinding           `json:"findings"`
+	Nodes    []jsonDoctorNode        `json:"nodes"`
+	Drives   []jsonDriveProbe        `json:"drives"`
+	Peers    []jsonPeerProbe         `json:"peers"` // the matrix, a pair each
+	Certs    []jsonDoctorCertificate `json:"certificates"`
 }
 
 // jsonFinding is one thing that somebody should know, and what to do about it.
@@ -66,7 +66,7 @@ type jsonPeerProbe struct {
 	Error       string   `json:"error,omitempty"`
 }
 
-type jsonDoctorListens struct {
+type jsonDoctorCertificate struct {
 	Node      string `json:"node"`
 	Listener  string `json:"listener"`
 	NotBefore string `json:"not_before"`
@@ -130,7 +130,7 @@ asked.`,
 func doctorJSON(r *gridloomv1.DiagnoseResponse) jsonDoctor {
 	j := jsonDoctor{
 		Type: "doctor", Node: r.GetNode(), Nodes: []jsonDoctorNode{}, Drives: []jsonDriveProbe{},
-		Peers: []jsonPeerProbe{}, Certs: []jsonDoctorListens{},
+		Peers: []jsonPeerProbe{}, Certs: []jsonDoctorCertificate{},
 	}
 	offsets := clockOffsets(r)
 	for _, n := range r.GetNodes() {
@@ -151,7 +151,7 @@ func doctorJSON(r *gridloomv1.DiagnoseResponse) jsonDoctor {
 			})
 		}
 		for _, c := range n.GetCertificates() {
-			j.Certs = append(j.Certs, jsonDoctorListens{
+			j.Certs = append(j.Certs, jsonDoctorCertificate{
 				Node: n.GetNode(), Listener: c.GetListener(), Issuer: c.GetIssuer(),
 				NotBefore: stamp(c.GetNotBefore().AsTime()), NotAfter: stamp(c.GetNotAfter().AsTime()),
 			})
@@ -205,7 +205,7 @@ func doctorText(j jsonDoctor) string {
 		}
 	}
 	fmt.Fprintf(&b, "Looked at %s (%d up), %s, %s between nodes and %s, from %s.\n\n", count(int64(len(j.Nodes)), "node"), up,
-		count(int64(len(j.Drives)), "drive"), count(int64(len(j.Peers)), "way"), count(int64(len(j.Certs)), "certificate"), shown(j.Node))
+		count(int64(len(j.Drives)), "drive"), count(int64(len(j.Peers)), "link"), count(int64(len(j.Certs)), "certificate"), shown(j.Node))
 	if len(j.Findings) == 0 {
 		b.WriteString("All is well.\n")
 	}
