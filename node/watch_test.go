@@ -13,6 +13,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/gridloom/gridloom/grid"
+	"github.com/gridloom/gridloom/grid/gridtest"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/observability"
 )
@@ -260,4 +262,55 @@ func TestWatchMesh(t *testing.T) {
 	}
 	expect(t, http.StatusBadRequest, http.MethodGet, nodes[0].url("/v1/metrics/watch?node=x"), nil)
 	nodes[0].stop(t) // with the watch still open
+}
+
+// TestSilentNode has a node go silent whose connection is up as far as anybody
+// knows: it is reported within the deadline, and another is not held up.
+func TestSilentNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := gridtest.New(t, 2, func(_ int, o *grid.ManagerOptions) { o.PingInterval, o.DeadAfter = time.Hour, 2*time.Hour })
+		hold := make(chan struct{})
+		err := watchCall.Register(nodes.Node(1), 0, watchAhead, func(ctx context.Context, _ *watchRequest, p *grid.TypedPipe[watchReply, watchRequest, *watchReply, *watchRequest]) error {
+			for i := range int64(3) {
+				if err := p.Send(ctx, &watchReply{Resources: &observability.Resources{Node: "b", Up: true}, Missed: i}); err != nil {
+					return err
+				}
+				time.Sleep(time.Second)
+			}
+			select {
+			case <-hold:
+			case <-ctx.Done():
+			}
+			return ctx.Err()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := nodes.WaitConnected(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		m := &mesh{self: "a", grid: nodes.Node(0), urls: func() map[string]string {
+			return map[string]string{"a": nodes.Name(0), "b": nodes.Name(1)}
+		}}
+		w := observability.NewWatcher()
+		stop := m.watchNode(t.Context(), "b", w)
+		begin := time.Now()
+		for want := range int64(3) {
+			if got, err := w.Next(t.Context()); err != nil || !got.Resources.Up || got.Missed != want {
+				t.Fatalf("%+v, %v", got, err)
+			}
+		}
+		got, err := w.Next(t.Context())
+		if err != nil || got.Resources.Up || got.Resources.Node != "b" || !strings.Contains(got.Resources.Error, "no sample for 3s") {
+			t.Fatalf("%+v, %v", got.Resources, err)
+		}
+		if took := time.Since(begin); took != 2*time.Second+silentAfter {
+			t.Errorf("reported as down after %v", took)
+		}
+		if got, err := w.Next(t.Context()); err != nil || !got.Resources.Up {
+			t.Errorf("asked again: %+v, %v", got.Resources, err)
+		}
+		stop()
+		close(hold)
+	})
 }

@@ -208,7 +208,7 @@ func (c *Collector) add(s *sample) {
 	changed := problem != c.problem
 	c.problem = problem
 	c.mu.Unlock()
-	c.feed.Publish(published)
+	c.feed.Publish(published, 0)
 	if changed {
 		c.o.Failed(s.problem)
 	}

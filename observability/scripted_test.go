@@ -287,12 +287,12 @@ func TestWatch(t *testing.T) {
 func TestWatchersTakeTurns(t *testing.T) {
 	w := NewWatcher()
 	for i := range 10 {
-		w.Put(&Resources{Node: "busy", SampledAtUnixNano: int64(i)})
+		w.Put(&Resources{Node: "busy", SampledAtUnixNano: int64(i)}, 0)
 		if i == 3 {
-			w.Put(&Resources{Node: "calm"})
+			w.Put(&Resources{Node: "calm"}, 2)
 		}
 	}
-	for _, want := range []Watched{{&Resources{Node: "busy", SampledAtUnixNano: 9}, 9}, {&Resources{Node: "calm"}, 0}} {
+	for _, want := range []Watched{{&Resources{Node: "busy", SampledAtUnixNano: 9}, 9}, {&Resources{Node: "calm"}, 2}} {
 		got, err := w.Next(t.Context())
 		if err != nil || got.Missed != want.Missed || got.Resources.Node != want.Resources.Node || got.Resources.SampledAtUnixNano != want.Resources.SampledAtUnixNano {
 			t.Errorf("%+v, %v, want %+v", got, err, want)
@@ -322,7 +322,7 @@ func TestFeedManyWatchers(t *testing.T) {
 		}
 		synctest.Wait()
 		for i := range 20 {
-			feed.Publish(&Resources{Node: fmt.Sprint("n", i%2)})
+			feed.Publish(&Resources{Node: fmt.Sprint("n", i%2)}, 0)
 			synctest.Wait()
 		}
 		if n := seen.Load(); n != 210 {

@@ -30,14 +30,15 @@ func NewWatcher() *Watcher {
 	return &Watcher{arrived: make(chan struct{}, 1), pending: make(map[string]*Watched)}
 }
 
-// Put gives w a sample. It doesn't block.
-func (w *Watcher) Put(r *Resources) {
+// Put gives w a sample, and says how many were missed before it on its way here.
+// It doesn't block.
+func (w *Watcher) Put(r *Resources, missed int64) {
 	w.mu.Lock()
 	if p := w.pending[r.Node]; p != nil {
 		p.Resources = r
-		p.Missed++
+		p.Missed += 1 + missed
 	} else {
-		w.pending[r.Node] = &Watched{Resources: r}
+		w.pending[r.Node] = &Watched{Resources: r, Missed: missed}
 		w.order = append(w.order, r.Node)
 	}
 	w.mu.Unlock()
@@ -79,13 +80,13 @@ type Feed struct {
 	watchers []*Watcher
 }
 
-// Publish gives every watcher a sample.
-func (f *Feed) Publish(r *Resources) {
+// Publish gives every watcher a sample, and says how many were missed before it.
+func (f *Feed) Publish(r *Resources, missed int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.latest = r
 	for _, w := range f.watchers {
-		w.Put(r)
+		w.Put(r, missed)
 	}
 }
 
@@ -96,7 +97,7 @@ func (f *Feed) Watch(w *Watcher) (stop func() (left int)) {
 	defer f.mu.Unlock()
 	f.watchers = append(f.watchers, w)
 	if f.latest != nil {
-		w.Put(f.latest)
+		w.Put(f.latest, 0)
 	}
 	return func() int {
 		f.mu.Lock()

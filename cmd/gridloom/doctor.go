@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -46,7 +47,7 @@ type jsonDoctorNode struct {
 	Node        string   `json:"node"`
 	State       string   `json:"state"`
 	Version     string   `json:"version,omitempty"`
-	ClockOffset *float64 `json:"clock_offset_seconds,omitempty"` // to the median of the others
+	ClockOffset *float64 `json:"clock_offset_seconds,omitempty"` // to the median of all
 }
 
 type jsonDriveProbe struct {
@@ -87,7 +88,7 @@ trip between all pairs of nodes, the shortest of three.
   check        warning                            critical
   node                                            down, or can't do its work
   index                                           a group without a leader
-  clock        1 s from the others' median        10 s: it doesn't lead
+  clock        1 s from the median                10 s: it doesn't lead
   drive        degraded, read_only, over 100 ms   offline, suspect, no answer, over 1 s
   peer         a round trip over 50 ms            over 250 ms, or no answer
   certificate  less than a week left              less than a day, expired, not valid yet
@@ -160,8 +161,9 @@ func doctorJSON(r *gridloomv1.DiagnoseResponse) jsonDoctor {
 	return j
 }
 
-// clockOffsets is by how much each clock is ahead of the median of the others, as
-// the node sees them that answered.
+// clockOffsets is by how much each clock is ahead of the median of all, as the
+// node sees them that answered: one that is off doesn't make the others look so.
+// Of two, each is compared with the other.
 func clockOffsets(r *gridloomv1.DiagnoseResponse) map[string]float64 {
 	ahead := map[string]float64{r.GetNode(): 0}
 	for _, n := range r.GetNodes() {
@@ -174,23 +176,18 @@ func clockOffsets(r *gridloomv1.DiagnoseResponse) map[string]float64 {
 			}
 		}
 	}
+	clocks := slices.Sorted(maps.Values(ahead))
 	offsets := map[string]float64{}
 	for name, own := range ahead {
-		var others []float64
-		for other, clock := range ahead {
-			if other != name {
-				others = append(others, clock)
-			}
+		switch n := len(clocks); {
+		case n == 1: // there is nothing to compare it with
+		case n == 2:
+			offsets[name] = own - (clocks[0] + clocks[1] - own)
+		case n%2 == 0:
+			offsets[name] = own - (clocks[n/2-1]+clocks[n/2])/2
+		default:
+			offsets[name] = own - clocks[n/2]
 		}
-		if len(others) == 0 {
-			continue
-		}
-		slices.Sort(others)
-		median := others[len(others)/2]
-		if len(others)%2 == 0 {
-			median = (median + others[len(others)/2-1]) / 2
-		}
-		offsets[name] = own - median
 	}
 	return offsets
 }

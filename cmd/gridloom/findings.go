@@ -177,7 +177,7 @@ func (f *finder) certificate(node string, c *gridloomv1.Certificate, now time.Ti
 	case left < certCritical:
 		found.Severity, found.Message = "critical", fmt.Sprintf("%s expires in %.0f h", name, left.Hours())
 	case left < certWarns:
-		found.Severity, found.Message = "warning", fmt.Sprintf("%s expires in %s", name, count(int64(left.Hours()/24), "day"))
+		found.Severity, found.Message = "warning", fmt.Sprintf("%s expires at %s", name, seconds(c.GetNotAfter().AsTime()))
 	}
 	f.add(found)
 }

@@ -100,6 +100,7 @@ func TestScripts(t *testing.T) {
 			"keyid":    scriptKeyID,
 			"follow":   scriptFollow,
 			"alter":    scriptAlter,
+			"sampled":  scriptSampled,
 		},
 	})
 }
