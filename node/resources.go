@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -97,8 +98,12 @@ func (m *mesh) serveResources(w http.ResponseWriter, r *http.Request) {
 func (n *Node) meshCounters() observability.MeshCounters {
 	received, sent := n.objects.BulkTraffic()
 	c := observability.MeshCounters{BulkReceived: uint64(received), BulkSent: uint64(sent)}
+	names := map[string]string{} // by host
+	for name, url := range n.urls() {
+		names[gridHost(url)] = name
+	}
 	for _, s := range n.grid.Stats() {
-		name := n.nodeName(s.Host)
+		name := cmp.Or(names[s.Host], s.Host)
 		if name == n.cfg.Name {
 			continue // what it says to itself goes nowhere
 		}

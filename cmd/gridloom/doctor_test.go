@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/rogpeppe/go-internal/testscript"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -120,6 +123,19 @@ func downNode(r *gridloomv1.DiagnoseResponse, i int) {
 				p.RttSeconds, p.ClockOffsetSeconds, p.Error = nil, nil, "no route"
 			}
 		}
+	}
+}
+
+// scriptGraded runs a command whose exit code may be one of gridloom doctor's:
+// graded gridloom doctor.
+func scriptGraded(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: graded COMMAND...")
+	}
+	err := ts.Exec(args[0], args[1:]...)
+	var exit *exec.ExitError
+	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != exitWarning && exit.ExitCode() != exitCritical) {
+		ts.Fatalf("got %v, want exit code 0, %d or %d", err, exitWarning, exitCritical)
 	}
 }
 

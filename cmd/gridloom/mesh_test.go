@@ -101,6 +101,7 @@ func TestScripts(t *testing.T) {
 			"follow":   scriptFollow,
 			"alter":    scriptAlter,
 			"sampled":  scriptSampled,
+			"graded":   scriptGraded,
 		},
 	})
 }
