@@ -268,6 +268,7 @@ func TestWatch(t *testing.T) {
 				t.Fatalf("%+v, %v, want sample %d", got, err, want)
 			}
 		}
+		synctest.Wait() // the other got the last one first
 		got, err := slow.Next(t.Context())
 		if err != nil || got.Missed != 99 || got.Resources.Memory.Used.Current != 99 {
 			t.Fatalf("the slow one got %g and missed %d, %v", got.Resources.Memory.Used.Current, got.Missed, err)
