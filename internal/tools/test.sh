@@ -74,7 +74,7 @@ unit)
 	# none of them runs alone at the end, and twice as many at a time as there are
 	# processors: half of their time they wait for deadlines and elections.
 	# shellcheck disable=SC2086
-	$GO test $race -count=1 -p $((2 * $(nproc))) -timeout 15m $TESTFLAGS ./node/object ./internal/e2e ./node/control ./...
+	$GO test $race -count=1 -p $((2 * $(getconf _NPROCESSORS_ONLN))) -timeout 15m $TESTFLAGS ./node/object ./internal/e2e ./node/control ./...
 	# With the race detector the simulation takes a fifth of its steps.
 	# shellcheck disable=SC2086
 	[ -z "$race" ] || CGO_ENABLED=0 $GO test -timeout 5m -run '^TestSimulation$' $TESTFLAGS ./node/control/replica
