@@ -61,8 +61,7 @@ type mesh struct {
 	grid      *grid.Manager
 	control   *control.Control
 	collector *observability.Collector
-	drives    func() []*dataio.Drive
-	missing   func() []driveStatus        // this node's paths whose drives can't be used
+	drives    func() driveSets            // this node's
 	health    func() []object.DriveHealth // of all drives, as of the last look
 	storage   *storage
 	log       *slog.Logger
@@ -96,14 +95,15 @@ func (m *mesh) status(ctx context.Context) *statusReply {
 			reply.Groups = append(reply.Groups, describeGroup(&s.Groups[i]))
 		}
 	}
-	for _, d := range m.drives() {
+	drives := m.drives()
+	for _, d := range drives.open {
 		s := driveStatus{ID: d.ID(), Path: d.Path(), State: uint8(d.State())}
 		if u, err := d.Usage(); err == nil {
 			s.Total, s.Used, s.Free = u.TotalBytes, u.UsedBytes, u.FreeBytes
 		}
 		reply.Drives = append(reply.Drives, s)
 	}
-	reply.Drives = append(reply.Drives, m.missing()...)
+	reply.Drives = append(reply.Drives, drives.closed...)
 	reply.Certificates = m.certificateStatuses()
 	return reply
 }

@@ -76,8 +76,7 @@ type Node struct {
 	agreed            atomic.Pointer[control.Control]   // control, for the grid, which asks for the realm before the index is open
 	paths             []*drivePath                      // of the configuration; form's goroutine alone has them
 	healer            atomic.Pointer[heal.Healer]       // heal, for objects, which are open before it
-	drives            atomic.Pointer[[]*dataio.Drive]   // those that are open; set by form
-	missingDrives     atomic.Pointer[[]driveStatus]     // those that aren't
+	drives            atomic.Pointer[driveSets]         // set by form
 	driveSet          dataio.Set                        // of the open ones
 	drivesEvery       time.Duration                     // between two looks at the paths
 	life              context.Context                   // ends when the node closes its drives
@@ -392,7 +391,7 @@ func (n *Node) openServices(context.Context) error {
 	n.mesh = &mesh{
 		self: n.cfg.Name, version: n.cfg.Version, urls: n.urls,
 		grid: n.grid, control: n.control, collector: n.collector, certificates: n.certificates, log: n.log,
-		drives: n.openDrives, missing: n.closedDrives, health: objects.Health,
+		drives: n.drivesNow, health: objects.Health,
 	}
 	n.mesh.storage = &storage{
 		mesh: n.mesh, index: n.control, topology: n.control.Topology, health: objects.Health, heal: n.heal, replicas: replicas,

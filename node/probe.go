@@ -92,14 +92,14 @@ func (m *mesh) probe(ctx context.Context) *probeReply {
 	}
 	drives := m.drives()
 	names := slices.DeleteFunc(m.names(), func(name string) bool { return name == m.self })
-	reply.Drives, reply.Peers = make([]driveProbe, len(drives)), make([]peerProbe, len(names))
+	reply.Drives, reply.Peers = make([]driveProbe, len(drives.open)), make([]peerProbe, len(names))
 	var wg sync.WaitGroup
-	for i, d := range drives {
+	for i, d := range drives.open {
 		wg.Go(func() { reply.Drives[i] = probeDrive(ctx, d) })
 	}
 	each(ctx, names, func(ctx context.Context, i int, name string) { reply.Peers[i] = m.probePeer(ctx, name) })
 	wg.Wait()
-	for _, d := range m.missing() {
+	for _, d := range drives.closed {
 		reply.Drives = append(reply.Drives, driveProbe{ID: d.ID, Path: d.Path, State: d.State, Error: d.Error})
 	}
 	return reply
