@@ -269,18 +269,18 @@ func TestWatchMesh(t *testing.T) {
 func TestSilentNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := gridtest.New(t, 2, func(_ int, o *grid.ManagerOptions) { o.PingInterval, o.DeadAfter = time.Hour, 2*time.Hour })
-		hold := make(chan struct{})
 		err := watchCall.Register(nodes.Node(1), 0, watchAhead, func(ctx context.Context, _ *watchRequest, p *grid.TypedPipe[watchReply, watchRequest, *watchReply, *watchRequest]) error {
 			for i := range int64(3) {
 				if err := p.Send(ctx, &watchReply{Resources: &observability.Resources{Node: "b", Up: true}, Missed: i}); err != nil {
 					return err
 				}
-				time.Sleep(time.Second)
+				select {
+				case <-time.After(time.Second):
+				case <-ctx.Done():
+					return ctx.Err()
+				}
 			}
-			select {
-			case <-hold:
-			case <-ctx.Done():
-			}
+			<-ctx.Done()
 			return ctx.Err()
 		})
 		if err != nil {
@@ -311,6 +311,5 @@ func TestSilentNode(t *testing.T) {
 			t.Errorf("asked again: %+v, %v", got.Resources, err)
 		}
 		stop()
-		close(hold)
 	})
 }
