@@ -272,14 +272,14 @@ func (n *Node) openControl(ctx context.Context) (err error) {
 		Dir: n.cfg.DataDir, Self: n.cfg.Name, Peers: n.peers, Grid: n.grid, Logger: n.log,
 		Fetch:       n.fetchSnapshot,
 		MeshSecrets: n.cfg.MeshSecrets,
-		Hooks:       control.Hooks{Topology: n.learnNodes, IAM: n.changedIdentities},
+		Hooks:       n.instruments.controlHooks(control.Hooks{Topology: n.learnNodes, IAM: n.changedIdentities}),
 	})
 	if err != nil {
 		return err
 	}
 	n.agreed.Store(n.control)
 	n.onClose(n.control.Close)
-	return nil
+	return observeRaft(n.telemetry.Meter(), n.control.Status)
 }
 
 // fetchSnapshot reads a part of a file of another node's snapshot.
@@ -384,6 +384,11 @@ func (n *Node) openServices(context.Context) error {
 		return err
 	}
 	n.objects = objects
+	for peer := range n.peers {
+		if peer != n.cfg.Name {
+			n.instruments.bulkConns.Add(context.Background(), 0, labels("peer", peer))
+		}
+	}
 	n.bulk.Store(objects)
 	n.onClose(objects.Close)
 	if err := n.openHeal(); err != nil {
@@ -423,8 +428,8 @@ func (n *Node) openServices(context.Context) error {
 		door:      door.New(door.Options{Objects: objects, Follow: n.follow, Still: n.still, Uploads: n.limits.uploads, Logger: n.log}),
 		gateway:   n.api.Gateway(),
 		openAPI:   api.OpenAPI(),
-		metrics:   n.telemetry.MetricsHandler(),
-		resources: http.HandlerFunc(n.mesh.serveResources),
+		metrics:   readsMetrics(serveMetrics(n.telemetry)),
+		resources: readsMetrics(http.HandlerFunc(n.mesh.serveResources)),
 	})), n.limits.http)
 	limits := n.httpServer.ConnContext
 	n.httpServer.ConnContext = func(ctx context.Context, c net.Conn) context.Context {

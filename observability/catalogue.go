@@ -16,8 +16,10 @@ type Instrument struct {
 	Kind        string // "counter", "up-down counter", "gauge" or "histogram"
 	Unit        string // UCUM
 	Description string
-	Series      string // Prometheus': "gridloom_request_ttfb_seconds"
-	Group       string // one of Groups
+	Series      string    // Prometheus': "gridloom_request_ttfb_seconds"
+	Group       string    // one of Groups
+	Buckets     []float64 // upper bounds of a histogram's, but for the last, which has none
+	Resource    bool      // WriteResources has it too
 }
 
 // Groups are the parts of a node that can be scraped by themselves.
@@ -75,8 +77,15 @@ func newCatalogue(m metric.Meter) *catalogue {
 func (c *catalogue) instruments() []Instrument {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	resources := make(map[string]bool)
+	for _, f := range families() {
+		for _, s := range f.statistics() {
+			resources[f.name+s.suffix] = true
+		}
+	}
 	all := make([]Instrument, 0, len(c.all))
 	for _, i := range c.all {
+		i.Resource = resources[i.Series]
 		all = append(all, i)
 	}
 	slices.SortFunc(all, func(a, b Instrument) int {
@@ -113,9 +122,13 @@ func note[I any](c *catalogue, k kind, name string, d declared, i I, err error) 
 	if err != nil {
 		return i, err
 	}
+	all := Instrument{Name: name, Kind: k.name, Unit: d.Unit(), Description: d.Description(), Series: series, Group: groupOf(series)}
+	if h, ok := d.(interface{ ExplicitBucketBoundaries() []float64 }); ok {
+		all.Buckets = h.ExplicitBucketBoundaries()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.all[name] = Instrument{Name: name, Kind: k.name, Unit: d.Unit(), Description: d.Description(), Series: series, Group: groupOf(series)}
+	c.all[name] = all
 	return i, nil
 }
 
