@@ -25,7 +25,7 @@ func (n *Node) openHeal() (err error) {
 		return err
 	}
 	n.healer.Store(n.heal)
-	return observeHeal(n.telemetry.Meter(), n.control.DataLeader, n.heal.Status)
+	return n.observe(n.observeHeal)
 }
 
 // badCopy is told by reads of copies that are missing or wrong.
@@ -51,8 +51,7 @@ func (i *instruments) healHooks() heal.Hooks {
 
 // observeHeal exports what the node that coordinates healing knows; the others
 // have no such series, so that no two of them disagree.
-func observeHeal(m metric.Meter, leader func() (string, bool), status func(context.Context) (*heal.Status, error)) error {
-	o := &observed{meter: m}
+func (n *Node) observeHeal(o *observed) metric.Callback {
 	const from = "; from the node that coordinates healing."
 	pending := o.gauge("gridloom.heal.pending", "{segment}", "Segments committed with fewer copies than they should have"+from)
 	endangered := o.gauge("gridloom.heal.endangered", "{segment}", "Segments with at most one copy left, of more"+from)
@@ -76,11 +75,11 @@ func observeHeal(m metric.Meter, leader func() (string, bool), status func(conte
 	bad := o.gauge("gridloom.scrub.bad", "{copy}", "Copies that it has found missing or wrong"+from)
 	scrubETA := o.seconds("gridloom.scrub.eta", "Time until the round is done, about; 0 where it isn't known, or none is under way"+from)
 	ended := o.seconds("gridloom.scrub.ended.timestamp", "When the last round ended, in seconds since 1970; 0 while one is under way"+from)
-	return o.register(func(ctx context.Context, to metric.Observer) error {
-		if _, self := leader(); !self {
+	return func(ctx context.Context, to metric.Observer) error {
+		if _, self := n.control.DataLeader(); !self {
 			return nil
 		}
-		s, err := status(ctx)
+		s, err := n.heal.Status(ctx)
 		if err != nil {
 			return nil // it leads no more, or not yet
 		}
@@ -117,5 +116,5 @@ func observeHeal(m metric.Meter, leader func() (string, bool), status func(conte
 		}
 		to.ObserveFloat64(ended, at)
 		return nil
-	})
+	}
 }

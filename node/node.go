@@ -200,7 +200,7 @@ func (n *Node) openTelemetry(ctx context.Context) error {
 		return err
 	}
 	n.limits = newLimited(n.cfg.Limits, n.instruments.limited)
-	if err := observeCertificates(t.Meter(), n.certificates); err != nil {
+	if err := n.observe(n.observeCertificates); err != nil {
 		return err
 	}
 	return n.collector.Register(t.Meter())
@@ -229,7 +229,7 @@ func (n *Node) openGrid(ctx context.Context) (err error) {
 		defer cancel()
 		return n.grid.Close(ctx)
 	})
-	return observeGrid(n.telemetry.Meter(), n.grid.Stats, n.nodeName)
+	return n.observe(n.observeGrid)
 }
 
 // realm is the mesh's id for the grid, "" until the index has confirmed it: a
@@ -279,7 +279,7 @@ func (n *Node) openControl(ctx context.Context) (err error) {
 	}
 	n.agreed.Store(n.control)
 	n.onClose(n.control.Close)
-	return observeRaft(n.telemetry.Meter(), n.control.Status)
+	return n.observe(n.observeRaft)
 }
 
 // fetchSnapshot reads a part of a file of another node's snapshot.
@@ -423,6 +423,7 @@ func (n *Node) openServices(context.Context) error {
 		return err
 	}
 	n.grpcServer = n.api.GRPCServer()
+	n.onClose(func() error { n.grpcServer.Stop(); return nil }) // its workers, where Run never was
 	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(n.cfg.CORS.handler(&front{
 		auth: n.gate, callers: n.limits.callers, audit: n.audit, ready: n.waitReady, state: n.state,
 		door:      door.New(door.Options{Objects: objects, Follow: n.follow, Still: n.still, Uploads: n.limits.uploads, Logger: n.log}),

@@ -8,15 +8,30 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/gridloom/gridloom/grid"
-	"github.com/gridloom/gridloom/node/control"
 )
 
 // observed declares instruments that are looked at when somebody asks. The
-// first error stays, and register gives it.
+// first error stays, and observe gives it.
 type observed struct {
 	meter metric.Meter
 	all   []metric.Observable
 	err   error
+}
+
+// observe declares what n has, and looks at it until n closes what it has opened
+// before: the last push comes after that.
+func (n *Node) observe(declare func(*observed) metric.Callback) error {
+	o := &observed{meter: n.telemetry.Meter()}
+	look := declare(o)
+	if o.err != nil {
+		return o.err
+	}
+	r, err := o.meter.RegisterCallback(look, o.all...)
+	if err != nil {
+		return err
+	}
+	n.onClose(r.Unregister)
+	return nil
 }
 
 func (o *observed) keep(i metric.Observable, err error) {
@@ -45,14 +60,6 @@ func (o *observed) seconds(name, help string) metric.Float64ObservableGauge {
 	return i
 }
 
-func (o *observed) register(look metric.Callback) error {
-	if o.err != nil {
-		return o.err
-	}
-	_, err := o.meter.RegisterCallback(look, o.all...)
-	return err
-}
-
 // labels makes the attributes of a series.
 func labels(pairs ...string) metric.MeasurementOption {
 	kvs := make([]attribute.KeyValue, 0, len(pairs)/2)
@@ -72,8 +79,7 @@ func truth(b bool) int64 {
 
 // observeGrid exports the grid's own counters, one series a peer; this node is
 // its own peer too.
-func observeGrid(m metric.Meter, stats func() []grid.ConnectionStats, name func(host string) string) error {
-	o := &observed{meter: m}
+func (n *Node) observeGrid(o *observed) metric.Callback {
 	received := o.counter("gridloom.grid.received", "By", "Bytes received from the peer.")
 	sent := o.counter("gridloom.grid.sent", "By", "Bytes sent to the peer.")
 	messagesIn := o.counter("gridloom.grid.received.messages", "{message}", "Messages received from the peer.")
@@ -90,9 +96,9 @@ func observeGrid(m metric.Meter, stats func() []grid.ConnectionStats, name func(
 	callsIn := o.gauge("gridloom.grid.calls.in", "{call}", "Calls of the peer being served.")
 	rtt := o.seconds("gridloom.grid.rtt", "Round trip of the last ping to the peer.")
 	clock := o.seconds("gridloom.grid.clock.offset", "By how much the peer's clock was ahead of this node's when they last connected.")
-	return o.register(func(_ context.Context, to metric.Observer) error {
-		for _, s := range stats() {
-			peer := name(s.Host)
+	return func(_ context.Context, to metric.Observer) error {
+		for _, s := range n.grid.Stats() {
+			peer := n.nodeName(s.Host)
 			at := labels("peer", peer)
 			to.ObserveInt64(received, int64(s.BytesIn), at)
 			to.ObserveInt64(sent, int64(s.BytesOut), at)
@@ -113,7 +119,7 @@ func observeGrid(m metric.Meter, stats func() []grid.ConnectionStats, name func(
 			to.ObserveFloat64(clock, s.ClockOffset.Seconds(), at)
 		}
 		return nil
-	})
+	}
 }
 
 // raftTimeout bounds what a scrape waits for the index, which answers at once
@@ -121,8 +127,7 @@ func observeGrid(m metric.Meter, stats func() []grid.ConnectionStats, name func(
 const raftTimeout = 500 * time.Millisecond
 
 // observeRaft exports how the groups of the index stand, as this node sees it.
-func observeRaft(m metric.Meter, status func(context.Context) (*control.Status, error)) error {
-	o := &observed{meter: m}
+func (n *Node) observeRaft(o *observed) metric.Callback {
 	leader := o.gauge("gridloom.raft.leader", "", "Whether this node leads the group, 1 or 0.")
 	known := o.gauge("gridloom.raft.leader.known", "", "Whether this node knows a leader of the group, 1 or 0.")
 	term := o.gauge("gridloom.raft.term", "{term}", "The group's term.")
@@ -135,10 +140,10 @@ func observeRaft(m metric.Meter, status func(context.Context) (*control.Status, 
 	active := o.gauge("gridloom.raft.member.active", "", "Whether the leader has heard of the member of late, 1 or 0; from the group's leader.")
 	offset := o.seconds("gridloom.raft.clock.offset", "By how much this node's clock is ahead of the median of the others'.")
 	mayLead := o.gauge("gridloom.raft.may_lead", "", "Whether this node's clock is right enough for it to lead, 1 or 0.")
-	return o.register(func(ctx context.Context, to metric.Observer) error {
+	return func(ctx context.Context, to metric.Observer) error {
 		ctx, cancel := context.WithTimeout(ctx, raftTimeout)
 		defer cancel()
-		s, err := status(ctx)
+		s, err := n.control.Status(ctx)
 		if err != nil {
 			return nil // it stops, or its disk hangs: then there is nothing to be said
 		}
@@ -171,5 +176,5 @@ func observeRaft(m metric.Meter, status func(context.Context) (*control.Status, 
 			}
 		}
 		return nil
-	})
+	}
 }

@@ -180,15 +180,14 @@ func (n *Node) certificates() []listenerCertificate {
 }
 
 // observeCertificates exports when the certificates expire.
-func observeCertificates(m metric.Meter, certificates func() []listenerCertificate) error {
-	o := &observed{meter: m}
+func (n *Node) observeCertificates(o *observed) metric.Callback {
 	left := o.seconds("gridloom.certificate.expiry", "Time until the certificate that a listener shows expires; less than 0 once it has.")
 	when := o.seconds("gridloom.certificate.expiry.timestamp", "When the certificate that a listener shows expires, in seconds since 1970.")
-	return o.register(func(_ context.Context, to metric.Observer) error {
-		for _, c := range certificates() {
+	return func(_ context.Context, to metric.Observer) error {
+		for _, c := range n.certificates() {
 			to.ObserveFloat64(left, time.Until(c.NotAfter).Seconds(), labels("listener", c.listener))
 			to.ObserveFloat64(when, float64(c.NotAfter.Unix()), labels("listener", c.listener, "issuer", c.Issuer))
 		}
 		return nil
-	})
+	}
 }
