@@ -35,6 +35,11 @@ var shapes = map[string]shape{
 	"gridloom_request_bytes_":                {"api, proto", "A", "there was a request"},
 	"gridloom_response_bytes_":               {"api, proto", "A", "there was a request"},
 	"gridloom_request_errors_":               {"api, kind, proto", "A × 27", "there was an error"},
+	"gridloom_bucket_request_ttfb_":          {"api, bucket, class, proto", "A × 5 × 32", asked},
+	"gridloom_bucket_request_duration_":      {"api, bucket, class, proto", "A × 5 × 32", asked},
+	"gridloom_bucket_request_bytes_":         {"api, bucket, proto", "A × 32", asked},
+	"gridloom_bucket_response_bytes_":        {"api, bucket, proto", "A × 32", asked},
+	"gridloom_bucket_request_errors_":        {"api, bucket, kind, proto", "A × 27 × 32", asked},
 	"gridloom_limited_":                      {"limit, listener", "14", ""},
 	"gridloom_audit_":                        {"", "1", ""},
 	"gridloom_certificate_":                  {"listener", "3", "a listener has TLS"},
@@ -96,6 +101,9 @@ var shapes = map[string]shape{
 // ofDevice is the one condition that a test can't see to: it depends on what the
 // machine has below its temporary directory.
 const ofDevice = "the drive's block device is known"
+
+// asked is the condition of the view of buckets.
+const asked = "the bucket is named in the settings"
 
 // shapeOf gives the shape of a metric, by its Prometheus name.
 func shapeOf(series string) (shape, bool) {

@@ -68,6 +68,7 @@ type Node struct {
 	identities  *identities
 	api         *api.API
 
+	front                  http.Handler // of httpServer, but for what counts and measures
 	grpcServer             *grpc.Server
 	httpServer, peerServer *http.Server
 
@@ -424,17 +425,18 @@ func (n *Node) openServices(context.Context) error {
 	}
 	n.grpcServer = n.api.GRPCServer()
 	n.onClose(func() error { n.grpcServer.Stop(); return nil }) // its workers, where Run never was
-	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(n.cfg.CORS.handler(&front{
+	n.front = n.cfg.CORS.handler(&front{
 		auth: n.gate, callers: n.limits.callers, audit: n.audit, ready: n.waitReady, state: n.state,
 		door:      door.New(door.Options{Objects: objects, Follow: n.follow, Still: n.still, Uploads: n.limits.uploads, Logger: n.log}),
 		gateway:   n.api.Gateway(),
 		openAPI:   api.OpenAPI(),
 		metrics:   readsMetrics(serveMetrics(n.telemetry)),
 		resources: readsMetrics(http.HandlerFunc(n.mesh.serveResources)),
-	})), n.limits.http)
+	})
+	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(n.front), n.limits.http)
 	limits := n.httpServer.ConnContext
 	n.httpServer.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		return door.ConnContext(limits(ctx, c), c)
+		return door.ConnContext(observability.ConnContext(limits(ctx, c)), c)
 	}
 	peer := http.NewServeMux()
 	peer.Handle(grid.RoutePath, bounded(n.grid.Handler()))

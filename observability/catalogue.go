@@ -30,7 +30,7 @@ var groups = [...]string{"api", "system", "grid", "control", "objects", "drives"
 // prefixes say which group a metric belongs to. The longest counts; what has
 // none is the process's.
 var prefixes = map[string]string{
-	"gridloom_request_": "api", "gridloom_response_": "api", "gridloom_limited_": "api",
+	"gridloom_request_": "api", "gridloom_response_": "api", "gridloom_limited_": "api", "gridloom_bucket_": "api",
 	"gridloom_certificate_": "api", "gridloom_audit_": "api",
 
 	"gridloom_node_": "system", "gridloom_cpu_": "system", "gridloom_memory_": "system", "gridloom_network_": "system",
