@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -19,7 +20,7 @@ import (
 // are known beforehand is there from the start, at 0: what isn't there can't be
 // alerted on.
 type instruments struct {
-	sent       metric.Int64Counter
+	sent       [object.PathGrid + 1]atomic.Int64 // by path: counted for every read, looked at when somebody asks
 	bulkConns  metric.Int64UpDownCounter
 	reclaimed  metric.Int64Counter
 	gcBytes    metric.Int64Counter
@@ -48,7 +49,6 @@ func newInstruments(m metric.Meter) (*instruments, error) {
 			*into, err = m.Float64Histogram(name, metric.WithUnit("s"), metric.WithDescription(help), metric.WithExplicitBucketBoundaries(bounds...))
 		}
 	}
-	counter(&i.sent, "gridloom.payload.sent", "By", "Payload bytes sent to readers, by the way they took.")
 	counter(&i.reclaimed, "gridloom.payload.reclaimed", "{file}", "Payload files removed because no record refers to them any more.")
 	counter(&i.gcBytes, "gridloom.gc.bytes", "By", "Bytes of these files.")
 	counter(&i.leftBehind, "gridloom.payload.left_behind", "{file}", "Payload files that a failed put could not remove.")
@@ -68,6 +68,9 @@ func newInstruments(m metric.Meter) (*instruments, error) {
 		.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10)
 	histogram(&i.raftApply, "gridloom.raft.apply.duration", "Time that applying a batch of committed entries took.",
 		.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5)
+	if err == nil {
+		err = i.observeSent(m)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +78,24 @@ func newInstruments(m metric.Meter) (*instruments, error) {
 		metric.WithDescription("Open connections to peers' bulk ports."))
 	i.begin()
 	return &i, err
+}
+
+// observeSent exports sent. An instrument's own counter would cost each read
+// several times what an atomic does.
+func (i *instruments) observeSent(m metric.Meter) error {
+	var paths [len(i.sent)]metric.ObserveOption
+	for path := range paths {
+		paths[path] = labels("path", object.Path(path).String())
+	}
+	_, err := m.Int64ObservableCounter("gridloom.payload.sent", metric.WithUnit("By"),
+		metric.WithDescription("Payload bytes sent to readers, by the way they took."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			for path := range paths {
+				o.Observe(i.sent[path].Load(), paths[path])
+			}
+			return nil
+		}))
+	return err
 }
 
 // begin has the counters begin at 0.
@@ -131,14 +152,9 @@ func (i *instruments) controlHooks(rest control.Hooks) control.Hooks {
 // objectHooks counts what the payload service reports.
 func (i *instruments) objectHooks() object.Hooks {
 	ctx := context.Background()
-	var paths [object.PathGrid + 1][]metric.AddOption // made once: Sent is called for every read
-	for path := range object.Path(len(paths)) {
-		paths[path] = []metric.AddOption{labels("path", path.String())}
-		i.sent.Add(ctx, 0, paths[path]...)
-	}
 	read := labels("found_by", "read")
 	return object.Hooks{
-		Sent: func(path object.Path, n int64) { i.sent.Add(ctx, n, paths[path]...) },
+		Sent: func(path object.Path, n int64) { i.sent[path].Add(n) },
 		BulkConns: func(node string, delta int) {
 			i.bulkConns.Add(ctx, int64(delta), labels("peer", node))
 		},

@@ -245,8 +245,12 @@ func (q *request) firstByte(ctx context.Context, after time.Duration, c class) {
 func (q *request) end(ctx context.Context, c class) {
 	a := q.api.Load()
 	q.requests.duration.Record(ctx, time.Since(q.start).Seconds(), a.class[c]...)
-	q.requests.received.Add(ctx, q.received.Swap(0), a.bytes...)
-	q.requests.sent.Add(ctx, q.sent.Swap(0), a.bytes...)
+	if n := q.received.Swap(0); n > 0 { // most have none, and nothing is not free
+		q.requests.received.Add(ctx, n, a.bytes...)
+	}
+	if n := q.sent.Swap(0); n > 0 {
+		q.requests.sent.Add(ctx, n, a.bytes...)
+	}
 }
 
 func (q *request) addReceived(n int64) { q.add(&q.received, q.requests.received, n) }
