@@ -130,6 +130,7 @@ func (s *session) reserve(ctx context.Context, op string, h HandlerID, n int64) 
 	if s.room.tryTake(n) {
 		return nil
 	}
+	s.count.queueWaits.Add(1)
 	fail := func(err error) error {
 		return &Error{Op: op, Host: s.peer.name, Handler: h, Err: err, notExecuted: true}
 	}

@@ -256,7 +256,8 @@ func (c *Connection) Stats() ConnectionStats {
 		BytesIn: c.count.bytesIn.Load(), BytesOut: c.count.bytesOut.Load(),
 		MessagesIn: c.count.messagesIn.Load(), MessagesOut: c.count.messagesOut.Load(),
 		BatchesIn: c.count.batchesIn.Load(), BatchesOut: c.count.batchesOut.Load(),
-		RTT: time.Duration(c.rtt.Load()),
+		RTT:         time.Duration(c.rtt.Load()),
+		StreamWaits: c.count.streamWaits.Load(), WindowWaits: c.count.windowWaits.Load(), QueueWaits: c.count.queueWaits.Load(),
 	}
 	c.mu.Lock()
 	st.ConnectedAt, st.Sessions, st.DialAttempts = c.connectedAt, c.sessions, c.attempts
@@ -265,6 +266,7 @@ func (c *Connection) Stats() ConnectionStats {
 	c.mu.Unlock()
 	if s != nil {
 		st.QueuedBytes = s.room.used.Load()
+		st.QueuedCallers = int(s.room.waiting.Load())
 		st.CallsOut = int(s.slots.used.Load())
 		st.CallsIn = int(s.serving.Load())
 	}

@@ -79,4 +79,9 @@ type ConnectionStats struct {
 	QueuedBytes  int64 // waiting to be written
 	CallsOut     int   // our calls and streams in flight
 	CallsIn      int   // the peer's calls and streams being served
+
+	// How often a bound was met: a message found its stream's credit used up,
+	// the writer that of the whole session, a call no room in the queue.
+	StreamWaits, WindowWaits, QueueWaits uint64
+	QueuedCallers                        int // calls that wait for room in the queue
 }

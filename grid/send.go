@@ -19,6 +19,9 @@ func (p *Pipe) send(ctx context.Context, msg []byte, owned bool) error {
 		return p.failed("send", ErrTooLarge)
 	}
 	p.mu.Lock()
+	if p.sendErr == nil && (p.sendBytes <= 0 || p.sendMsgs <= 0) && p.isAccepted() {
+		p.s.count.streamWaits.Add(1)
+	}
 	for p.sendErr != nil || p.sendBytes <= 0 || p.sendMsgs <= 0 || p.waiting >= maxWaiting {
 		if err := p.waitToSend(ctx); err != nil {
 			p.mu.Unlock()
@@ -34,6 +37,19 @@ func (p *Pipe) send(ctx context.Context, msg []byte, owned bool) error {
 	}
 	p.mu.Unlock()
 	return p.sendLarge(ctx, msg, owned)
+}
+
+// isAccepted says that the other end has given its first credit.
+func (p *Pipe) isAccepted() bool {
+	if p.slot == nil {
+		return true
+	}
+	select {
+	case <-p.accepted:
+		return true
+	default:
+		return false
+	}
 }
 
 // waitToSend waits for a change, with mu held before and after.

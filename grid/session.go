@@ -219,4 +219,6 @@ type counters struct {
 	bytesIn, bytesOut       atomic.Uint64
 	messagesIn, messagesOut atomic.Uint64
 	batchesIn, batchesOut   atomic.Uint64
+
+	streamWaits, windowWaits, queueWaits atomic.Uint64 // see ConnectionStats
 }

@@ -286,7 +286,9 @@ func (s *session) fillFlows() {
 			return
 		}
 		if s.bulkCredit.Load()-int64(s.batch.bulk) <= 0 {
-			s.blocked.Store(true)
+			if !s.blocked.Swap(true) {
+				s.count.windowWaits.Add(1)
+			}
 			return
 		}
 		list := &s.lists[l]

@@ -112,6 +112,7 @@ func (n *Node) openPath(ctx context.Context, p *drivePath) {
 		p.row = driveRow{ID: d.ID()}
 	}
 	p.row.Mounted = mountPoint(p.path)
+	n.instruments.driveOpened(d.ID())
 	p.drive, p.err, p.told = d, nil, ""
 	watching, stop := context.WithCancel(n.life)
 	p.stop = stop

@@ -49,7 +49,7 @@ type front struct {
 	door      http.Handler // /data/…
 	gateway   http.Handler // /v1/…
 	openAPI   http.Handler // /openapi.json
-	metrics   http.Handler // /metrics
+	metrics   http.Handler // /metrics, /v3/metrics…
 	resources http.Handler // /v2/metrics/resource
 }
 
@@ -179,7 +179,7 @@ func (f *front) route(path string) (h http.Handler, wait bool) {
 		return f.gateway, true
 	case path == "/v2/metrics/resource":
 		return f.resources, false
-	case path == "/metrics":
+	case isMetrics(path):
 		return f.metrics, false
 	case path == "/openapi.json":
 		return f.openAPI, false

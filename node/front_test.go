@@ -59,6 +59,9 @@ func TestFrontRoutes(t *testing.T) {
 		"/":                          "",
 		"/data":                      "",
 		"/metricsx":                  "",
+		"/v3/metrics":                "metrics",
+		"/v3/metrics/grid":           "metrics",
+		"/v3/metricsx":               "",
 	} {
 		last = seen{}
 		r := httptest.NewRequest(http.MethodGet, path, nil)

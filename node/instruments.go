@@ -3,23 +3,27 @@ package node
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/gridloom/gridloom/dataio"
-	"github.com/gridloom/gridloom/grid"
+	"github.com/gridloom/gridloom/node/control"
+	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/object"
 )
 
 // instruments turns what the parts report through their hooks into
 // OpenTelemetry instruments. Labels are bounded: peers and drives are those of
-// the configuration, paths and kinds are short lists.
+// the configuration, paths and kinds are short lists. A counter whose labels
+// are known beforehand is there from the start, at 0: what isn't there can't be
+// alerted on.
 type instruments struct {
-	sent       metric.Int64Counter
+	sent       [object.PathGrid + 1]atomic.Int64 // by path: counted for every read, looked at when somebody asks
 	bulkConns  metric.Int64UpDownCounter
 	reclaimed  metric.Int64Counter
+	gcBytes    metric.Int64Counter
 	leftBehind metric.Int64Counter
 	driveFail  metric.Int64Counter
 	limited    metric.Int64Counter
@@ -27,6 +31,9 @@ type instruments struct {
 	copiesMissing, failovers, badCopies metric.Int64Counter
 	orphans, orphanBytes                metric.Int64Counter
 	healed, healedBytes, healFailed     metric.Int64Counter
+
+	raftEntries, raftChanges metric.Int64Counter
+	raftCommit, raftApply    metric.Float64Histogram
 }
 
 func newInstruments(m metric.Meter) (*instruments, error) {
@@ -37,8 +44,13 @@ func newInstruments(m metric.Meter) (*instruments, error) {
 			*into, err = m.Int64Counter(name, metric.WithUnit(unit), metric.WithDescription(help))
 		}
 	}
-	counter(&i.sent, "gridloom.payload.sent", "By", "Payload bytes sent to readers, by the way they took.")
+	histogram := func(into *metric.Float64Histogram, name, help string, bounds ...float64) {
+		if err == nil {
+			*into, err = m.Float64Histogram(name, metric.WithUnit("s"), metric.WithDescription(help), metric.WithExplicitBucketBoundaries(bounds...))
+		}
+	}
 	counter(&i.reclaimed, "gridloom.payload.reclaimed", "{file}", "Payload files removed because no record refers to them any more.")
+	counter(&i.gcBytes, "gridloom.gc.bytes", "By", "Bytes of these files.")
 	counter(&i.leftBehind, "gridloom.payload.left_behind", "{file}", "Payload files that a failed put could not remove.")
 	counter(&i.driveFail, "gridloom.drive.failures", "{operation}", "Operations on a drive that failed.")
 	counter(&i.limited, "gridloom.limited", "{refusal}", "Connections closed and requests refused because of a limit, by listener (any for what all share) and limit.")
@@ -50,42 +62,122 @@ func newInstruments(m metric.Meter) (*instruments, error) {
 	counter(&i.healed, "gridloom.heal.copies", "{copy}", "Copies made anew or again.")
 	counter(&i.healedBytes, "gridloom.heal.bytes", "By", "Bytes of these copies.")
 	counter(&i.healFailed, "gridloom.heal.failed", "{segment}", "Segments that healing gave up until its next pass.")
+	counter(&i.raftEntries, "gridloom.raft.entries", "{entry}", "Entries of the group's log that this node has applied.")
+	counter(&i.raftChanges, "gridloom.raft.leader.changes", "{change}", "How often the group had another leader, none, or another term, as this node saw it.")
+	histogram(&i.raftCommit, "gridloom.raft.commit.duration", "Time from a command's arrival at the group's leader until a majority had it on disk and it was applied.",
+		.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10)
+	histogram(&i.raftApply, "gridloom.raft.apply.duration", "Time that applying a batch of committed entries took.",
+		.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5)
+	if err == nil {
+		err = i.observeSent(m)
+	}
 	if err != nil {
 		return nil, err
 	}
 	i.bulkConns, err = m.Int64UpDownCounter("gridloom.bulk.connections", metric.WithUnit("{connection}"),
 		metric.WithDescription("Open connections to peers' bulk ports."))
+	i.begin()
 	return &i, err
+}
+
+// observeSent exports sent. An instrument's own counter would cost each read
+// several times what an atomic does.
+func (i *instruments) observeSent(m metric.Meter) error {
+	var paths [len(i.sent)]metric.ObserveOption
+	for path := range paths {
+		paths[path] = labels("path", object.Path(path).String())
+	}
+	_, err := m.Int64ObservableCounter("gridloom.payload.sent", metric.WithUnit("By"),
+		metric.WithDescription("Payload bytes sent to readers, by the way they took."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			for path := range paths {
+				o.Observe(i.sent[path].Load(), paths[path])
+			}
+			return nil
+		}))
+	return err
+}
+
+// begin has the counters begin at 0.
+func (i *instruments) begin() {
+	ctx := context.Background()
+	for _, c := range []metric.Int64Counter{i.reclaimed, i.gcBytes, i.leftBehind, i.copiesMissing, i.orphans, i.orphanBytes, i.healed, i.healedBytes, i.healFailed} {
+		c.Add(ctx, 0)
+	}
+	for _, by := range []string{"read", "check"} {
+		i.badCopies.Add(ctx, 0, labels("found_by", by))
+	}
+	for _, why := range []fault.Kind{fault.Corrupted, fault.Deadline, fault.Internal, fault.Unavailable} {
+		i.failovers.Add(ctx, 0, labels("reason", why.Reason()))
+	}
+	for listener, limits := range map[string][]string{
+		"grpc": {"connections", "connections_per_address", "streams", "frames"},
+		"http": {"connections", "connections_per_address"},
+		"peer": {"connections", "connections_per_address"},
+		"any":  {"requests", "failures", "uploads", "uploads_per_identity", "upload_bytes", "upload_bytes_per_identity"},
+	} {
+		for _, limit := range limits {
+			i.limited.Add(ctx, 0, labels("listener", listener, "limit", limit))
+		}
+	}
+	for _, group := range []string{"system", "data-1"} {
+		i.raftEntries.Add(ctx, 0, labels("group", group))
+		i.raftChanges.Add(ctx, 0, labels("group", group))
+	}
+}
+
+// controlHooks counts what the index reports; the rest is for node's other parts.
+func (i *instruments) controlHooks(rest control.Hooks) control.Hooks {
+	ctx := context.Background()
+	type options struct { // made once: these are called for every command
+		add    []metric.AddOption
+		record []metric.RecordOption
+	}
+	groups := map[string]options{}
+	for _, group := range []string{"system", "data-1"} {
+		at := labels("group", group)
+		groups[group] = options{[]metric.AddOption{at}, []metric.RecordOption{at}}
+	}
+	rest.Committed = func(group string, entries int, took time.Duration) {
+		i.raftEntries.Add(ctx, int64(entries), groups[group].add...)
+		i.raftApply.Record(ctx, took.Seconds(), groups[group].record...)
+	}
+	rest.Proposed = func(group string, took time.Duration) {
+		i.raftCommit.Record(ctx, took.Seconds(), groups[group].record...)
+	}
+	rest.Led = func(group, _ string) { i.raftChanges.Add(ctx, 1, groups[group].add...) }
+	return rest
 }
 
 // objectHooks counts what the payload service reports.
 func (i *instruments) objectHooks() object.Hooks {
 	ctx := context.Background()
-	paths := map[object.Path]metric.MeasurementOption{}
-	for path, name := range map[object.Path]string{
-		object.PathInline: "inline", object.PathSendfile: "sendfile", object.PathSplice: "splice",
-		object.PathCopy: "copy", object.PathGrid: "grid",
-	} {
-		paths[path] = metric.WithAttributeSet(attribute.NewSet(attribute.String("path", name)))
-	}
-	read := metric.WithAttributeSet(attribute.NewSet(attribute.String("found_by", "read")))
+	read := labels("found_by", "read")
 	return object.Hooks{
-		Sent: func(path object.Path, n int64) { i.sent.Add(ctx, n, paths[path]) },
+		Sent: func(path object.Path, n int64) { i.sent[path].Add(n) },
 		BulkConns: func(node string, delta int) {
-			i.bulkConns.Add(ctx, int64(delta), metric.WithAttributes(attribute.String("peer", node)))
+			i.bulkConns.Add(ctx, int64(delta), labels("peer", node))
 		},
-		Reclaimed:  func(files int, _ int64) { i.reclaimed.Add(ctx, int64(files)) },
+		Reclaimed: func(files int, bytes int64) {
+			i.reclaimed.Add(ctx, int64(files))
+			i.gcBytes.Add(ctx, bytes)
+		},
 		LeftBehind: func(files int) { i.leftBehind.Add(ctx, int64(files)) },
 
 		CopiesMissing: func(copies int) { i.copiesMissing.Add(ctx, int64(copies)) },
-		Failover: func(reason string) {
-			i.failovers.Add(ctx, 1, metric.WithAttributes(attribute.String("reason", reason)))
-		},
-		BadCopy: func(string, dataio.ID) { i.badCopies.Add(ctx, 1, read) },
+		Failover:      func(reason string) { i.failovers.Add(ctx, 1, labels("reason", reason)) },
+		BadCopy:       func(string, dataio.ID) { i.badCopies.Add(ctx, 1, read) },
 		Orphans: func(files int, bytes int64) {
 			i.orphans.Add(ctx, int64(files))
 			i.orphanBytes.Add(ctx, bytes)
 		},
+	}
+}
+
+// driveOpened has a drive's counters begin at 0.
+func (i *instruments) driveOpened(id string) {
+	for op := dataio.OpMkdir; op <= dataio.OpUsage; op++ {
+		i.driveFail.Add(context.Background(), 0, labels("drive", id, "operation", op.String()))
 	}
 }
 
@@ -105,72 +197,8 @@ func (n *Node) driveEvents() dataio.Events {
 			n.log.Log(ctx, level, "a drive changed its state", "drive", d.ID(), "path", d.Path(), "from", from, "to", to, "cause", cause)
 		},
 		Failed: func(d *dataio.Drive, op dataio.Op, err error) {
-			n.instruments.driveFail.Add(ctx, 1, metric.WithAttributes(
-				attribute.String("drive", d.ID()), attribute.String("operation", op.Kind.String())))
+			n.instruments.driveFail.Add(ctx, 1, labels("drive", d.ID(), "operation", op.Kind.String()))
 			n.log.Warn("an operation on a drive failed", "drive", d.ID(), "path", d.Path(), "operation", op.Kind, "error", err)
 		},
 	}
-}
-
-// observeGrid exports the grid's own counters, one series a peer.
-func observeGrid(m metric.Meter, stats func() []grid.ConnectionStats, name func(host string) string) error {
-	type family struct {
-		name, unit, help string
-		value            func(s grid.ConnectionStats) int64
-	}
-	counters := []family{
-		{"gridloom.grid.received", "By", "Bytes received from the peer.", func(s grid.ConnectionStats) int64 { return int64(s.BytesIn) }},
-		{"gridloom.grid.sent", "By", "Bytes sent to the peer.", func(s grid.ConnectionStats) int64 { return int64(s.BytesOut) }},
-		{"gridloom.grid.received.messages", "{message}", "Messages received from the peer.", func(s grid.ConnectionStats) int64 { return int64(s.MessagesIn) }},
-		{"gridloom.grid.sent.messages", "{message}", "Messages sent to the peer.", func(s grid.ConnectionStats) int64 { return int64(s.MessagesOut) }},
-		{"gridloom.grid.sessions", "{session}", "Sessions that came up with the peer.", func(s grid.ConnectionStats) int64 { return int64(s.Sessions) }},
-	}
-	gauges := []family{
-		{"gridloom.grid.up", "1", "Whether a session with the peer is up.", func(s grid.ConnectionStats) int64 {
-			if s.State == grid.StateConnected {
-				return 1
-			}
-			return 0
-		}},
-		{"gridloom.grid.queued", "By", "Bytes waiting to be written to the peer.", func(s grid.ConnectionStats) int64 { return s.QueuedBytes }},
-		{"gridloom.grid.calls.out", "{call}", "Calls to the peer in flight.", func(s grid.ConnectionStats) int64 { return int64(s.CallsOut) }},
-		{"gridloom.grid.calls.in", "{call}", "Calls of the peer being served.", func(s grid.ConnectionStats) int64 { return int64(s.CallsIn) }},
-	}
-	var observables []metric.Observable
-	var observe []func(metric.Observer, grid.ConnectionStats, metric.ObserveOption)
-	for _, f := range counters {
-		o, err := m.Int64ObservableCounter(f.name, metric.WithUnit(f.unit), metric.WithDescription(f.help))
-		if err != nil {
-			return err
-		}
-		observables = append(observables, o)
-		observe = append(observe, func(to metric.Observer, s grid.ConnectionStats, at metric.ObserveOption) {
-			to.ObserveInt64(o, f.value(s), at)
-		})
-	}
-	for _, f := range gauges {
-		o, err := m.Int64ObservableGauge(f.name, metric.WithUnit(f.unit), metric.WithDescription(f.help))
-		if err != nil {
-			return err
-		}
-		observables = append(observables, o)
-		observe = append(observe, func(to metric.Observer, s grid.ConnectionStats, at metric.ObserveOption) {
-			to.ObserveInt64(o, f.value(s), at)
-		})
-	}
-	rtt, err := m.Float64ObservableGauge("gridloom.grid.rtt", metric.WithUnit("s"), metric.WithDescription("Round trip of the last ping to the peer."))
-	if err != nil {
-		return err
-	}
-	_, err = m.RegisterCallback(func(_ context.Context, to metric.Observer) error {
-		for _, s := range stats() {
-			at := metric.WithAttributeSet(attribute.NewSet(attribute.String("peer", name(s.Host))))
-			for _, f := range observe {
-				f(to, s, at)
-			}
-			to.ObserveFloat64(rtt, float64(s.RTT)/float64(time.Second), at)
-		}
-		return nil
-	}, append(observables, rtt)...)
-	return err
 }

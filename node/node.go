@@ -68,6 +68,7 @@ type Node struct {
 	identities  *identities
 	api         *api.API
 
+	front                  http.Handler // of httpServer, but for what counts and measures
 	grpcServer             *grpc.Server
 	httpServer, peerServer *http.Server
 
@@ -199,7 +200,7 @@ func (n *Node) openTelemetry(ctx context.Context) error {
 		return err
 	}
 	n.limits = newLimited(n.cfg.Limits, n.instruments.limited)
-	if err := observeCertificates(t.Meter(), n.certificates); err != nil {
+	if err := n.observe(n.observeCertificates); err != nil {
 		return err
 	}
 	return n.collector.Register(t.Meter())
@@ -228,7 +229,7 @@ func (n *Node) openGrid(ctx context.Context) (err error) {
 		defer cancel()
 		return n.grid.Close(ctx)
 	})
-	return observeGrid(n.telemetry.Meter(), n.grid.Stats, n.nodeName)
+	return n.observe(n.observeGrid)
 }
 
 // realm is the mesh's id for the grid, "" until the index has confirmed it: a
@@ -271,14 +272,14 @@ func (n *Node) openControl(ctx context.Context) (err error) {
 		Dir: n.cfg.DataDir, Self: n.cfg.Name, Peers: n.peers, Grid: n.grid, Logger: n.log,
 		Fetch:       n.fetchSnapshot,
 		MeshSecrets: n.cfg.MeshSecrets,
-		Hooks:       control.Hooks{Topology: n.learnNodes, IAM: n.changedIdentities},
+		Hooks:       n.instruments.controlHooks(control.Hooks{Topology: n.learnNodes, IAM: n.changedIdentities}),
 	})
 	if err != nil {
 		return err
 	}
 	n.agreed.Store(n.control)
 	n.onClose(n.control.Close)
-	return nil
+	return n.observe(n.observeRaft)
 }
 
 // fetchSnapshot reads a part of a file of another node's snapshot.
@@ -383,6 +384,11 @@ func (n *Node) openServices(context.Context) error {
 		return err
 	}
 	n.objects = objects
+	for peer := range n.peers {
+		if peer != n.cfg.Name {
+			n.instruments.bulkConns.Add(context.Background(), 0, labels("peer", peer))
+		}
+	}
 	n.bulk.Store(objects)
 	n.onClose(objects.Close)
 	if err := n.openHeal(); err != nil {
@@ -417,17 +423,19 @@ func (n *Node) openServices(context.Context) error {
 		return err
 	}
 	n.grpcServer = n.api.GRPCServer()
-	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(n.cfg.CORS.handler(&front{
+	n.onClose(func() error { n.grpcServer.Stop(); return nil }) // its workers, where Run never was
+	n.front = n.cfg.CORS.handler(&front{
 		auth: n.gate, callers: n.limits.callers, audit: n.audit, ready: n.waitReady, state: n.state,
 		door:      door.New(door.Options{Objects: objects, Follow: n.follow, Still: n.still, Uploads: n.limits.uploads, Logger: n.log}),
 		gateway:   n.api.Gateway(),
 		openAPI:   api.OpenAPI(),
-		metrics:   n.telemetry.MetricsHandler(),
-		resources: http.HandlerFunc(n.mesh.serveResources),
-	})), n.limits.http)
+		metrics:   readsMetrics(serveMetrics(n.telemetry)),
+		resources: readsMetrics(http.HandlerFunc(n.mesh.serveResources)),
+	})
+	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(n.front), n.limits.http)
 	limits := n.httpServer.ConnContext
 	n.httpServer.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		return door.ConnContext(limits(ctx, c), c)
+		return door.ConnContext(observability.ConnContext(limits(ctx, c)), c)
 	}
 	peer := http.NewServeMux()
 	peer.Handle(grid.RoutePath, bounded(n.grid.Handler()))

@@ -61,6 +61,12 @@ func runNode(t testing.TB, cfg Config) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return run(t, n)
+}
+
+// run runs a node that is open.
+func run(t testing.TB, n *Node) *running {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{Node: n, cancel: cancel, done: make(chan struct{})}
 	go func() {

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/gridloom/gridloom/node/certs"
@@ -181,18 +180,14 @@ func (n *Node) certificates() []listenerCertificate {
 }
 
 // observeCertificates exports when the certificates expire.
-func observeCertificates(m metric.Meter, certificates func() []listenerCertificate) error {
-	expiry, err := m.Float64ObservableGauge("gridloom.certificate.expiry.timestamp", metric.WithUnit("s"),
-		metric.WithDescription("When the certificate that a listener shows expires, in seconds since 1970."))
-	if err != nil {
-		return err
-	}
-	_, err = m.RegisterCallback(func(_ context.Context, to metric.Observer) error {
-		for _, c := range certificates() {
-			to.ObserveFloat64(expiry, float64(c.NotAfter.Unix()), metric.WithAttributes(
-				attribute.String("listener", c.listener), attribute.String("issuer", c.Issuer)))
+func (n *Node) observeCertificates(o *observed) metric.Callback {
+	left := o.seconds("gridloom.certificate.expiry", "Time until the certificate that a listener shows expires; less than 0 once it has.")
+	when := o.seconds("gridloom.certificate.expiry.timestamp", "When the certificate that a listener shows expires, in seconds since 1970.")
+	return func(_ context.Context, to metric.Observer) error {
+		for _, c := range n.certificates() {
+			to.ObserveFloat64(left, time.Until(c.NotAfter).Seconds(), labels("listener", c.listener))
+			to.ObserveFloat64(when, float64(c.NotAfter.Unix()), labels("listener", c.listener, "issuer", c.Issuer))
 		}
 		return nil
-	}, expiry)
-	return err
+	}
 }

@@ -199,6 +199,7 @@ func everyRoute(t *testing.T, r *running) [][2]string {
 	routes := [][2]string{
 		{"GET", "/livez"}, {"GET", "/readyz"},
 		{"GET", "/metrics"}, {"GET", "/v2/metrics/resource"}, {"GET", "/v2/metrics/resource?node=local"}, {"GET", "/openapi.json"},
+		{"GET", "/v3/metrics"}, {"GET", "/v3/metrics/grid"}, {"GET", "/v3/metrics/nothing"},
 		{"GET", "/"}, {"GET", "/debug/pprof/"}, {"POST", "/grid/v1"}, {"GET", "/bulk/v1/x"},
 		{"GET", "/data/"}, {"GET", "//livez"}, {"GET", "/livez/../data/photos/a"}, {"GET", "/data/..%2flivez"},
 	}

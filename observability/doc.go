@@ -80,7 +80,8 @@
 // one atomic addition, two if it failed. An API called by one protocol has at
 // most 5 classes of two histograms with 14 and 18 buckets, created as
 // they are seen; there are at most 130 pairs of API and protocol. A request
-// costs two or three microseconds and no system call. An OTLP receiver that is
+// costs some microseconds, most of it in the SDK, no system call and, over a
+// connection of HTTP/1 that ConnContext knows, no allocation. An OTLP receiver that is
 // down costs a counted drop a minute (gridloom.telemetry.dropped), nothing
 // else: queues are bounded and nothing waits for it but Shutdown.
 //

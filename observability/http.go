@@ -36,18 +36,23 @@ func (r *Requests) HTTP(next http.Handler) http.Handler {
 			next.ServeHTTP(w, hr)
 			return
 		}
-		q := r.begin(protoHTTP)
+		ctx, e := measuredOf(hr.Context(), hr.ProtoMajor)
+		q := &e.request
+		r.beginAt(q, protoHTTP)
 		q.method = httpMethod(hr.Method)
-		ctx := hr.Context()
 		if len(hr.Header["Traceparent"]) > 0 { // there is nothing else in Trace Context without it
 			ctx = remoteParent(ctx, propagation.HeaderCarrier(hr.Header))
 		}
-		ctx = r.startSpan(ctx, q, attribute.String("http.request.method", q.method))
-		ctx = context.WithValue(ctx, requestKey{}, q)
+		if r.tracer != nil {
+			ctx = r.startSpan(ctx, q, attribute.String("http.request.method", q.method))
+		}
 		q.launch()
 
-		rw := &responseWriter{inner: w, request: q, ctx: ctx, head: hr.Method == http.MethodHead}
-		hr = hr.WithContext(ctx)
+		rw := &e.writer
+		*rw = responseWriter{inner: w, request: q, ctx: ctx, head: hr.Method == http.MethodHead}
+		if ctx != hr.Context() {
+			hr = hr.WithContext(ctx)
+		}
 		if hr.Body != nil && hr.Body != http.NoBody {
 			hr.Body = &countedBody{ReadCloser: hr.Body, request: q}
 		}
@@ -212,5 +217,8 @@ func (w *responseWriter) finish() {
 	w.stamp(at)
 	w.request.end(w.ctx, w.class())
 	w.request.land()
-	w.request.endSpan(w.class(), attribute.Int("http.response.status_code", w.status))
+	if w.request.span != nil {
+		w.request.endSpan(w.class(), attribute.Int("http.response.status_code", w.status))
+	}
+	w.inner, w.ctx = ended{}, nil // the connection may be idle for long
 }

@@ -202,6 +202,7 @@ type request struct {
 	start    time.Time
 	span     trace.Span // nil: none
 	api      atomic.Pointer[api]
+	open     atomic.Bool // it has not ended
 
 	// Bytes not yet added to the counters.
 	received, sent atomic.Int64
@@ -215,21 +216,26 @@ type request struct {
 
 type requestKey struct{}
 
-func requestFrom(ctx context.Context) *request {
-	q, _ := ctx.Value(requestKey{}).(*request)
+// begin starts the clock. The request is counted as in flight by launch.
+func (r *Requests) begin(proto string) *request {
+	q := new(request)
+	r.beginAt(q, proto)
 	return q
 }
 
-// begin starts the clock. The request is counted as in flight by launch.
-func (r *Requests) begin(proto string) *request {
-	q := &request{requests: r, proto: proto, start: time.Now()}
+// beginAt is begin in memory that is there, of a request that has ended.
+func (r *Requests) beginAt(q *request, proto string) {
+	*q = request{requests: r, proto: proto, start: time.Now()}
 	q.api.Store(r.api(proto, otherAPI))
-	return q
+	q.open.Store(true)
 }
 
 func (q *request) launch() { q.requests.inFlight[q.proto].begin() }
 
-func (q *request) land() { q.requests.inFlight[q.proto].now.Add(-1) }
+func (q *request) land() {
+	q.open.Store(false)
+	q.requests.inFlight[q.proto].now.Add(-1)
+}
 
 // firstByte records the time to first byte. It is called once.
 func (q *request) firstByte(ctx context.Context, after time.Duration, c class) {
@@ -242,8 +248,12 @@ func (q *request) firstByte(ctx context.Context, after time.Duration, c class) {
 func (q *request) end(ctx context.Context, c class) {
 	a := q.api.Load()
 	q.requests.duration.Record(ctx, time.Since(q.start).Seconds(), a.class[c]...)
-	q.requests.received.Add(ctx, q.received.Swap(0), a.bytes...)
-	q.requests.sent.Add(ctx, q.sent.Swap(0), a.bytes...)
+	if n := q.received.Swap(0); n > 0 { // most have none, and nothing is not free
+		q.requests.received.Add(ctx, n, a.bytes...)
+	}
+	if n := q.sent.Swap(0); n > 0 {
+		q.requests.sent.Add(ctx, n, a.bytes...)
+	}
 }
 
 func (q *request) addReceived(n int64) { q.add(&q.received, q.requests.received, n) }

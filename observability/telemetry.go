@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -14,7 +13,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/otlptranslator"
 	"go.opentelemetry.io/otel/attribute"
 	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
@@ -37,9 +35,6 @@ const (
 	// maxSeries bounds the series of one instrument; what is over it lands
 	// in one series with the attribute otel.metric.overflow.
 	maxSeries = 2000
-
-	// maxScrapes bounds the scrapes under way; one more gets 503.
-	maxScrapes = 8
 )
 
 // Options set up a node's telemetry. Node is required; the zero value of the
@@ -77,12 +72,12 @@ type Options struct {
 // Telemetry is one node's meters, tracers and exporters. Nothing in it is
 // global: a process may hold several.
 type Telemetry struct {
-	registry *prometheus.Registry
-	failed   func(signal string, err error)
-	meters   *sdkmetric.MeterProvider
-	tracers  *sdktrace.TracerProvider // nil: no spans
-	push     *push                    // nil: nothing is pushed
-	requests *Requests
+	scrapes   *scrapes
+	meters    *sdkmetric.MeterProvider
+	catalogue *catalogue
+	tracers   *sdktrace.TracerProvider // nil: no spans
+	push      *push                    // nil: nothing is pushed
+	requests  *Requests
 
 	shutdown    sync.Once
 	shutdownErr error
@@ -100,7 +95,8 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 		return nil, err
 	}
 
-	t = &Telemetry{registry: prometheus.NewRegistry(), failed: o.Failed}
+	registry := prometheus.NewRegistry()
+	t = &Telemetry{scrapes: newScrapes(registry, o.Failed)}
 	defer func() {
 		if err != nil {
 			_ = t.Shutdown(ctx) // of what was started so far
@@ -111,7 +107,7 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 	// The label node comes from the registerer, not from attributes: OTLP
 	// has it in the resource, and series there should not say it twice.
 	pull, err := otelprom.New(
-		otelprom.WithRegisterer(prometheus.WrapRegistererWith(prometheus.Labels{"node": o.Node}, t.registry)),
+		otelprom.WithRegisterer(prometheus.WrapRegistererWith(prometheus.Labels{"node": o.Node}, registry)),
 		otelprom.WithTranslationStrategy(otlptranslator.UnderscoreEscapingWithSuffixes),
 		otelprom.WithoutScopeInfo(),
 	)
@@ -134,11 +130,15 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 		)
 	}
 	t.meters = sdkmetric.NewMeterProvider(options...)
+	t.catalogue = newCatalogue(t.meters.Meter(scope))
 
 	if t.requests, err = newRequests(t.Meter(), t.tracer()); err != nil {
 		return t, err
 	}
 	if err = observeRuntime(t.Meter()); err != nil {
+		return t, err
+	}
+	if err = observeProcess(t.Meter()); err != nil {
 		return t, err
 	}
 	if t.push != nil {
@@ -171,7 +171,7 @@ func describe(ctx context.Context, o Options) (*resource.Resource, error) {
 func (t *Telemetry) MeterProvider() metric.MeterProvider { return t.meters }
 
 // Meter is the meter of the product's own instruments.
-func (t *Telemetry) Meter() metric.Meter { return t.meters.Meter(scope) }
+func (t *Telemetry) Meter() metric.Meter { return t.catalogue }
 
 // TracerProvider gives tracers. Without an endpoint their spans do nothing,
 // but still pass on a remote parent.
@@ -188,28 +188,6 @@ func (t *Telemetry) tracer() trace.Tracer {
 		return nil
 	}
 	return t.tracers.Tracer(scope)
-}
-
-// MetricsHandler serves all metrics as Prometheus text, or as OpenMetrics
-// (with exemplars) to scrapers that ask for it. Every series has the label
-// node, so no instrument may have an attribute of that name: its series would
-// be left out.
-func (t *Telemetry) MetricsHandler() http.Handler {
-	return promhttp.HandlerFor(t.registry, promhttp.HandlerOpts{
-		EnableOpenMetrics:   true,
-		MaxRequestsInFlight: maxScrapes,
-		ErrorHandling:       promhttp.ContinueOnError,
-		ErrorLog:            scrapeLog(t.failed),
-	})
-}
-
-// scrapeLog hands promhttp's errors to Options.Failed.
-type scrapeLog func(signal string, err error)
-
-func (l scrapeLog) Println(v ...any) {
-	if l != nil {
-		l("scrape", errors.New(strings.TrimSpace(fmt.Sprintln(v...))))
-	}
 }
 
 // Requests measures the requests of this node's listeners.

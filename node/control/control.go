@@ -69,6 +69,11 @@ type Hooks struct {
 	// Committed reports a batch that was applied to a group: how many entries
 	// it had and how long it took.
 	Committed func(group string, entries int, took time.Duration)
+	// Proposed reports a command that this node, as the leader of its group, has
+	// seen through: how long it took until a majority had it and it was applied.
+	Proposed func(group string, took time.Duration)
+	// Led reports that a group has another leader, "" for none, or another term.
+	Led func(group, leader string)
 }
 
 // Control is a node's part of the index. See the package's doc.

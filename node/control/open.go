@@ -280,6 +280,9 @@ func (c *Control) leaderChanged(g replica.GroupID, l replica.Leadership) {
 	c.leading = make(chan struct{})
 	c.mu.Unlock()
 	c.log.Info("leadership", "group", groupName(g), "term", l.Term, "leader", c.nameOf(l.Leader))
+	if told := c.hooks.Led; told != nil {
+		told(groupName(g), c.nameOf(l.Leader))
+	}
 	c.poke()
 	if l.Leads {
 		nudge(c.stirred)

@@ -223,6 +223,7 @@ func (c *Control) propose(ctx context.Context, g replica.GroupID, cmd *Command) 
 	}
 	p := s.expect(cmd.RequestID)
 	defer s.forget(cmd.RequestID, p)
+	began := time.Now()
 	switch err := c.engine.Load().Propose(ctx, g, data); {
 	case err == nil:
 	case ctx.Err() != nil:
@@ -234,6 +235,9 @@ func (c *Control) propose(ctx context.Context, g replica.GroupID, cmd *Command) 
 	case out := <-p.done:
 		if out == nil {
 			return nil, errLost
+		}
+		if told := c.hooks.Proposed; told != nil {
+			told(groupName(g), time.Since(began))
 		}
 		return out, nil
 	case <-ctx.Done():

@@ -378,7 +378,7 @@ func (s *scrub) progress() ScrubProgress {
 	st := &s.state
 	p := ScrubProgress{
 		Round: st.Round, Running: s.known && st.Round > 0 && st.Ended == 0, Fast: s.fast || s.wanted,
-		Segments: st.Segments, Bytes: st.Bytes, Bad: st.Bad,
+		Segments: st.Segments, Bytes: st.Bytes, Total: s.total, Bad: st.Bad,
 	}
 	if st.Started > 0 {
 		p.Started = time.Unix(0, st.Started)

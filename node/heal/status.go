@@ -80,6 +80,7 @@ type ScrubProgress struct {
 	Ended    time.Time     `msg:"d"` // zero while it is under way
 	Segments int64         `msg:"n"` // looked at, each with all its copies
 	Bytes    int64         `msg:"b"` // read of copies
+	Total    int64         `msg:"t"` // bytes of all copies, about; 0: not known
 	Bad      int64         `msg:"x"` // copies that weren't as they should be
 	ETA      time.Duration `msg:"e"` // 0: not known
 }

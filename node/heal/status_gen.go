@@ -324,9 +324,9 @@ func (z *Rebalance) Msgsize() (s int) {
 // MarshalMsg implements msgp.Marshaler
 func (z *ScrubProgress) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 9
+	// map header, size 10
 	// string "r"
-	o = append(o, 0x89, 0xa1, 0x72)
+	o = append(o, 0x8a, 0xa1, 0x72)
 	o = msgp.AppendUint64(o, z.Round)
 	// string "a"
 	o = append(o, 0xa1, 0x61)
@@ -346,6 +346,9 @@ func (z *ScrubProgress) MarshalMsg(b []byte) (o []byte, err error) {
 	// string "b"
 	o = append(o, 0xa1, 0x62)
 	o = msgp.AppendInt64(o, z.Bytes)
+	// string "t"
+	o = append(o, 0xa1, 0x74)
+	o = msgp.AppendInt64(o, z.Total)
 	// string "x"
 	o = append(o, 0xa1, 0x78)
 	o = msgp.AppendInt64(o, z.Bad)
@@ -415,6 +418,12 @@ func (z *ScrubProgress) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Bytes")
 				return
 			}
+		case "t":
+			z.Total, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Total")
+				return
+			}
 		case "x":
 			z.Bad, bts, err = msgp.ReadInt64Bytes(bts)
 			if err != nil {
@@ -441,7 +450,7 @@ func (z *ScrubProgress) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *ScrubProgress) Msgsize() (s int) {
-	s = 1 + 2 + msgp.Uint64Size + 2 + msgp.BoolSize + 2 + msgp.BoolSize + 2 + msgp.TimeSize + 2 + msgp.TimeSize + 2 + msgp.Int64Size + 2 + msgp.Int64Size + 2 + msgp.Int64Size + 2 + msgp.DurationSize
+	s = 1 + 2 + msgp.Uint64Size + 2 + msgp.BoolSize + 2 + msgp.BoolSize + 2 + msgp.TimeSize + 2 + msgp.TimeSize + 2 + msgp.Int64Size + 2 + msgp.Int64Size + 2 + msgp.Int64Size + 2 + msgp.Int64Size + 2 + msgp.DurationSize
 	return
 }
 
