@@ -2,13 +2,9 @@ package observability
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/metric"
+	sdklog "go.opentelemetry.io/otel/sdk/log"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -43,9 +40,7 @@ const (
 )
 
 // Options set up a node's telemetry. Node is required; the zero value of the
-// rest is the default. Beside them the SDK honours the standard environment:
-// OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER,
-// OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT, _CERTIFICATE and so on.
+// rest is the default.
 type Options struct {
 	// Node is the node's name: resource attribute service.instance.id, and
 	// label node of every metric that MetricsHandler serves.
@@ -53,24 +48,18 @@ type Options struct {
 	// Version is the program's: resource attribute service.version.
 	Version string
 
-	// OTLPEndpoint is where metrics and traces are pushed by OTLP over
-	// gRPC: "host:port", or a URL whose scheme says whether it is TLS
-	// ("https://host:port", "http://host:port"). Empty: nothing is pushed
-	// and no spans are made.
-	OTLPEndpoint string
-	// OTLPInsecure speaks plaintext to a "host:port".
-	OTLPInsecure bool
-	// OTLPTLS is used when the endpoint speaks TLS; nil: the system's roots.
-	OTLPTLS *tls.Config
-	// OTLPInterval is the time between two pushes of metrics; 0: 60 s, or
-	// the environment's OTEL_METRIC_EXPORT_INTERVAL.
-	OTLPInterval time.Duration
+	// OTLP says what is pushed. Without traces in it no spans are made.
+	OTLP OTLP
+	// Logs is the node's log, for OTLP.Logs.
+	Logs *Logs
 
-	// Failed is told, for the log, of an export that was given up (signal
-	// is "metrics" or "traces"; the data is dropped, and counted in
-	// gridloom.telemetry.dropped) and of metrics that a scrape had to leave
-	// out ("scrape"). It must not block, and may be called by several
-	// goroutines at once. nil: nobody is told.
+	// Failed is told, for the log, of exports that were given up (signal is
+	// "metrics", "traces" or "logs"; at most once a minute of each, while
+	// gridloom.telemetry.dropped counts all that is lost), of metrics that a
+	// scrape had to leave out ("scrape"), and of attributes of the environment
+	// that can't be read ("resource"). It must not block, and may be called
+	// by several goroutines at once. What it logs should not be pushed. nil:
+	// nobody is told.
 	Failed func(signal string, err error)
 }
 
@@ -81,7 +70,9 @@ type Telemetry struct {
 	failed   func(signal string, err error)
 	meters   *sdkmetric.MeterProvider
 	tracers  *sdktrace.TracerProvider // nil: no spans
-	push     *push                    // nil: nothing is pushed
+	loggers  *sdklog.LoggerProvider   // nil: logs aren't pushed
+	logs     *Logs                    // nil: there are none
+	push     *push
 	requests *Requests
 
 	shutdown    sync.Once
@@ -123,15 +114,21 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 		sdkmetric.WithReader(pull),
 		sdkmetric.WithCardinalityLimit(maxSeries),
 	}
-	if o.OTLPEndpoint != "" {
-		if t.push, err = newPush(ctx, o); err != nil {
-			return t, err
-		}
-		options = append(options, sdkmetric.WithReader(t.push.reader(o.OTLPInterval)))
-		t.tracers = sdktrace.NewTracerProvider(
-			sdktrace.WithResource(res),
-			sdktrace.WithBatcher(t.push.spans),
-		)
+	if t.push, err = newPush(ctx, o); err != nil {
+		return t, err
+	}
+	if t.push.metrics != nil {
+		options = append(options, sdkmetric.WithReader(t.push.reader(o.OTLP.Interval)))
+	}
+	if t.push.spans != nil {
+		// The sampler is the SDK's: parent-based, and always on where there is
+		// no parent, unless OTEL_TRACES_SAMPLER says otherwise.
+		t.tracers = sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithSpanProcessor(t.push.spans.processor()))
+	}
+	if t.push.logs != nil {
+		t.loggers = sdklog.NewLoggerProvider(sdklog.WithResource(res), sdklog.WithProcessor(t.push.logs.processor()))
+		t.logs = o.Logs
+		t.logs.to.set(t.loggers.Logger(scope))
 	}
 	t.meters = sdkmetric.NewMeterProvider(options...)
 
@@ -141,10 +138,7 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 	if err = observeRuntime(t.Meter()); err != nil {
 		return t, err
 	}
-	if t.push != nil {
-		err = t.push.observe(t.Meter())
-	}
-	return t, err
+	return t, t.push.observe(t.Meter())
 }
 
 // describe returns the attributes of the node. The environment may add some
@@ -160,20 +154,24 @@ func describe(ctx context.Context, o Options) (*resource.Resource, error) {
 		resource.WithFromEnv(),
 		resource.WithAttributes(own...),
 	)
-	if err != nil {
-		return nil, fmt.Errorf("observability: OTEL_RESOURCE_ATTRIBUTES: %w", err)
+	if err != nil && res == nil {
+		return nil, fmt.Errorf("observability: resource: %w", err)
+	}
+	if err != nil && o.Failed != nil {
+		// As the specification has it: the variable is left out, and it is said.
+		o.Failed("resource", fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err))
 	}
 	return res, nil
 }
 
 // MeterProvider gives meters whose instruments are served by MetricsHandler
-// and, with an endpoint, pushed.
+// and, as Options say, pushed.
 func (t *Telemetry) MeterProvider() metric.MeterProvider { return t.meters }
 
 // Meter is the meter of the product's own instruments.
 func (t *Telemetry) Meter() metric.Meter { return t.meters.Meter(scope) }
 
-// TracerProvider gives tracers. Without an endpoint their spans do nothing,
+// TracerProvider gives tracers. Where traces aren't pushed their spans do nothing,
 // but still pass on a remote parent.
 func (t *Telemetry) TracerProvider() trace.TracerProvider {
 	if t.tracers == nil {
@@ -227,50 +225,28 @@ func (t *Telemetry) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
 	defer cancel()
 
-	// Both at once: each has the whole time when the collector is down.
-	var meters, tracers error
+	// All at once: each has the whole time when the collector is down.
+	var meters, tracers, loggers error
 	var wg sync.WaitGroup
+	if t.logs != nil {
+		t.logs.to.set(nil)
+	}
 	if t.meters != nil {
 		wg.Go(func() { meters = t.meters.Shutdown(ctx) })
 	}
 	if t.tracers != nil {
 		wg.Go(func() { tracers = t.tracers.Shutdown(ctx) })
 	}
+	if t.loggers != nil {
+		wg.Go(func() { loggers = t.loggers.Shutdown(ctx) })
+	}
 	if t.push != nil {
+		defer t.push.cancel()
 		t.push.stop(ctx, &wg)
 	}
 	wg.Wait()
-	if err := errors.Join(meters, tracers); err != nil {
+	if err := errors.Join(meters, tracers, loggers); err != nil {
 		return fmt.Errorf("observability: shutdown: %w", err)
 	}
 	return nil
-}
-
-// endpoint splits OTLPEndpoint into host:port and whether it is plaintext.
-func endpoint(o Options) (hostPort string, plaintext bool, err error) {
-	bad := func(why string) (string, bool, error) {
-		return "", false, fmt.Errorf("observability: OTLP endpoint %q: %s", o.OTLPEndpoint, why)
-	}
-	u, err := url.Parse(o.OTLPEndpoint)
-	if err == nil && u.Host != "" {
-		switch {
-		case u.Scheme != "http" && u.Scheme != "https":
-			return bad("the scheme must be http or https")
-		case u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/"):
-			return bad("want no more than scheme://host:port")
-		case u.Scheme == "https" && o.OTLPInsecure:
-			return bad("https and insecure contradict each other")
-		}
-		hostPort, plaintext = u.Host, u.Scheme == "http"
-	} else {
-		hostPort, plaintext = o.OTLPEndpoint, o.OTLPInsecure
-	}
-	host, port, err := net.SplitHostPort(hostPort)
-	if err == nil {
-		_, err = strconv.ParseUint(port, 10, 16)
-	}
-	if err != nil || host == "" || strings.ContainsAny(host, " \t\r\n/@?#") {
-		return bad("want host:port or http(s)://host:port")
-	}
-	return hostPort, plaintext, nil
 }
