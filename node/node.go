@@ -370,6 +370,10 @@ func ended(ctx context.Context, err error) error {
 func (n *Node) Close() error {
 	n.closeOnce.Do(func() {
 		var errs []error
+		if n.telemetry != nil {
+			// The instruments look at what is closed from here on.
+			n.telemetry.StopMetrics(context.Background())
+		}
 		for i := len(n.closers) - 1; i >= 0; i-- {
 			errs = append(errs, n.closers[i]())
 		}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 )
 
@@ -127,6 +128,51 @@ func TestShutdownBound(t *testing.T) {
 				t.Errorf("Shutdown: %v", err)
 			}
 		})
+	}
+}
+
+// TestStopMetrics: no callback is called after it, whatever the receiver does,
+// and it doesn't wait for the receiver.
+func TestStopMetrics(t *testing.T) {
+	turn := make(chan struct{})
+	c := &collector{}
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		<-turn // which comes after StopMetrics has returned
+		c.ServeHTTP(w, r)
+	}))
+	defer slow.Close()
+	for _, o := range []OTLP{pushed(HTTPProtobuf, slow.URL), {}} {
+		tel := newTelemetry(t, Options{Node: "n1", OTLP: o, Logs: NewLogs(slog.DiscardHandler)})
+		var calls int
+		closed := false
+		_, err := tel.Meter().Int64ObservableGauge("gridloom.test", metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			if closed {
+				t.Error("called after StopMetrics")
+			}
+			calls++
+			o.Observe(1)
+			return nil
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tel.StopMetrics(t.Context())
+		closed = true
+		if pushes := o.Metrics.Protocol != ""; pushes != (calls == 1) {
+			t.Errorf("pushed %v: called %d times", pushes, calls)
+		}
+		if o.Metrics.Protocol != "" {
+			close(turn)
+		}
+		tel.StopMetrics(t.Context())
+		if err := tel.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.metrics) != 1 {
+		t.Errorf("%d exports came", len(c.metrics))
 	}
 }
 

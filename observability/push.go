@@ -198,12 +198,19 @@ func (o *out) shutdown(ctx context.Context, do func(context.Context) error) erro
 	return do(ctx)
 }
 
+// lastExport is the key of what StopMetrics waits for in the context of the
+// last export: a func(), called when that begins, as by then all has been read.
+type lastExport struct{}
+
 type metricExporter struct {
 	sdkmetric.Exporter
 	*out
 }
 
 func (e *metricExporter) Export(ctx context.Context, rm *metricdata.ResourceMetrics) error {
+	if begun, ok := ctx.Value(lastExport{}).(func()); ok {
+		begun()
+	}
 	e.export(ctx, points(rm), func(ctx context.Context) error { return e.Exporter.Export(ctx, rm) })
 	return nil
 }

@@ -75,6 +75,11 @@ type Telemetry struct {
 	push     *push
 	requests *Requests
 
+	metersOnce   sync.Once
+	metersDone   chan struct{} // closed when the meters have been shut down
+	metersErr    error         // of that
+	metersCancel context.CancelFunc
+
 	shutdown    sync.Once
 	shutdownErr error
 }
@@ -91,7 +96,7 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 		return nil, err
 	}
 
-	t = &Telemetry{registry: prometheus.NewRegistry(), failed: o.Failed}
+	t = &Telemetry{registry: prometheus.NewRegistry(), failed: o.Failed, metersDone: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			_ = t.Shutdown(ctx) // of what was started so far
@@ -213,6 +218,28 @@ func (l scrapeLog) Println(v ...any) {
 // Requests measures the requests of this node's listeners.
 func (t *Telemetry) Requests() *Requests { return t.requests }
 
+// StopMetrics reads all instruments for the last time. When it returns no
+// callback is called any more, so that what they look at may be closed. The
+// push of what it has read goes on; Shutdown waits for it.
+func (t *Telemetry) StopMetrics(ctx context.Context) {
+	t.metersOnce.Do(func() {
+		if t.meters == nil {
+			close(t.metersDone)
+			return
+		}
+		last := make(chan struct{})
+		ctx, t.metersCancel = context.WithTimeout(context.WithValue(ctx, lastExport{}, sync.OnceFunc(func() { close(last) })), shutdownTimeout)
+		go func() {
+			defer close(t.metersDone)
+			t.metersErr = t.meters.Shutdown(ctx)
+		}()
+		select {
+		case <-last:
+		case <-t.metersDone: // nothing is pushed, or nothing was there
+		}
+	})
+}
+
 // Shutdown pushes what is left and ends every goroutine of t. It takes at
 // most 3 s, and less when ctx ends sooner. It may be called again, and then
 // returns the same error. Instruments may be used afterwards; they do nothing.
@@ -226,13 +253,15 @@ func (t *Telemetry) stop(ctx context.Context) error {
 	defer cancel()
 
 	// All at once: each has the whole time when the collector is down.
-	var meters, tracers, loggers error
+	t.StopMetrics(ctx)
+	if t.metersCancel != nil {
+		defer t.metersCancel()
+		defer context.AfterFunc(ctx, t.metersCancel)()
+	}
+	var tracers, loggers error
 	var wg sync.WaitGroup
 	if t.logs != nil {
 		t.logs.to.set(nil)
-	}
-	if t.meters != nil {
-		wg.Go(func() { meters = t.meters.Shutdown(ctx) })
 	}
 	if t.tracers != nil {
 		wg.Go(func() { tracers = t.tracers.Shutdown(ctx) })
@@ -245,7 +274,8 @@ func (t *Telemetry) stop(ctx context.Context) error {
 		t.push.stop(ctx, &wg)
 	}
 	wg.Wait()
-	if err := errors.Join(meters, tracers, loggers); err != nil {
+	<-t.metersDone
+	if err := errors.Join(t.metersErr, tracers, loggers); err != nil {
 		return fmt.Errorf("observability: shutdown: %w", err)
 	}
 	return nil

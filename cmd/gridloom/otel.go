@@ -161,14 +161,16 @@ func (s *settings) receiver(o *otel, signal string, p *observability.Push) (from
 		}
 	}
 	u, err := url.Parse(p.Endpoint)
-	if err != nil || u.Host == "" || !byHTTP {
+	if err != nil || u.Host == "" {
 		return from, nil // HOST:PORT, or what Validate refuses
 	}
 	if u.Port() == "" {
 		u.Host += map[string]string{"http": ":80", "https": ":443"}[u.Scheme]
 	}
-	u.Path = path.Join("/", u.Path)
-	if base {
+	if byHTTP {
+		u.Path = path.Join("/", u.Path)
+	}
+	if byHTTP && base {
 		u.Path = path.Join(u.Path, "v1", signal)
 	}
 	p.Endpoint = u.String()
