@@ -2,12 +2,15 @@ package observability
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -262,12 +265,36 @@ func TestSDKVariables(t *testing.T) {
 	t.Setenv("OTEL_METRIC_EXPORT_INTERVAL", "3600000")
 	// What Options say counts before these.
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://192.0.2.1:1")
-	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "no-such-file")
-	c := &collector{}
-	server := httptest.NewServer(c)
-	defer server.Close()
+	https := httptest.NewTLSServer(nil)
+	defer https.Close()
+	authority := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: https.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", authority)
+	t.Run("grpc", func(t *testing.T) {
+		c := &collector{}
+		testSDKVariables(t, c, pushed(GRPC, "http://"+c.serveGRPC(t)))
+	})
+	t.Run("http", func(t *testing.T) {
+		c := &collector{}
+		server := httptest.NewServer(c)
+		defer server.Close()
+		testSDKVariables(t, c, pushed(HTTPProtobuf, server.URL))
+		for _, h := range c.headers {
+			if h.Get("Api-Key") != "a b" || h.Get("Content-Encoding") != "gzip" {
+				t.Errorf("headers %v", h)
+			}
+		}
+		if len(c.headers) != 3 {
+			t.Errorf("%d exports", len(c.headers))
+		}
+	})
+}
+
+func testSDKVariables(t *testing.T, c *collector, to OTLP) {
 	logs := NewLogs(slog.DiscardHandler)
-	tel := newTelemetry(t, Options{Node: "n1", OTLP: pushed(HTTPProtobuf, server.URL), Logs: logs})
+	tel := newTelemetry(t, Options{Node: "n1", OTLP: to, Logs: logs})
 	tel.Requests().HTTP(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", "/", nil))
 	slog.New(enabled{logs.Handler()}).Info("hello")
 	if text := scrape(t, tel, ""); !strings.Contains(text, `gridloom_request_ttfb_seconds_bucket{`) {
@@ -278,13 +305,8 @@ func TestSDKVariables(t *testing.T) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.headers) != 3 || len(c.spans) != 1 || len(c.logs) != 1 {
-		t.Fatalf("%d exports: %d spans, %d logs", len(c.headers), len(c.spans), len(c.logs))
-	}
-	for _, h := range c.headers {
-		if h.Get("Api-Key") != "a b" || h.Get("Content-Encoding") != "gzip" {
-			t.Errorf("headers %v", h)
-		}
+	if len(c.metrics) != 1 || len(c.spans) != 1 || len(c.logs) != 1 {
+		t.Fatalf("%d metrics, %d spans, %d logs", len(c.metrics), len(c.spans), len(c.logs))
 	}
 	exponential := false
 	for _, s := range c.metrics[0].ScopeMetrics {
