@@ -134,6 +134,22 @@ func TestShutdownBound(t *testing.T) {
 	}
 }
 
+// TestShutdownTooLate: the SDK leaves its goroutines alone when its Shutdown is
+// given a context that has ended.
+func TestShutdownTooLate(t *testing.T) {
+	o := Options{Node: "n1", OTLP: pushed(GRPC, "http://127.0.0.1:1"), Logs: NewLogs(slog.DiscardHandler)}
+	tel := newTelemetry(t, o)
+	flood(t.Context(), tel, slog.New(enabled{o.Logs.Handler()}), 10)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := tel.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Shutdown: %v", err)
+	}
+	if spans, logs := tel.push.spans.failed.Load(), tel.push.logs.failed.Load(); spans != 10 || logs != 10 {
+		t.Errorf("%d spans and %d records are counted as lost of 10", spans, logs)
+	}
+}
+
 // TestStopMetrics: no callback is called after it, whatever the receiver does,
 // and it doesn't wait for the receiver.
 func TestStopMetrics(t *testing.T) {

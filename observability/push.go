@@ -3,7 +3,6 @@ package observability
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,15 +26,11 @@ type push struct {
 	spans   *spanExporter   // nil: spans aren't made
 	logs    *logExporter    // nil: logs aren't pushed
 
-	// cancel ends the exports under way and all later ones.
-	ctx    context.Context
-	cancel context.CancelFunc
 }
 
 // newPush makes the exporters of those signals that are pushed.
 func newPush(ctx context.Context, o Options) (*push, error) {
 	p := &push{}
-	p.ctx, p.cancel = context.WithCancel(context.Background())
 	wrong := func(signal string, err error) (*push, error) {
 		p.giveUp(ctx)
 		return nil, fmt.Errorf("observability: %s: %w", signal, err)
@@ -45,14 +40,14 @@ func newPush(ctx context.Context, o Options) (*push, error) {
 		if err != nil {
 			return wrong("metrics", err)
 		}
-		p.metrics = &metricExporter{e, p.out("metrics", 0, after, o.Failed)}
+		p.metrics = &metricExporter{e, newOut("metrics", 0, after, o.Failed)}
 	}
 	if c := o.OTLP.Traces; c.Protocol != "" {
 		e, after, err := newSpanExporter(ctx, c)
 		if err != nil {
 			return wrong("traces", err)
 		}
-		p.spans = &spanExporter{e, p.out("traces", c.queue(), after, o.Failed)}
+		p.spans = &spanExporter{e, newOut("traces", c.queue(), after, o.Failed)}
 	}
 	if c := o.OTLP.Logs; c.Protocol != "" {
 		if o.Logs == nil {
@@ -62,14 +57,13 @@ func newPush(ctx context.Context, o Options) (*push, error) {
 		if err != nil {
 			return wrong("logs", err)
 		}
-		p.logs = &logExporter{e, p.out("logs", c.queue(), after, o.Failed)}
+		p.logs = &logExporter{e, newOut("logs", c.queue(), after, o.Failed)}
 	}
 	return p, nil
 }
 
 // giveUp closes the exporters before a provider has them. Nothing was sent yet.
 func (p *push) giveUp(ctx context.Context) {
-	p.cancel()
 	if p.metrics != nil {
 		_ = p.metrics.Shutdown(ctx)
 	}
@@ -116,44 +110,45 @@ func (p *push) observe(m metric.Meter) error {
 	return err
 }
 
-// stop adds to wg what must be waited for beside the providers' Shutdown: the
-// batchers' goroutines, which outlive their Shutdown when ctx ends first. From
-// then on exports fail at once, so that the wait is short.
-func (p *push) stop(ctx context.Context, wg *sync.WaitGroup) {
+// metricsOut is nil where metrics aren't pushed.
+func (p *push) metricsOut() *out {
+	if p == nil || p.metrics == nil {
+		return nil
+	}
+	return p.metrics.out
+}
+
+// cancel ends the exports under way and all later ones.
+func (p *push) cancel() {
 	for _, out := range p.outs() {
-		wg.Go(func() {
-			select {
-			case <-out.done:
-			case <-ctx.Done():
-				p.cancel()
-				<-out.done
-			}
-		})
+		out.cancel()
 	}
 }
 
 // out is what the exporters of all signals have in common: what was lost, how
 // much waits, and how they end.
 type out struct {
-	push   *push
 	signal string
 	queue  int    // how many may wait; 0: there is no queue
 	after  func() // the exporter's Shutdown
 	tell   func(signal string, err error)
 
+	// cancel ends the exports under way and all later ones.
+	ctx    context.Context
+	cancel context.CancelFunc
+
 	waiting            atomic.Int64 // in the SDK's batcher
 	failed, overflowed atomic.Int64 // lost items
 	told               atomic.Int64 // when tell was called last, Unix nanoseconds
-
-	once sync.Once
-	done chan struct{} // closed when Shutdown has returned
 }
 
-func (p *push) out(signal string, queue int, after func(), tell func(string, error)) *out {
+func newOut(signal string, queue int, after func(), tell func(string, error)) *out {
 	if tell == nil {
 		tell = func(string, error) {}
 	}
-	return &out{push: p, signal: signal, queue: queue, after: after, tell: tell, done: make(chan struct{})}
+	o := &out{signal: signal, queue: queue, after: after, tell: tell}
+	o.ctx, o.cancel = context.WithCancel(context.Background())
+	return o
 }
 
 // admit reports whether one more item may wait. The batchers have room for as
@@ -174,8 +169,11 @@ func (o *out) export(ctx context.Context, n int, do func(context.Context) error)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(o.push.ctx, cancel)()
-	err := do(ctx)
+	defer context.AfterFunc(o.ctx, cancel)()
+	err := o.ctx.Err()
+	if err == nil {
+		err = do(ctx)
+	}
 	if o.queue > 0 {
 		o.waiting.Add(-int64(n))
 	}
@@ -189,12 +187,10 @@ func (o *out) export(ctx context.Context, n int, do func(context.Context) error)
 	}
 }
 
-// shutdown is the exporter's, and says that it is over.
+// shutdown is the exporter's: nothing is exported any more.
 func (o *out) shutdown(ctx context.Context, do func(context.Context) error) error {
-	defer o.once.Do(func() {
-		o.after()
-		close(o.done)
-	})
+	defer o.cancel()
+	defer o.after()
 	return do(ctx)
 }
 

@@ -75,10 +75,9 @@ type Telemetry struct {
 	push     *push
 	requests *Requests
 
-	metersOnce   sync.Once
-	metersDone   chan struct{} // closed when the meters have been shut down
-	metersErr    error         // of that
-	metersCancel context.CancelFunc
+	metersOnce sync.Once
+	metersDone chan struct{} // closed when the meters have been shut down
+	metersErr  error         // of that
 
 	shutdown    sync.Once
 	shutdownErr error
@@ -220,22 +219,28 @@ func (t *Telemetry) Requests() *Requests { return t.requests }
 
 // StopMetrics reads all instruments for the last time. When it returns no
 // callback is called any more, so that what they look at may be closed. The
-// push of what it has read goes on; Shutdown waits for it.
+// push of what it has read goes on, for at most 3 s; Shutdown waits for it.
 func (t *Telemetry) StopMetrics(ctx context.Context) {
 	t.metersOnce.Do(func() {
-		if t.meters == nil {
-			close(t.metersDone)
-			return
-		}
-		last := make(chan struct{})
-		ctx, t.metersCancel = context.WithTimeout(context.WithValue(ctx, lastExport{}, sync.OnceFunc(func() { close(last) })), shutdownTimeout)
+		begun := make(chan struct{})
+		ctx := context.WithValue(context.WithoutCancel(ctx), lastExport{}, sync.OnceFunc(func() { close(begun) }))
 		go func() {
 			defer close(t.metersDone)
+			if t.meters == nil {
+				return
+			}
+			var cut *time.Timer
+			if out := t.push.metricsOut(); out != nil {
+				cut = time.AfterFunc(shutdownTimeout, out.cancel)
+			}
 			t.metersErr = t.meters.Shutdown(ctx)
+			if cut != nil && !cut.Stop() {
+				t.metersErr = context.DeadlineExceeded
+			}
 		}()
 		select {
-		case <-last:
-		case <-t.metersDone: // nothing is pushed, or nothing was there
+		case <-begun:
+		case <-t.metersDone: // nothing is pushed
 		}
 	})
 }
@@ -248,34 +253,37 @@ func (t *Telemetry) Shutdown(ctx context.Context) error {
 	return t.shutdownErr
 }
 
+// stop has the providers wait for their goroutines without a bound: one whose
+// context has ended returns before they have. When time is up the exports are
+// cut off, those under way and all that would follow, and then there is nothing
+// left to wait for.
 func (t *Telemetry) stop(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
-	defer cancel()
-
-	// All at once: each has the whole time when the collector is down.
-	t.StopMetrics(ctx)
-	if t.metersCancel != nil {
-		defer t.metersCancel()
-		defer context.AfterFunc(ctx, t.metersCancel)()
-	}
-	var tracers, loggers error
-	var wg sync.WaitGroup
 	if t.logs != nil {
 		t.logs.to.set(nil)
 	}
+	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
+	defer cancel()
+	inTime := func() bool { return true }
+	if t.push != nil {
+		inTime = context.AfterFunc(ctx, t.push.cancel)
+	}
+	unbounded := context.WithoutCancel(ctx)
+	var tracers, loggers error
+	var wg sync.WaitGroup
 	if t.tracers != nil {
-		wg.Go(func() { tracers = t.tracers.Shutdown(ctx) })
+		wg.Go(func() { tracers = t.tracers.Shutdown(unbounded) })
 	}
 	if t.loggers != nil {
-		wg.Go(func() { loggers = t.loggers.Shutdown(ctx) })
+		wg.Go(func() { loggers = t.loggers.Shutdown(unbounded) })
 	}
-	if t.push != nil {
-		defer t.push.cancel()
-		t.push.stop(ctx, &wg)
-	}
-	wg.Wait()
+	t.StopMetrics(ctx)
 	<-t.metersDone
-	if err := errors.Join(t.metersErr, tracers, loggers); err != nil {
+	wg.Wait()
+	err := errors.Join(t.metersErr, tracers, loggers)
+	if !inTime() {
+		err = errors.Join(ctx.Err(), err)
+	}
+	if err != nil {
 		return fmt.Errorf("observability: shutdown: %w", err)
 	}
 	return nil
