@@ -98,8 +98,9 @@ type Node struct {
 // listeners, the grid and the index. It waits for no other node. Wrong
 // configuration is a *ConfigError; on any error everything is given back.
 func Open(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err error) {
+	log = log.With("node", cfg.Name) // which what is pushed has in its resource
 	logs := observability.NewLogs(log.Handler())
-	n := &Node{cfg: cfg, logs: logs, log: slog.New(logs.Handler()).With("node", cfg.Name), quiet: log.With("node", cfg.Name), ready: make(chan struct{}), drivesEvery: drivesEvery}
+	n := &Node{cfg: cfg, logs: logs, log: slog.New(logs.Handler()), quiet: log, ready: make(chan struct{}), drivesEvery: drivesEvery}
 	n.life, n.endLife = context.WithCancel(context.WithoutCancel(ctx))
 	n.onClose(func() error { n.endLife(); return nil })
 	defer func() {
