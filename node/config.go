@@ -72,9 +72,8 @@ type Config struct {
 	RootKeys    func() []iam.Credential
 	MeshSecrets func() [][]byte
 
-	OTLPEndpoint string // host:port of a collector's gRPC receiver; empty for none
-	OTLPInsecure bool   // to the collector without TLS
-	ReserveBytes int64  // space kept free on each drive; 0 is dataio's default
+	OTLP         observability.OTLP // what telemetry is pushed where; its zero value pushes nothing
+	ReserveBytes int64              // space kept free on each drive; 0 is dataio's default
 
 	Heal   HealConfig
 	Audit  AuditConfig
@@ -177,6 +176,9 @@ func (c *Config) Validate() error {
 	}
 	if err := c.CORS.validate(); err != nil {
 		return err
+	}
+	if err := c.OTLP.Validate(); err != nil {
+		return &ConfigError{Field: "OTLP", Err: err}
 	}
 	return c.validatePeers()
 }

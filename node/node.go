@@ -44,6 +44,8 @@ type Addrs struct{ GRPC, HTTP, Peer string }
 type Node struct {
 	cfg   Config
 	log   *slog.Logger
+	quiet *slog.Logger // what it logs isn't pushed
+	logs  *observability.Logs
 	peers map[string]string // name to base URL, this node included
 
 	grpcListener, httpListener, peerListener *listener
@@ -96,7 +98,9 @@ type Node struct {
 // listeners, the grid and the index. It waits for no other node. Wrong
 // configuration is a *ConfigError; on any error everything is given back.
 func Open(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err error) {
-	n := &Node{cfg: cfg, log: log.With("node", cfg.Name), ready: make(chan struct{}), drivesEvery: drivesEvery}
+	log = log.With("node", cfg.Name) // which what is pushed has in its resource
+	logs := observability.NewLogs(log.Handler())
+	n := &Node{cfg: cfg, logs: logs, log: slog.New(logs.Handler()), quiet: log, ready: make(chan struct{}), drivesEvery: drivesEvery}
 	n.life, n.endLife = context.WithCancel(context.WithoutCancel(ctx))
 	n.onClose(func() error { n.endLife(); return nil })
 	defer func() {
@@ -176,17 +180,22 @@ func (n *Node) openListeners(context.Context) error {
 func (n *Node) openTelemetry(ctx context.Context) error {
 	t, err := observability.New(ctx, observability.Options{
 		Node: n.cfg.Name, Version: n.cfg.Version,
-		OTLPEndpoint: n.cfg.OTLPEndpoint, OTLPInsecure: n.cfg.OTLPInsecure,
-		Failed: func(signal string, err error) { n.log.Warn("telemetry was dropped", "signal", signal, "error", err) },
+		OTLP: n.cfg.OTLP, Logs: n.logs,
+		// Pushed, it would be the next thing to be dropped.
+		Failed: func(signal string, err error) { n.quiet.Warn("telemetry was dropped", "signal", signal, "error", err) },
 	})
 	if err != nil {
-		return &ConfigError{Field: "OTLPEndpoint", Err: err}
+		return &ConfigError{Field: "OTLP", Err: err}
 	}
 	n.telemetry = t
 	n.onClose(func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 		defer cancel()
-		return t.Shutdown(ctx)
+		// A receiver that is down is no failure of the node's.
+		if err := t.Shutdown(ctx); err != nil {
+			n.quiet.Warn("the last telemetry was not pushed", "error", err)
+		}
+		return nil
 	})
 	host := n.cfg.Host
 	if host == nil {
@@ -362,6 +371,10 @@ func ended(ctx context.Context, err error) error {
 func (n *Node) Close() error {
 	n.closeOnce.Do(func() {
 		var errs []error
+		if n.telemetry != nil {
+			// The instruments look at what is closed from here on.
+			n.telemetry.StopMetrics(context.Background())
+		}
 		for i := len(n.closers) - 1; i >= 0; i-- {
 			errs = append(errs, n.closers[i]())
 		}

@@ -18,20 +18,15 @@ type observed struct {
 	err   error
 }
 
-// observe declares what n has, and looks at it until n closes what it has opened
-// before: the last push comes after that.
+// observe declares what n has. It is looked at until n is closed (StopMetrics).
 func (n *Node) observe(declare func(*observed) metric.Callback) error {
 	o := &observed{meter: n.telemetry.Meter()}
 	look := declare(o)
 	if o.err != nil {
 		return o.err
 	}
-	r, err := o.meter.RegisterCallback(look, o.all...)
-	if err != nil {
-		return err
-	}
-	n.onClose(r.Unregister)
-	return nil
+	_, err := o.meter.RegisterCallback(look, o.all...)
+	return err
 }
 
 func (o *observed) keep(i metric.Observable, err error) {

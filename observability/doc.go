@@ -21,7 +21,7 @@
 // of its own is "other". Buckets, keys and peers' addresses are in no label
 // and no span.
 //
-// With an OTLP endpoint each request also has a span, child of the caller's
+// Where traces are pushed each request also has a span, child of the caller's
 // where it sent a traceparent. Histograms carry its trace id as exemplar.
 //
 // Beside the instruments each API has counts of its own (callCounts), of which
@@ -57,13 +57,29 @@
 // A Watcher is somebody who wants each sample. It holds the newest of each node
 // and no more: who is slow misses some, is told how many, and holds up nobody.
 //
+// # Pushing
+//
+//	node's logger ─► Logs ─┬─► standard error, with trace_id and span_id
+//	                       └─► admit ─► batcher ─┐
+//	spans ───────────────────► admit ─► batcher ─┼─► exporter ─► OTLP receiver, by gRPC or HTTP
+//	instruments ─► reader, once a minute ────────┘      │
+//	                                                    └─ failed, overflowed ─► gridloom.telemetry.dropped
+//
+// Each signal has a receiver and a protocol of its own (OTLP). Who logs or ends
+// a span waits for nobody: admit lets in as many as the SDK's batcher has room
+// for, and counts what it turns away. An export that fails is counted with all
+// that was in it, and told once a minute. Logs exists before Telemetry does, as
+// a logger can't be changed once it is handed around: New has it push, and
+// Shutdown has it stop.
+//
 // # Goroutines
 //
 // Collector.Run samples in the caller's goroutine and watches the drives in
 // one of its own, which it waits for. Host has none: whoever comes first takes
 // the reading, under a lock that yields to the context. New starts the SDK's
-// reader and batcher when there is an endpoint; Telemetry.Shutdown waits for
-// both, for at most 3 s, and then cuts off what they are sending. Locks
+// reader and batchers of the signals that are pushed; Telemetry.Shutdown waits
+// for them, for at most 3 s, and then cuts off what they are sending. What the
+// instruments' callbacks look at may be closed after StopMetrics. Locks
 // (Host.turn, Collector.mu, Requests.mu) are never held together, and no I/O
 // happens under the latter two; Feed.mu may be held while a Watcher.mu is taken.
 //
@@ -81,12 +97,15 @@
 // most 5 classes of two histograms with 14 and 18 buckets, created as
 // they are seen; there are at most 130 pairs of API and protocol. A request
 // costs some microseconds, most of it in the SDK, no system call and, over a
-// connection of HTTP/1 that ConnContext knows, no allocation. An OTLP receiver that is
-// down costs a counted drop a minute (gridloom.telemetry.dropped), nothing
-// else: queues are bounded and nothing waits for it but Shutdown.
+// connection of HTTP/1 that ConnContext knows, no allocation. An OTLP receiver
+// that is down costs counted drops (gridloom.telemetry.dropped) and the memory of
+// what waits, 2,048 spans and 2,048 log records unless Push.Queue says otherwise:
+// nothing waits for it but Shutdown.
 //
 // # What it doesn't do
 //
 // Nothing is registered globally and no global is read but the standard
-// OTEL_* variables, by the SDK. Logs by OTLP are not there yet.
+// OTEL_* variables, by the SDK: those that say what is pushed where (endpoints,
+// protocols, certificates, exporters, timeouts, queues) are the caller's to
+// read into Options.
 package observability

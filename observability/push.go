@@ -3,146 +3,302 @@ package observability
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/metric"
+	sdklog "go.opentelemetry.io/otel/sdk/log"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"google.golang.org/grpc/credentials"
 )
+
+// tellEvery is how often, at most, Failed is told of one signal: a receiver
+// that is down would fill the log with what is counted anyway.
+const tellEvery = time.Minute
 
 // push is the way out by OTLP. Its exporters swallow errors: the SDK would
 // hand them to the process's global handler, which prints them; here they are
 // counted and told to Options.Failed.
 type push struct {
-	metrics *metricExporter
-	spans   *spanExporter
+	metrics *metricExporter // nil: metrics aren't pushed
+	spans   *spanExporter   // nil: spans aren't made
+	logs    *logExporter    // nil: logs aren't pushed
 
-	// cancel ends the exports under way and all later ones.
-	ctx    context.Context
-	cancel context.CancelFunc
-
-	droppedMetrics, droppedTraces atomic.Int64
-	failed                        func(signal string, err error)
 }
 
+// newPush makes the exporters of those signals that are pushed.
 func newPush(ctx context.Context, o Options) (*push, error) {
-	hostPort, plaintext, err := endpoint(o)
-	if err != nil {
-		return nil, err
+	p := &push{}
+	wrong := func(signal string, err error) (*push, error) {
+		p.giveUp(ctx)
+		return nil, fmt.Errorf("observability: %s: %w", signal, err)
 	}
-	metricOptions := []otlpmetricgrpc.Option{otlpmetricgrpc.WithEndpoint(hostPort)}
-	traceOptions := []otlptracegrpc.Option{otlptracegrpc.WithEndpoint(hostPort)}
-	switch {
-	case plaintext:
-		metricOptions = append(metricOptions, otlpmetricgrpc.WithInsecure())
-		traceOptions = append(traceOptions, otlptracegrpc.WithInsecure())
-	case o.OTLPTLS != nil:
-		creds := credentials.NewTLS(o.OTLPTLS)
-		metricOptions = append(metricOptions, otlpmetricgrpc.WithTLSCredentials(creds))
-		traceOptions = append(traceOptions, otlptracegrpc.WithTLSCredentials(creds))
+	if c := o.OTLP.Metrics; c.Protocol != "" {
+		e, after, err := newMetricExporter(ctx, c)
+		if err != nil {
+			return wrong("metrics", err)
+		}
+		p.metrics = &metricExporter{e, newOut("metrics", 0, after, o.Failed)}
 	}
-
-	metrics, err := otlpmetricgrpc.New(ctx, metricOptions...)
-	if err != nil {
-		return nil, fmt.Errorf("observability: OTLP metrics to %s: %w", hostPort, err)
+	if c := o.OTLP.Traces; c.Protocol != "" {
+		e, after, err := newSpanExporter(ctx, c)
+		if err != nil {
+			return wrong("traces", err)
+		}
+		p.spans = &spanExporter{e, newOut("traces", c.queue(), after, o.Failed)}
 	}
-	spans, err := otlptracegrpc.New(ctx, traceOptions...)
-	if err != nil {
-		_ = metrics.Shutdown(ctx) // nothing was sent yet
-		return nil, fmt.Errorf("observability: OTLP traces to %s: %w", hostPort, err)
+	if c := o.OTLP.Logs; c.Protocol != "" {
+		if o.Logs == nil {
+			return wrong("logs", errNoLogs)
+		}
+		e, after, err := newLogExporter(ctx, c)
+		if err != nil {
+			return wrong("logs", err)
+		}
+		p.logs = &logExporter{e, newOut("logs", c.queue(), after, o.Failed)}
 	}
-
-	p := &push{failed: o.Failed}
-	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.metrics = &metricExporter{Exporter: metrics, push: p}
-	p.spans = &spanExporter{SpanExporter: spans, push: p, done: make(chan struct{})}
 	return p, nil
+}
+
+// giveUp closes the exporters before a provider has them. Nothing was sent yet.
+func (p *push) giveUp(ctx context.Context) {
+	if p.metrics != nil {
+		_ = p.metrics.Shutdown(ctx)
+	}
+	if p.spans != nil {
+		_ = p.spans.Shutdown(ctx)
+	}
 }
 
 func (p *push) reader(interval time.Duration) sdkmetric.Reader {
 	return sdkmetric.NewPeriodicReader(p.metrics, sdkmetric.WithInterval(interval))
 }
 
+// outs are the ways out that there are.
+func (p *push) outs() []*out {
+	var all []*out
+	if p.metrics != nil {
+		all = append(all, p.metrics.out)
+	}
+	if p.spans != nil {
+		all = append(all, p.spans.out)
+	}
+	if p.logs != nil {
+		all = append(all, p.logs.out)
+	}
+	return all
+}
+
 // observe makes the drops a metric, which is seen at least by pulling.
 func (p *push) observe(m metric.Meter) error {
+	outs := p.outs()
 	_, err := m.Int64ObservableCounter("gridloom.telemetry.dropped",
-		metric.WithUnit("{export}"),
-		metric.WithDescription("Exports to the OTLP endpoint that were given up, with what was in them."),
+		metric.WithUnit("{item}"),
+		metric.WithDescription("Spans, log records and points of metrics that no OTLP receiver got: the export failed, or too many waited (queue)."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(p.droppedMetrics.Load(), metric.WithAttributes(attribute.String("signal", "metrics")))
-			o.Observe(p.droppedTraces.Load(), metric.WithAttributes(attribute.String("signal", "traces")))
+			for _, out := range outs {
+				signal := attribute.String("signal", out.signal)
+				o.Observe(out.failed.Load(), metric.WithAttributes(signal, attribute.String("reason", "export")))
+				if out.queue > 0 {
+					o.Observe(out.overflowed.Load(), metric.WithAttributes(signal, attribute.String("reason", "queue")))
+				}
+			}
 			return nil
 		}))
 	return err
 }
 
-// stop adds to wg what must be waited for beside the providers' Shutdown:
-// the batcher's goroutine, which outlives its Shutdown when ctx ends first.
-// From then on exports fail at once, so that the wait is short.
-func (p *push) stop(ctx context.Context, wg *sync.WaitGroup) {
-	wg.Go(func() {
-		select {
-		case <-p.spans.done:
-		case <-ctx.Done():
-			p.cancel()
-			<-p.spans.done
-		}
-		// The metrics' reader exports within its Shutdown's ctx alone.
-	})
+// metricsOut is nil where metrics aren't pushed.
+func (p *push) metricsOut() *out {
+	if p == nil || p.metrics == nil {
+		return nil
+	}
+	return p.metrics.out
 }
 
-func (p *push) drop(count *atomic.Int64, signal string, err error) {
-	count.Add(1)
-	if p.failed != nil {
-		p.failed(signal, err)
+// cancel ends the exports under way and all later ones.
+func (p *push) cancel() {
+	for _, out := range p.outs() {
+		out.cancel()
 	}
 }
 
-// within returns ctx cut off by p.cancel.
-func (p *push) within(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(p.ctx, cancel)
-	return ctx, func() { stop(); cancel() }
+// out is what the exporters of all signals have in common: what was lost, how
+// much waits, and how they end.
+type out struct {
+	signal string
+	queue  int    // how many may wait; 0: there is no queue
+	after  func() // the exporter's Shutdown
+	tell   func(signal string, err error)
+
+	// cancel ends the exports under way and all later ones.
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	waiting            atomic.Int64 // in the SDK's batcher
+	failed, overflowed atomic.Int64 // lost items
+	told               atomic.Int64 // when tell was called last, Unix nanoseconds
 }
+
+func newOut(signal string, queue int, after func(), tell func(string, error)) *out {
+	if tell == nil {
+		tell = func(string, error) {}
+	}
+	o := &out{signal: signal, queue: queue, after: after, tell: tell}
+	o.ctx, o.cancel = context.WithCancel(context.Background())
+	return o
+}
+
+// admit reports whether one more item may wait. The batchers have room for as
+// many, so that what they would drop silently never comes to them.
+func (o *out) admit() bool {
+	if o.waiting.Add(1) <= int64(o.queue) {
+		return true
+	}
+	o.waiting.Add(-1)
+	o.overflowed.Add(1)
+	return false
+}
+
+// export does one, of n items, which wait no longer when it returns.
+func (o *out) export(ctx context.Context, n int, do func(context.Context) error) {
+	if n == 0 {
+		return
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(o.ctx, cancel)()
+	err := o.ctx.Err()
+	if err == nil {
+		err = do(ctx)
+	}
+	if o.queue > 0 {
+		o.waiting.Add(-int64(n))
+	}
+	if err == nil {
+		return
+	}
+	o.failed.Add(int64(n))
+	now, told := time.Now().UnixNano(), o.told.Load()
+	if (told == 0 || now-told >= int64(tellEvery)) && o.told.CompareAndSwap(told, now) {
+		o.tell(o.signal, err)
+	}
+}
+
+// shutdown is the exporter's: nothing is exported any more.
+func (o *out) shutdown(ctx context.Context, do func(context.Context) error) error {
+	defer o.cancel()
+	defer o.after()
+	return do(ctx)
+}
+
+// lastExport is the key of what StopMetrics waits for in the context of the
+// last export: a func(), called when that begins, as by then all has been read.
+type lastExport struct{}
 
 type metricExporter struct {
 	sdkmetric.Exporter
-	push *push
+	*out
 }
 
 func (e *metricExporter) Export(ctx context.Context, rm *metricdata.ResourceMetrics) error {
-	ctx, end := e.push.within(ctx)
-	defer end()
-	if err := e.Exporter.Export(ctx, rm); err != nil {
-		e.push.drop(&e.push.droppedMetrics, "metrics", err)
+	if begun, ok := ctx.Value(lastExport{}).(func()); ok {
+		begun()
 	}
+	e.export(ctx, points(rm), func(ctx context.Context) error { return e.Exporter.Export(ctx, rm) })
 	return nil
+}
+
+func (e *metricExporter) Shutdown(ctx context.Context) error {
+	return e.shutdown(ctx, e.Exporter.Shutdown)
+}
+
+// points counts those in rm.
+func points(rm *metricdata.ResourceMetrics) (n int) {
+	for _, s := range rm.ScopeMetrics {
+		for _, m := range s.Metrics {
+			switch data := m.Data.(type) {
+			case metricdata.Gauge[int64]:
+				n += len(data.DataPoints)
+			case metricdata.Gauge[float64]:
+				n += len(data.DataPoints)
+			case metricdata.Sum[int64]:
+				n += len(data.DataPoints)
+			case metricdata.Sum[float64]:
+				n += len(data.DataPoints)
+			case metricdata.Histogram[int64]:
+				n += len(data.DataPoints)
+			case metricdata.Histogram[float64]:
+				n += len(data.DataPoints)
+			case metricdata.ExponentialHistogram[int64]:
+				n += len(data.DataPoints)
+			case metricdata.ExponentialHistogram[float64]:
+				n += len(data.DataPoints)
+			}
+		}
+	}
+	return n
 }
 
 type spanExporter struct {
 	sdktrace.SpanExporter
-	push *push
-	once sync.Once
-	done chan struct{} // closed when Shutdown has returned
+	*out
 }
 
 func (e *spanExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
-	ctx, end := e.push.within(ctx)
-	defer end()
-	if err := e.SpanExporter.ExportSpans(ctx, spans); err != nil {
-		e.push.drop(&e.push.droppedTraces, "traces", err)
-	}
+	e.export(ctx, len(spans), func(ctx context.Context) error { return e.SpanExporter.ExportSpans(ctx, spans) })
 	return nil
 }
 
 func (e *spanExporter) Shutdown(ctx context.Context) error {
-	defer e.once.Do(func() { close(e.done) })
-	return e.SpanExporter.Shutdown(ctx)
+	return e.shutdown(ctx, e.SpanExporter.Shutdown)
+}
+
+// processor batches spans for e, as the environment's OTEL_BSP_* say.
+func (e *spanExporter) processor() sdktrace.SpanProcessor {
+	return &spanProcessor{sdktrace.NewBatchSpanProcessor(e, sdktrace.WithMaxQueueSize(e.queue)), e.out}
+}
+
+type spanProcessor struct {
+	sdktrace.SpanProcessor
+	*out
+}
+
+func (p *spanProcessor) OnEnd(s sdktrace.ReadOnlySpan) {
+	if s.SpanContext().IsSampled() && p.admit() {
+		p.SpanProcessor.OnEnd(s)
+	}
+}
+
+type logExporter struct {
+	sdklog.Exporter
+	*out
+}
+
+func (e *logExporter) Export(ctx context.Context, records []sdklog.Record) error {
+	e.export(ctx, len(records), func(ctx context.Context) error { return e.Exporter.Export(ctx, records) })
+	return nil
+}
+
+func (e *logExporter) Shutdown(ctx context.Context) error {
+	return e.shutdown(ctx, e.Exporter.Shutdown)
+}
+
+// processor batches log records for e, as the environment's OTEL_BLRP_* say.
+func (e *logExporter) processor() sdklog.Processor {
+	return &logProcessor{sdklog.NewBatchProcessor(e, sdklog.WithMaxQueueSize(e.queue)), e.out}
+}
+
+type logProcessor struct {
+	*sdklog.BatchProcessor
+	*out
+}
+
+func (p *logProcessor) OnEmit(ctx context.Context, r *sdklog.Record) error {
+	if p.admit() {
+		return p.BatchProcessor.OnEmit(ctx, r)
+	}
+	return nil
 }

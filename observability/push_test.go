@@ -1,10 +1,14 @@
 package observability
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,9 +18,11 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+	collogs "go.opentelemetry.io/proto/otlp/collector/logs/v1"
 	colmetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	coltraces "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	logspb "go.opentelemetry.io/proto/otlp/logs/v1"
 	metricspb "go.opentelemetry.io/proto/otlp/metrics/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
@@ -26,13 +32,22 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
 )
+
+// pushed pushes all signals to one receiver.
+func pushed(p Protocol, endpoint string) OTLP {
+	to := Push{Protocol: p, Endpoint: endpoint}
+	return OTLP{Metrics: to, Traces: to, Logs: to}
+}
 
 // collector is a real OTLP receiver.
 type collector struct {
 	mu      sync.Mutex
 	metrics []*metricspb.ResourceMetrics
 	spans   []*tracepb.ResourceSpans
+	logs    []*logspb.ResourceLogs
+	headers []http.Header // by HTTP
 }
 
 type metricsReceiver struct {
@@ -59,6 +74,102 @@ func (r traceReceiver) Export(_ context.Context, e *coltraces.ExportTraceService
 	return &coltraces.ExportTraceServiceResponse{}, nil
 }
 
+type logReceiver struct {
+	collogs.UnimplementedLogsServiceServer
+	*collector
+}
+
+func (r logReceiver) Export(_ context.Context, e *collogs.ExportLogsServiceRequest) (*collogs.ExportLogsServiceResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.logs = append(r.logs, e.ResourceLogs...)
+	return &collogs.ExportLogsServiceResponse{}, nil
+}
+
+// serveGRPC receives until the test ends, and returns the address.
+func (c *collector) serveGRPC(t *testing.T, options ...grpc.ServerOption) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer(options...)
+	colmetrics.RegisterMetricsServiceServer(server, metricsReceiver{collector: c})
+	coltraces.RegisterTraceServiceServer(server, traceReceiver{collector: c})
+	collogs.RegisterLogsServiceServer(server, logReceiver{collector: c})
+	served := make(chan error)
+	go func() { served <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Stop()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
+	return l.Addr().String()
+}
+
+// ServeHTTP receives by HTTP.
+func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err == nil && r.Header.Get("Content-Encoding") == "gzip" {
+		var unzip *gzip.Reader
+		if unzip, err = gzip.NewReader(bytes.NewReader(body)); err == nil {
+			body, err = io.ReadAll(unzip)
+		}
+	}
+	if err == nil {
+		switch r.URL.Path {
+		case "/v1/metrics", "/below/v1/metrics":
+			e := &colmetrics.ExportMetricsServiceRequest{}
+			if err = proto.Unmarshal(body, e); err == nil {
+				_, err = metricsReceiver{collector: c}.Export(r.Context(), e)
+			}
+		case "/v1/traces", "/below/v1/traces":
+			e := &coltraces.ExportTraceServiceRequest{}
+			if err = proto.Unmarshal(body, e); err == nil {
+				_, err = traceReceiver{collector: c}.Export(r.Context(), e)
+			}
+		case "/v1/logs", "/below/v1/logs":
+			e := &collogs.ExportLogsServiceRequest{}
+			if err = proto.Unmarshal(body, e); err == nil {
+				_, err = logReceiver{collector: c}.Export(r.Context(), e)
+			}
+		default:
+			err = errors.New("no such path: " + r.URL.Path)
+		}
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.headers = append(c.headers, r.Header)
+}
+
+// spanCount and logCount are what came so far.
+func (c *collector) spanCount() (n int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.spans {
+		for _, s := range r.ScopeSpans {
+			n += int64(len(s.Spans))
+		}
+	}
+	return n
+}
+
+func (c *collector) logCount() (n int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.logs {
+		for _, s := range r.ScopeLogs {
+			n += int64(len(s.LogRecords))
+		}
+	}
+	return n
+}
+
 func attributes(kvs []*commonpb.KeyValue) map[string]string {
 	m := make(map[string]string)
 	for _, kv := range kvs {
@@ -67,37 +178,44 @@ func attributes(kvs []*commonpb.KeyValue) map[string]string {
 	return m
 }
 
-// TestPush sends metrics and spans to a real receiver and looks at what came.
-func TestPush(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &collector{}
-	server := grpc.NewServer()
-	colmetrics.RegisterMetricsServiceServer(server, metricsReceiver{collector: c})
-	coltraces.RegisterTraceServiceServer(server, traceReceiver{collector: c})
-	served := make(chan error)
-	go func() { served <- server.Serve(l) }()
-	defer func() {
-		server.Stop()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	}()
+const (
+	parent   = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
+	parentID = "\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef"
+)
 
-	tel := newTelemetry(t, Options{Node: "n1", Version: "1.2.3", OTLPEndpoint: "http://" + l.Addr().String(),
+// TestPush sends metrics, spans and logs to a real receiver by both protocols
+// and looks at what came.
+func TestPush(t *testing.T) {
+	t.Run("grpc", func(t *testing.T) {
+		c := &collector{}
+		testPush(t, c, pushed(GRPC, "http://"+c.serveGRPC(t)))
+	})
+	t.Run("http", func(t *testing.T) {
+		c := &collector{}
+		server := httptest.NewServer(c)
+		defer server.Close()
+		to := pushed(HTTPProtobuf, server.URL)
+		to.Traces.Endpoint = server.URL + "/below/v1/traces"
+		testPush(t, c, to)
+	})
+}
+
+func testPush(t *testing.T, c *collector, to OTLP) {
+	var stderr bytes.Buffer
+	logs := NewLogs(slog.NewTextHandler(&stderr, nil))
+	log := slog.New(logs.Handler()).With("node", "n1")
+	log.Info("too early to be pushed")
+	tel := newTelemetry(t, Options{Node: "n1", Version: "1.2.3", OTLP: to, Logs: logs,
 		Failed: func(signal string, err error) { t.Errorf("%s: %v", signal, err) }})
 	if err := publish(exampleResources("n1")).Register(tel.Meter()); err != nil {
 		t.Fatal(err)
 	}
-
-	const parent = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"
 	handler := tel.Requests().HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !trace.SpanContextFromContext(r.Context()).IsSampled() {
 			t.Error("no span in the handler's context")
 		}
 		SetAPI(r.Context(), "GetObject")
+		log.WarnContext(r.Context(), "a copy is bad", "drive", "d1")
 		w.WriteHeader(503)
 	}))
 	hr := httptest.NewRequestWithContext(t.Context(), "GET", "/data/secret-bucket/secret-key", nil)
@@ -113,14 +231,15 @@ func TestPush(t *testing.T) {
 	if err := tel.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	log.Info("too late to be pushed")
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.metrics) == 0 || len(c.spans) == 0 {
-		t.Fatalf("%d metrics and %d spans came", len(c.metrics), len(c.spans))
+	if len(c.metrics) == 0 || len(c.spans) == 0 || len(c.logs) == 0 {
+		t.Fatalf("%d metrics, %d spans and %d logs came", len(c.metrics), len(c.spans), len(c.logs))
 	}
 	want := map[string]string{"service.name": "gridloom", "service.instance.id": "n1", "service.version": "1.2.3"}
-	for _, resource := range []map[string]string{attributes(c.metrics[0].Resource.Attributes), attributes(c.spans[0].Resource.Attributes)} {
+	for _, resource := range []map[string]string{attributes(c.metrics[0].Resource.Attributes), attributes(c.spans[0].Resource.Attributes), attributes(c.logs[0].Resource.Attributes)} {
 		for key, value := range want {
 			if resource[key] != value {
 				t.Errorf("resource %v, want %s=%s", resource, key, value)
@@ -128,9 +247,15 @@ func TestPush(t *testing.T) {
 		}
 	}
 	checkPushedMetrics(t, c.metrics)
+	span := checkPushedSpans(t, c.spans)
+	checkPushedLogs(t, c.logs, span, stderr.String())
+}
 
+// checkPushedSpans returns that of the request by HTTP.
+func checkPushedSpans(t *testing.T, all []*tracepb.ResourceSpans) *tracepb.Span {
+	t.Helper()
 	spans := make(map[string]*tracepb.Span)
-	for _, r := range c.spans {
+	for _, r := range all {
 		for _, s := range r.ScopeSpans {
 			for _, span := range s.Spans {
 				spans[span.Name] = span
@@ -141,61 +266,82 @@ func TestPush(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"GetObject", "Check"} {
-		span := spans[name]
-		if span == nil {
-			t.Errorf("no span %s in %v", name, spans)
-			continue
-		}
-		if id := string(span.TraceId); id != "\x01\x23\x45\x67\x89\xab\xcd\xef\x01\x23\x45\x67\x89\xab\xcd\xef" || span.Kind != tracepb.Span_SPAN_KIND_SERVER {
+		if span := spans[name]; span == nil {
+			t.Fatalf("no span %s in %v", name, spans)
+		} else if string(span.TraceId) != parentID || span.Kind != tracepb.Span_SPAN_KIND_SERVER {
 			t.Errorf("span %v", span)
 		}
 	}
-	if span := spans["GetObject"]; span != nil && span.Status.GetCode() != tracepb.Status_STATUS_CODE_ERROR {
-		t.Errorf("status of a 503: %v", span.Status)
+	if status := spans["GetObject"].Status; status.GetCode() != tracepb.Status_STATUS_CODE_ERROR {
+		t.Errorf("status of a 503: %v", status)
 	}
-	if span := spans["Check"]; span != nil && attributes(span.Attributes)["rpc.method"] != "grpc.health.v1.Health/Check" {
-		t.Errorf("attributes %v", span.Attributes)
+	if a := attributes(spans["Check"].Attributes); a["rpc.method"] != "grpc.health.v1.Health/Check" {
+		t.Errorf("attributes %v", a)
+	}
+	return spans["GetObject"]
+}
+
+// checkPushedLogs: the one record that was logged while there was somewhere to
+// push it, with the ids of the span on both ways.
+func checkPushedLogs(t *testing.T, all []*logspb.ResourceLogs, span *tracepb.Span, stderr string) {
+	t.Helper()
+	if len(all) != 1 || len(all[0].ScopeLogs) != 1 || len(all[0].ScopeLogs[0].LogRecords) != 1 {
+		t.Fatalf("logs %v", all)
+	}
+	r := all[0].ScopeLogs[0].LogRecords[0]
+	if r.Body.GetStringValue() != "a copy is bad" || r.SeverityNumber != logspb.SeverityNumber_SEVERITY_NUMBER_WARN || r.TimeUnixNano == 0 {
+		t.Errorf("record %v", r)
+	}
+	if string(r.TraceId) != parentID || !bytes.Equal(r.SpanId, span.SpanId) {
+		t.Errorf("record of trace %x, span %x; want %x", r.TraceId, r.SpanId, span.SpanId)
+	}
+	if a := attributes(r.Attributes); len(a) != 2 || a["drive"] != "d1" || a["node"] != "n1" {
+		t.Errorf("attributes %v", a)
+	}
+	lines := strings.Split(strings.TrimSpace(stderr), "\n")
+	ids := " trace_id=0123456789abcdef0123456789abcdef span_id=" + hexID(span.SpanId)
+	if len(lines) != 3 || !strings.HasSuffix(lines[1], `msg="a copy is bad" node=n1 drive=d1`+ids) || strings.Contains(lines[0]+lines[2], "trace_id") {
+		t.Errorf("standard error:\n%s", stderr)
 	}
 }
+
+func hexID(id []byte) string { return trace.SpanID(id).String() }
 
 // TestPushByTLS trusts the receiver's certificate, and drops what a receiver
 // would get whose certificate it doesn't trust.
 func TestPushByTLS(t *testing.T) {
-	https := httptest.NewTLSServer(nil) // for its certificate
-	defer https.Close()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := &collector{}
-	server := grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(&https.TLS.Certificates[0])))
-	colmetrics.RegisterMetricsServiceServer(server, metricsReceiver{collector: c})
-	served := make(chan error)
-	go func() { served <- server.Serve(l) }()
-
+	https := httptest.NewUnstartedServer(c)
+	https.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	https.StartTLS()
+	defer https.Close()
+	byGRPC := c.serveGRPC(t, grpc.Creds(credentials.NewServerTLSFromCert(&https.TLS.Certificates[0])))
 	roots := x509.NewCertPool()
 	roots.AddCert(https.Certificate())
-	for _, trusted := range []bool{true, false} {
-		o := Options{Node: "n1", OTLPEndpoint: l.Addr().String(), OTLPTLS: &tls.Config{}}
-		if trusted {
-			o.OTLPTLS.RootCAs = roots
+	for _, to := range []Push{{Protocol: GRPC, Endpoint: byGRPC}, {Protocol: HTTPProtobuf, Endpoint: https.URL}} {
+		for _, trusted := range []bool{true, false} {
+			to.TLS = &tls.Config{}
+			if trusted {
+				to.TLS.RootCAs = roots
+			}
+			tel := newTelemetry(t, Options{Node: "n1", OTLP: OTLP{Metrics: to}})
+			ctx, cancel := context.WithTimeout(t.Context(), shutdownTimeout)
+			if !trusted { // gRPC tries again and again
+				cancel()
+				ctx, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
+			}
+			_ = tel.Shutdown(ctx)
+			cancel()
+			c.mu.Lock()
+			if came := len(c.metrics) > 0; came != trusted {
+				t.Errorf("%s, trusted %v: came %v", to.Protocol, trusted, came)
+			}
+			c.metrics = nil
+			c.mu.Unlock()
+			if lost := tel.push.metrics.failed.Load(); (lost == 0) != trusted {
+				t.Errorf("%s, trusted %v: %d lost", to.Protocol, trusted, lost)
+			}
 		}
-		tel := newTelemetry(t, o)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		if err := tel.Shutdown(ctx); (err == nil) != trusted {
-			t.Errorf("trusted %v: %v", trusted, err)
-		}
-		cancel()
-		c.mu.Lock()
-		if came := len(c.metrics) > 0; came != trusted {
-			t.Errorf("trusted %v: came %v", trusted, came)
-		}
-		c.metrics = nil
-		c.mu.Unlock()
-	}
-	server.Stop()
-	if err := <-served; err != nil {
-		t.Error(err)
 	}
 }
 
@@ -221,7 +367,7 @@ func checkPushedMetrics(t *testing.T, all []*metricspb.ResourceMetrics) {
 	for name, unit := range map[string]string{
 		"gridloom.request.ttfb": "s", "gridloom.request.in_flight": "{request}", "gridloom.response.bytes": "By",
 		"gridloom.memory.used.bytes.avg": "By", "gridloom.drive.errors": "{error}", "gridloom.node.up": "",
-		"go.memory.used": "By", "gridloom.telemetry.dropped": "{export}",
+		"go.memory.used": "By", "gridloom.telemetry.dropped": "{item}",
 	} {
 		if got, ok := units[name]; !ok || got != unit {
 			t.Errorf("%s: unit %q (there: %v), want %q", name, got, ok, unit)
@@ -253,39 +399,5 @@ func callHealth(t *testing.T, tel *Telemetry, parent string) {
 	server.GracefulStop()
 	if err := <-served; err != nil {
 		t.Error(err)
-	}
-}
-
-// TestPushToNobody: a collector that is down costs a counted drop; Shutdown
-// is bounded and leaves no goroutine (see TestMain).
-func TestPushToNobody(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close() // takes connections and says nothing
-	failed := make(chan string, 10)
-	tel := newTelemetry(t, Options{Node: "n1", OTLPEndpoint: l.Addr().String(), OTLPInsecure: true,
-		Failed: func(signal string, err error) { failed <- signal + ": " + err.Error() }})
-	tel.Requests().HTTP(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", "/", nil))
-
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	before := time.Now()
-	if err := tel.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Shutdown: %v", err)
-	}
-	if took := time.Since(before); took > 2*time.Second {
-		t.Errorf("Shutdown took %v", took)
-	}
-	got := (<-failed)[:7] + " " + (<-failed)[:7]
-	if got != "metrics traces:" && got != "traces: metrics" {
-		t.Errorf("failed %q", got)
-	}
-	if tel.push.droppedMetrics.Load() != 1 || tel.push.droppedTraces.Load() != 1 {
-		t.Errorf("dropped %d and %d", tel.push.droppedMetrics.Load(), tel.push.droppedTraces.Load())
-	}
-	if again := tel.Shutdown(t.Context()); !errors.Is(again, context.DeadlineExceeded) {
-		t.Errorf("Shutdown again: %v", again)
 	}
 }

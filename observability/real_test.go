@@ -6,6 +6,7 @@ package observability
 
 import (
 	"bytes"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -44,7 +45,7 @@ func TestPromtool(t *testing.T) {
 	}
 	promtool(t, b.String())
 
-	tel := newTelemetry(t, Options{Node: "n1", Version: "1", OTLPEndpoint: "http://127.0.0.1:1"})
+	tel := newTelemetry(t, Options{Node: "n1", Version: "1", OTLP: pushed(GRPC, "http://127.0.0.1:1"), Logs: NewLogs(slog.DiscardHandler)})
 	if err := publish(exampleResources("n1")).Register(tel.Meter()); err != nil {
 		t.Fatal(err)
 	}

@@ -2,13 +2,8 @@ package observability
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	otelprom "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/metric"
+	sdklog "go.opentelemetry.io/otel/sdk/log"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -38,9 +34,7 @@ const (
 )
 
 // Options set up a node's telemetry. Node is required; the zero value of the
-// rest is the default. Beside them the SDK honours the standard environment:
-// OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER,
-// OTEL_EXPORTER_OTLP_HEADERS, _TIMEOUT, _CERTIFICATE and so on.
+// rest is the default.
 type Options struct {
 	// Node is the node's name: resource attribute service.instance.id, and
 	// label node of every metric that MetricsHandler serves.
@@ -48,24 +42,18 @@ type Options struct {
 	// Version is the program's: resource attribute service.version.
 	Version string
 
-	// OTLPEndpoint is where metrics and traces are pushed by OTLP over
-	// gRPC: "host:port", or a URL whose scheme says whether it is TLS
-	// ("https://host:port", "http://host:port"). Empty: nothing is pushed
-	// and no spans are made.
-	OTLPEndpoint string
-	// OTLPInsecure speaks plaintext to a "host:port".
-	OTLPInsecure bool
-	// OTLPTLS is used when the endpoint speaks TLS; nil: the system's roots.
-	OTLPTLS *tls.Config
-	// OTLPInterval is the time between two pushes of metrics; 0: 60 s, or
-	// the environment's OTEL_METRIC_EXPORT_INTERVAL.
-	OTLPInterval time.Duration
+	// OTLP says what is pushed. Without traces in it no spans are made.
+	OTLP OTLP
+	// Logs is the node's log, for OTLP.Logs.
+	Logs *Logs
 
-	// Failed is told, for the log, of an export that was given up (signal
-	// is "metrics" or "traces"; the data is dropped, and counted in
-	// gridloom.telemetry.dropped) and of metrics that a scrape had to leave
-	// out ("scrape"). It must not block, and may be called by several
-	// goroutines at once. nil: nobody is told.
+	// Failed is told, for the log, of exports that were given up (signal is
+	// "metrics", "traces" or "logs"; at most once a minute of each, while
+	// gridloom.telemetry.dropped counts all that is lost), of metrics that a
+	// scrape had to leave out ("scrape"), and of attributes of the environment
+	// that can't be read ("resource"). It must not block, and may be called
+	// by several goroutines at once. What it logs should not be pushed. nil:
+	// nobody is told.
 	Failed func(signal string, err error)
 }
 
@@ -76,8 +64,14 @@ type Telemetry struct {
 	meters    *sdkmetric.MeterProvider
 	catalogue *catalogue
 	tracers   *sdktrace.TracerProvider // nil: no spans
-	push      *push                    // nil: nothing is pushed
+	loggers   *sdklog.LoggerProvider   // nil: logs aren't pushed
+	logs      *Logs                    // nil: there are none
+	push      *push
 	requests  *Requests
+
+	metersOnce sync.Once
+	metersDone chan struct{} // closed when the meters have been shut down
+	metersErr  error         // of that
 
 	shutdown    sync.Once
 	shutdownErr error
@@ -96,7 +90,7 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 	}
 
 	registry := prometheus.NewRegistry()
-	t = &Telemetry{scrapes: newScrapes(registry, o.Failed)}
+	t = &Telemetry{scrapes: newScrapes(registry, o.Failed), metersDone: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			_ = t.Shutdown(ctx) // of what was started so far
@@ -119,15 +113,21 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 		sdkmetric.WithReader(pull),
 		sdkmetric.WithCardinalityLimit(maxSeries),
 	}
-	if o.OTLPEndpoint != "" {
-		if t.push, err = newPush(ctx, o); err != nil {
-			return t, err
-		}
-		options = append(options, sdkmetric.WithReader(t.push.reader(o.OTLPInterval)))
-		t.tracers = sdktrace.NewTracerProvider(
-			sdktrace.WithResource(res),
-			sdktrace.WithBatcher(t.push.spans),
-		)
+	if t.push, err = newPush(ctx, o); err != nil {
+		return t, err
+	}
+	if t.push.metrics != nil {
+		options = append(options, sdkmetric.WithReader(t.push.reader(o.OTLP.Interval)))
+	}
+	if t.push.spans != nil {
+		// The sampler is the SDK's: parent-based, and always on where there is
+		// no parent, unless OTEL_TRACES_SAMPLER says otherwise.
+		t.tracers = sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithSpanProcessor(t.push.spans.processor()))
+	}
+	if t.push.logs != nil {
+		t.loggers = sdklog.NewLoggerProvider(sdklog.WithResource(res), sdklog.WithProcessor(t.push.logs.processor()))
+		t.logs = o.Logs
+		t.logs.to.set(t.loggers.Logger(scope))
 	}
 	t.meters = sdkmetric.NewMeterProvider(options...)
 	t.catalogue = newCatalogue(t.meters.Meter(scope))
@@ -141,10 +141,7 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 	if err = observeProcess(t.Meter()); err != nil {
 		return t, err
 	}
-	if t.push != nil {
-		err = t.push.observe(t.Meter())
-	}
-	return t, err
+	return t, t.push.observe(t.Meter())
 }
 
 // describe returns the attributes of the node. The environment may add some
@@ -160,20 +157,24 @@ func describe(ctx context.Context, o Options) (*resource.Resource, error) {
 		resource.WithFromEnv(),
 		resource.WithAttributes(own...),
 	)
-	if err != nil {
-		return nil, fmt.Errorf("observability: OTEL_RESOURCE_ATTRIBUTES: %w", err)
+	if err != nil && res == nil {
+		return nil, fmt.Errorf("observability: resource: %w", err)
+	}
+	if err != nil && o.Failed != nil {
+		// As the specification has it: the variable is left out, and it is said.
+		o.Failed("resource", fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err))
 	}
 	return res, nil
 }
 
 // MeterProvider gives meters whose instruments are served by MetricsHandler
-// and, with an endpoint, pushed.
+// and, as Options say, pushed.
 func (t *Telemetry) MeterProvider() metric.MeterProvider { return t.meters }
 
 // Meter is the meter of the product's own instruments.
 func (t *Telemetry) Meter() metric.Meter { return t.catalogue }
 
-// TracerProvider gives tracers. Without an endpoint their spans do nothing,
+// TracerProvider gives tracers. Where traces aren't pushed their spans do nothing,
 // but still pass on a remote parent.
 func (t *Telemetry) TracerProvider() trace.TracerProvider {
 	if t.tracers == nil {
@@ -193,6 +194,34 @@ func (t *Telemetry) tracer() trace.Tracer {
 // Requests measures the requests of this node's listeners.
 func (t *Telemetry) Requests() *Requests { return t.requests }
 
+// StopMetrics reads all instruments for the last time. When it returns no
+// callback is called any more, so that what they look at may be closed. The
+// push of what it has read goes on, for at most 3 s; Shutdown waits for it.
+func (t *Telemetry) StopMetrics(ctx context.Context) {
+	t.metersOnce.Do(func() {
+		begun := make(chan struct{})
+		ctx := context.WithValue(context.WithoutCancel(ctx), lastExport{}, sync.OnceFunc(func() { close(begun) }))
+		go func() {
+			defer close(t.metersDone)
+			if t.meters == nil {
+				return
+			}
+			var cut *time.Timer
+			if out := t.push.metricsOut(); out != nil {
+				cut = time.AfterFunc(shutdownTimeout, out.cancel)
+			}
+			t.metersErr = t.meters.Shutdown(ctx)
+			if cut != nil && !cut.Stop() {
+				t.metersErr = context.DeadlineExceeded
+			}
+		}()
+		select {
+		case <-begun:
+		case <-t.metersDone: // nothing is pushed
+		}
+	})
+}
+
 // Shutdown pushes what is left and ends every goroutine of t. It takes at
 // most 3 s, and less when ctx ends sooner. It may be called again, and then
 // returns the same error. Instruments may be used afterwards; they do nothing.
@@ -201,54 +230,38 @@ func (t *Telemetry) Shutdown(ctx context.Context) error {
 	return t.shutdownErr
 }
 
+// stop has the providers wait for their goroutines without a bound: one whose
+// context has ended returns before they have. When time is up the exports are
+// cut off, those under way and all that would follow, and then there is nothing
+// left to wait for.
 func (t *Telemetry) stop(ctx context.Context) error {
+	if t.logs != nil {
+		t.logs.to.set(nil)
+	}
 	ctx, cancel := context.WithTimeout(ctx, shutdownTimeout)
 	defer cancel()
-
-	// Both at once: each has the whole time when the collector is down.
-	var meters, tracers error
-	var wg sync.WaitGroup
-	if t.meters != nil {
-		wg.Go(func() { meters = t.meters.Shutdown(ctx) })
-	}
-	if t.tracers != nil {
-		wg.Go(func() { tracers = t.tracers.Shutdown(ctx) })
-	}
+	inTime := func() bool { return true }
 	if t.push != nil {
-		t.push.stop(ctx, &wg)
+		inTime = context.AfterFunc(ctx, t.push.cancel)
 	}
+	unbounded := context.WithoutCancel(ctx)
+	var tracers, loggers error
+	var wg sync.WaitGroup
+	if t.tracers != nil {
+		wg.Go(func() { tracers = t.tracers.Shutdown(unbounded) })
+	}
+	if t.loggers != nil {
+		wg.Go(func() { loggers = t.loggers.Shutdown(unbounded) })
+	}
+	t.StopMetrics(ctx)
+	<-t.metersDone
 	wg.Wait()
-	if err := errors.Join(meters, tracers); err != nil {
+	err := errors.Join(t.metersErr, tracers, loggers)
+	if !inTime() {
+		err = errors.Join(ctx.Err(), err)
+	}
+	if err != nil {
 		return fmt.Errorf("observability: shutdown: %w", err)
 	}
 	return nil
-}
-
-// endpoint splits OTLPEndpoint into host:port and whether it is plaintext.
-func endpoint(o Options) (hostPort string, plaintext bool, err error) {
-	bad := func(why string) (string, bool, error) {
-		return "", false, fmt.Errorf("observability: OTLP endpoint %q: %s", o.OTLPEndpoint, why)
-	}
-	u, err := url.Parse(o.OTLPEndpoint)
-	if err == nil && u.Host != "" {
-		switch {
-		case u.Scheme != "http" && u.Scheme != "https":
-			return bad("the scheme must be http or https")
-		case u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/"):
-			return bad("want no more than scheme://host:port")
-		case u.Scheme == "https" && o.OTLPInsecure:
-			return bad("https and insecure contradict each other")
-		}
-		hostPort, plaintext = u.Host, u.Scheme == "http"
-	} else {
-		hostPort, plaintext = o.OTLPEndpoint, o.OTLPInsecure
-	}
-	host, port, err := net.SplitHostPort(hostPort)
-	if err == nil {
-		_, err = strconv.ParseUint(port, 10, 16)
-	}
-	if err != nil || host == "" || strings.ContainsAny(host, " \t\r\n/@?#") {
-		return bad("want host:port or http(s)://host:port")
-	}
-	return hostPort, plaintext, nil
 }

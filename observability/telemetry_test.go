@@ -3,9 +3,11 @@ package observability
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -165,8 +167,10 @@ func TestEnvironment(t *testing.T) {
 		}
 	}
 	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "no-equals-sign")
-	if _, err := New(t.Context(), Options{Node: "n1"}); err == nil || !strings.Contains(err.Error(), "OTEL_RESOURCE_ATTRIBUTES") {
-		t.Errorf("bad variable: %v", err)
+	var said error
+	text = scrape(t, newTelemetry(t, Options{Node: "n1", Failed: func(_ string, err error) { said = err }}), "")
+	if said == nil || !strings.Contains(said.Error(), "OTEL_RESOURCE_ATTRIBUTES") || !strings.Contains(text, `service_name="renamed"`) {
+		t.Errorf("bad variable: %v\n%s", said, text)
 	}
 }
 
@@ -174,31 +178,48 @@ func TestBadOptions(t *testing.T) {
 	if _, err := New(t.Context(), Options{}); err == nil || !strings.Contains(err.Error(), "Node") {
 		t.Errorf("no node: %v", err)
 	}
-	for _, bad := range []string{"collector", ":4317", "host:", "ftp://host:1", "https://host", "http://user@host:1", "http://host:1/path", "http://host:1?x", "a b:c d", "::1:4317"} {
-		if tel, err := New(t.Context(), Options{Node: "n1", OTLPEndpoint: bad}); err == nil || tel != nil || !strings.Contains(err.Error(), bad) {
+	for _, bad := range []string{"collector", ":4317", "host:", "ftp://host:1", "https://host", "http://user@host:1", "http://host:1?x", "a b:c d", "::1:4317"} {
+		// The other signals' exporters are there by then, and must be closed.
+		o := Options{Node: "n1", OTLP: pushed(GRPC, "http://host:1"), Logs: NewLogs(slog.DiscardHandler)}
+		o.OTLP.Logs.Endpoint = bad
+		if tel, err := New(t.Context(), o); err == nil || tel != nil || !strings.Contains(err.Error(), bad) || !strings.Contains(err.Error(), "logs") {
+			t.Errorf("endpoint %q: %v", bad, err)
+		}
+		if err := o.OTLP.Validate(); err == nil || !strings.Contains(err.Error(), bad) {
 			t.Errorf("endpoint %q: %v", bad, err)
 		}
 	}
-	if _, err := New(t.Context(), Options{Node: "n1", OTLPEndpoint: "https://host:1", OTLPInsecure: true}); err == nil {
-		t.Error("insecure https is no error")
+	for _, o := range []OTLP{
+		{Traces: Push{Protocol: GRPC, Endpoint: "https://host:1", Insecure: true}},
+		{Traces: Push{Protocol: "http/json", Endpoint: "https://host:1"}},
+		{Logs: Push{Protocol: GRPC, Endpoint: "https://host:1"}}, // without a log
+	} {
+		if _, err := New(t.Context(), Options{Node: "n1", OTLP: o}); err == nil {
+			t.Errorf("no error: %+v", o)
+		}
 	}
 }
 
 func FuzzEndpoint(f *testing.F) {
-	for _, seed := range []string{"host:4317", "https://host:4317", "http://[::1]:4317/", "[::1]:4317", "://", "http://:1", ""} {
+	for _, seed := range []string{"host:4317", "https://host:4317", "http://host:1/path%20x", "http://[::1]:4317/", "[::1]:4317", "://", "http://:1", ""} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		hostPort, plaintext, err := endpoint(Options{OTLPEndpoint: s})
-		if err != nil {
-			return
-		}
-		host, port, err := net.SplitHostPort(hostPort)
-		if err != nil || host == "" || port == "" {
-			t.Errorf("%q is taken for %q: %v", s, hostPort, err)
-		}
-		if plaintext && !strings.HasPrefix(strings.ToLower(s), "http://") {
-			t.Errorf("%q is plaintext", s)
+		for _, protocol := range []Protocol{GRPC, HTTPProtobuf} {
+			to, err := Push{Protocol: protocol, Endpoint: s}.target("traces")
+			if err != nil {
+				continue
+			}
+			host, port, err := net.SplitHostPort(to.hostPort)
+			if err != nil || host == "" || port == "" {
+				t.Errorf("%q is taken for %q: %v", s, to.hostPort, err)
+			}
+			if to.plaintext && !strings.HasPrefix(strings.ToLower(s), "http://") {
+				t.Errorf("%q is plaintext", s)
+			}
+			if u, err := url.Parse(to.url); err != nil || u.Host != to.hostPort || u.Path == "" || to.plaintext != (u.Scheme == "http") {
+				t.Errorf("%q is taken for %q: %v", s, to.url, err)
+			}
 		}
 	})
 }

@@ -73,8 +73,9 @@ type config struct {
 	} `cfg:"cors"`
 
 	OTLP struct {
-		Endpoint string `cfg:"endpoint" in:"serve dev" arg:"HOST:PORT" node:"OTLPEndpoint" help:"send metrics and traces to the OpenTelemetry collector at HOST:PORT (OTLP over gRPC)"`
-		Insecure bool   `cfg:"insecure" in:"serve dev" node:"OTLPInsecure" help:"talk to the collector without TLS"`
+		Endpoint string `cfg:"endpoint" in:"serve dev" arg:"ENDPOINT" node:"OTLP" help:"push metrics, traces and logs by OTLP to ENDPOINT, HOST:PORT or a URL; without one, to where OpenTelemetry's variables say"`
+		Insecure bool   `cfg:"insecure" in:"serve dev" help:"talk to that HOST:PORT without TLS"`
+		Protocol string `cfg:"protocol" in:"serve dev" oneof:"grpc|http/protobuf" arg:"PROTOCOL" help:"push by PROTOCOL, grpc or http/protobuf (default what OTEL_EXPORTER_OTLP_PROTOCOL says, or grpc)"`
 	} `cfg:"otlp"`
 
 	Audit struct {

@@ -164,7 +164,7 @@ func (s *settings) devConfigs(data string, cred credentials) (cfgs []node.Config
 		cfg := node.Config{
 			Name: devName(i), DataDir: filepath.Join(data, devName(i)),
 			RootKeys: given(cred.key).get, MeshSecrets: given(secret).get,
-			OTLPEndpoint: s.OTLP.Endpoint, OTLPInsecure: s.OTLP.Insecure,
+			OTLP:         s.push,
 			ReserveBytes: int64(s.Reserve), Version: programVersion(), Host: host, Limits: s.limits(), CORS: s.cors(), Heal: s.heal(),
 			Pool:  s.devPool(i),
 			Audit: node.AuditConfig{Level: audit.Level(s.Audit.Level)},
@@ -252,6 +252,7 @@ func closeListeners(cfgs []node.Config) {
 // also where opening fails.
 func (a *app) openNodes(ctx context.Context, s *settings, cfgs []node.Config) ([]*node.Node, error) {
 	log := a.logger(s)
+	s.otel.warn(log)
 	nodes := make([]*node.Node, len(cfgs))
 	var g errgroup.Group
 	for i := range cfgs {

@@ -125,6 +125,33 @@ func configurationDocument() string {
 		}
 		b.WriteString(c.tail)
 	}
+	b.WriteString(otelDocument())
+	return b.String()
+}
+
+const otelDocumentHead = `
+## OpenTelemetry's variables
+
+` + "`gridloom serve` and `gridloom dev`" + ` know the standard variables of OpenTelemetry
+too, all of them by every node of the process. Where a setting of Gridloom's says
+the same, the setting counts. ` + "`{}`" + ` stands for nothing, or for one signal:
+` + "`METRICS_`, `TRACES_` or `LOGS_`" + `, which counts before the one for all.
+
+A number or a word that can't be read is ignored, with a warning that names the
+variable. An endpoint, a protocol, headers or a certificate that can't be used
+are an error: telemetry doesn't go elsewhere instead.
+
+| variable | meaning |
+| --- | --- |
+`
+
+func otelDocument() string {
+	var b strings.Builder
+	b.WriteString(otelDocumentHead)
+	for _, v := range otelTable {
+		b.WriteString("| `" + v.name + "` | " + v.means + " |\n")
+	}
+	b.WriteString("\nThere is no `http/json`, and trace context is W3C's alone: `OTEL_PROPAGATORS` changes nothing.\n")
 	return b.String()
 }
 

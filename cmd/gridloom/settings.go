@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/gridloom/gridloom/node"
+	"github.com/gridloom/gridloom/observability"
 )
 
 // The commands that read settings. Every client command is "client"; "ca" is
@@ -263,6 +264,9 @@ type settings struct {
 	rows    []setting
 	flags   *layer
 	origins map[string]origin // by path; absent for a default
+
+	otel *otel              // OpenTelemetry's variables; servers' alone
+	push observability.OTLP // what they and the settings make of it
 }
 
 func newSettings(command string) *settings {
@@ -290,7 +294,11 @@ func (s *settings) load(env []string) error {
 	}
 	s.take(vars, fromEnv)
 	s.take(s.flags, fromFlag)
-	return nil
+	if s.command == forServe || s.command == forDev {
+		s.otel = readOTel(env)
+		s.push, err = s.otlp(s.otel)
+	}
+	return err
 }
 
 // take overrides what a layer has set.

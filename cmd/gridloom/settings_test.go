@@ -83,7 +83,7 @@ func TestTable(t *testing.T) {
 			t.Errorf("%s: a secret with a flag in serve", row.path)
 		}
 	}
-	for field := range map[string]bool{"Name": true, "GRPC.Addr": true, "HTTP.CertFile": true, "Peer.CAFile": true, "Limits.Uploads": true, "OTLPEndpoint": true,
+	for field := range map[string]bool{"Name": true, "GRPC.Addr": true, "HTTP.CertFile": true, "Peer.CAFile": true, "Limits.Uploads": true, "OTLP": true,
 		"Pool": true, "Zone": true, "Heal.After": true, "Heal.BytesPerSecond": true, "Heal.ScrubPeriod": true,
 		"CORS.Origins": true, "CORS.Methods": true, "CORS.Expose": true, "CORS.MaxAge": true} {
 		found := false

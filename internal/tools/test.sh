@@ -17,10 +17,25 @@ else
 	echo "no C compiler: the race detector is off"
 fi
 
-# tagged TAG prints the test files that carry the build tag TAG.
+# modules prints the folders of the modules below this one.
+modules() {
+	find . -mindepth 2 -name go.mod -not -path '*/node_modules/*' -not -path '*/testdata/*' -exec dirname {} \; | sort
+}
+
+# with_tag TAG FILE... prints those of the files that carry the build tag TAG.
+with_tag() {
+	tag=$1
+	shift
+	[ $# = 0 ] || grep -lE "^//go:build (.*[^a-z!])?$tag([^a-z].*)?$" "$@" || true
+}
+
+# tagged TAG prints this module's test files that carry the build tag TAG.
 tagged() {
-	find . -name '*_test.go' -not -path '*/node_modules/*' -not -path '*/testdata/*' \
-		-exec grep -lE "^//go:build (.*[^a-z!])?$1([^a-z].*)?$" {} + | sort
+	tag=$1
+	shift
+	for dir in $(modules); do set -- "$@" -not -path "$dir/*"; done
+	# shellcheck disable=SC2046 # a list of files
+	with_tag "$tag" $(find . -name '*_test.go' -not -path '*/node_modules/*' -not -path '*/testdata/*' "$@") | sort
 }
 
 # packages FILE... prints the folders of the files.
@@ -28,13 +43,17 @@ packages() {
 	for file in "$@"; do dirname "$file"; done | sort -u
 }
 
-# nested prints the folders of the modules below this one that have tests.
+# nested [TAG] prints the folders of the modules below this one that have tests
+# behind the build tag TAG or, without one, behind none.
 nested() {
-	find . -mindepth 2 -name go.mod -not -path '*/node_modules/*' -not -path '*/testdata/*' | sort |
-		while read -r mod; do
-			dir=$(dirname "$mod")
-			if find "$dir" -name '*_test.go' -not -path '*/node_modules/*' | grep -q .; then echo "$dir"; fi
+	for dir in $(modules); do
+		for file in $(find "$dir" -name '*_test.go' -not -path '*/node_modules/*'); do
+			case ${1:-} in
+			'') [ -n "$(with_tag '(real|soak)' "$file")" ] || echo "$dir" ;;
+			*) [ -z "$(with_tag "$1" "$file")" ] || echo "$dir" ;;
+			esac
 		done
+	done | sort -u
 }
 
 # by_tag TAG TIMEOUT FLAG... runs the tests in the files that carry the tag,
@@ -92,6 +111,12 @@ real)
 	# shellcheck disable=SC2046,SC2086
 	[ -z "$files" ] || internal/tools/install.sh $(sed -n 's|^//real:needs ||p' $files | tr ' ' '\n' | sort -u)
 	by_tag real 10m -count=1
+	for dir in $(nested real); do
+		echo "module $dir"
+		# As vet has compiled it.
+		# shellcheck disable=SC2086
+		(cd "$dir" && CGO_ENABLED=0 $GO test -tags real -count=1 -timeout 10m $TESTFLAGS ./...)
+	done
 	;;
 soak)
 	by_tag soak 3h -count=1 -v

@@ -43,7 +43,7 @@ type guard struct {
 // (limit.go); it is there should one not.
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 	ctx, end := g.record(ctx, info.FullMethod)
-	defer func() { err = statusOf(end(g.settle(info.FullMethod, recover(), err))) }()
+	defer func() { err = statusOf(end(g.settle(ctx, info.FullMethod, recover(), err))) }()
 	ctx, check, err := g.enter(ctx, info.FullMethod)
 	if err != nil {
 		return nil, err
@@ -60,7 +60,7 @@ func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 // whenever users and keys change.
 func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
 	ctx, end := g.record(ss.Context(), info.FullMethod)
-	defer func() { err = statusOf(end(g.settle(info.FullMethod, recover(), err))) }()
+	defer func() { err = statusOf(end(g.settle(ctx, info.FullMethod, recover(), err))) }()
 	ctx, check, err := g.enter(ctx, info.FullMethod)
 	if err != nil {
 		return err
@@ -118,7 +118,7 @@ func (g *guard) follow(ctx context.Context, check func(context.Context, any) err
 
 // local is the interceptor of calls from the gateway: ctx has the principal.
 func (g *guard) local(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
-	defer func() { err = g.settle(info.FullMethod, recover(), err) }()
+	defer func() { err = g.settle(ctx, info.FullMethod, recover(), err) }()
 	check, err := g.permit(ctx, info.FullMethod)
 	if err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func (g *guard) local(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 // localStream is local for a stream that the gateway passes on: req is its only
 // message, and serve the handler. Its end, and the client's, end serve's context.
 func (g *guard) localStream(ctx context.Context, req any, method string, serve func(context.Context) error) (err error) {
-	defer func() { err = g.settle(method, recover(), err) }()
+	defer func() { err = g.settle(ctx, method, recover(), err) }()
 	check, err := g.permit(ctx, method)
 	if err != nil {
 		return err
@@ -247,9 +247,9 @@ func (g *guard) permit(ctx context.Context, method string) (check func(ctx conte
 }
 
 // settle turns a panic into an error, and logs what the caller isn't told.
-func (g *guard) settle(method string, panicked any, err error) error {
+func (g *guard) settle(ctx context.Context, method string, panicked any, err error) error {
 	if panicked != nil {
-		g.log.Error("panic", "method", method, "panic", panicked, "stack", string(debug.Stack()))
+		g.log.ErrorContext(ctx, "panic", "method", method, "panic", panicked, "stack", string(debug.Stack()))
 		return fault.New(fault.Internal, "", "internal error; the node's log has the cause")
 	}
 	if err == nil || isStatus(err) {
@@ -257,7 +257,7 @@ func (g *guard) settle(method string, panicked any, err error) error {
 	}
 	switch fault.KindOf(err) {
 	case fault.Internal, fault.Corrupted:
-		g.log.Error("call failed", "method", method, "error", err)
+		g.log.ErrorContext(ctx, "call failed", "method", method, "error", err)
 	}
 	return err
 }

@@ -218,7 +218,7 @@ func (d *door) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.As(err, &broken) {
 		audit.From(r.Context()).Fail(fault.KindOf(err).Reason())
 		if r.Context().Err() == nil {
-			d.log.Warn("download broken off", "path", r.URL.Path, "error", err)
+			d.log.WarnContext(r.Context(), "download broken off", "path", r.URL.Path, "error", err)
 		}
 		panic(http.ErrAbortHandler)
 	}
@@ -227,7 +227,7 @@ func (d *door) fail(w http.ResponseWriter, r *http.Request, err error) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(2 * d.stall))
 	switch fault.KindOf(err) {
 	case fault.Internal, fault.Corrupted:
-		d.log.Error("request failed", "method", r.Method, "path", r.URL.Path, "error", err)
+		d.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	fault.WriteProblem(w, err)
 }

@@ -198,7 +198,7 @@ func (s *Service) serveBulkGet(w http.ResponseWriter, r *http.Request, ref paylo
 	}
 	w.WriteHeader(status)
 	if err := s.sendBulk(r.Context(), w, file, n); err != nil {
-		s.log.Debug("bulk read ended early", "drive", ref.drive, "id", ref.id.String(), "err", err)
+		s.log.DebugContext(r.Context(), "bulk read ended early", "drive", ref.drive, "id", ref.id.String(), "err", err)
 		// The other end must not take what it has for the whole.
 		panic(http.ErrAbortHandler)
 	}

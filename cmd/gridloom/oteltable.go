@@ -1,0 +1,73 @@
+package main
+
+import "strings"
+
+// otelVariable is one of OpenTelemetry's standard variables, or, with {} in its
+// name, four: one for all signals and one for each.
+type otelVariable struct {
+	name  string
+	means string
+	// check says why a value is ignored; nil: there is none that is.
+	check func(value string) error
+}
+
+// otelTable is the list for documents.
+var otelTable = []otelVariable{
+	{"OTEL_SDK_DISABLED", "`true`: nothing is pushed and no spans are made, whatever else is set; `/metrics` stays", checkBool},
+	{"OTEL_SERVICE_NAME", "`service.name` of the resource, in place of `gridloom`", nil},
+	{"OTEL_RESOURCE_ATTRIBUTES", "further attributes of the resource, `key=value,…`; not `service.instance.id`, which is the node's name, nor `service.version`", nil},
+	{"OTEL_METRICS_EXPORTER", "`otlp`, `prometheus` (`/metrics`, which is there anyway) or `none`, or a list; without it metrics are pushed when there is an endpoint", checkExporters("otlp", "prometheus", "none")},
+	{"OTEL_TRACES_EXPORTER", "`otlp` or `none`; without it spans are made and pushed when there is an endpoint", checkExporters("otlp", "none")},
+	{"OTEL_LOGS_EXPORTER", "`otlp`, `console` (standard error, which is there anyway) or `none`, or a list; without it logs are pushed when there is an endpoint", checkExporters("otlp", "console", "none")},
+	{"OTEL_EXPORTER_OTLP_{}ENDPOINT", "the receiver: a URL; by gRPC also `HOST:PORT`. By HTTP the signals' paths (`/v1/traces`) come below the path of the one for all, and that for one signal is used as it is. Default `http://localhost:4317`, by HTTP 4318, where an exporter is asked for by name. `--otlp-endpoint` overrides all four", nil},
+	{"OTEL_EXPORTER_OTLP_{}PROTOCOL", "`grpc` (the default) or `http/protobuf`; `--otlp-protocol` overrides all four", nil},
+	{"OTEL_EXPORTER_OTLP_{}INSECURE", "`true`: no TLS with a `HOST:PORT` without scheme", checkBool},
+	{"OTEL_EXPORTER_OTLP_{}HEADERS", "headers of each export, `name=value,…` with the values in URL encoding", nil},
+	{"OTEL_EXPORTER_OTLP_{}COMPRESSION", "`gzip` or `none` (the default)", checkOneOf("gzip", "none")},
+	{"OTEL_EXPORTER_OTLP_{}TIMEOUT", "how long an export may take, in milliseconds (10000)", checkNumber},
+	{"OTEL_EXPORTER_OTLP_{}CERTIFICATE", "file with the authorities (PEM) that the receiver's certificate may be from, in place of the system's", nil},
+	{"OTEL_EXPORTER_OTLP_{}CLIENT_CERTIFICATE", "file with the certificate (PEM) to show the receiver", nil},
+	{"OTEL_EXPORTER_OTLP_{}CLIENT_KEY", "file with its private key", nil},
+	{"OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "`explicit_bucket_histogram` (the default) or `base2_exponential_bucket_histogram`, for what is pushed; `/metrics` keeps its buckets", checkOneOf("explicit_bucket_histogram", "base2_exponential_bucket_histogram")},
+	{"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "`cumulative` (the default), `delta` or `lowmemory`", checkOneOf("cumulative", "delta", "lowmemory")},
+	{"OTEL_METRIC_EXPORT_INTERVAL", "between two pushes of metrics, in milliseconds (60000)", checkNumber},
+	{"OTEL_METRIC_EXPORT_TIMEOUT", "how long collecting and pushing them may take, in milliseconds (30000)", checkNumber},
+	{"OTEL_METRICS_EXEMPLAR_FILTER", "`trace_based` (the default), `always_on` or `always_off`", checkOneOf("trace_based", "always_on", "always_off")},
+	{"OTEL_TRACES_SAMPLER", "`parentbased_always_on` (the default), `parentbased_always_off`, `parentbased_traceidratio`, `always_on`, `always_off` or `traceidratio`", checkOneOf("parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio", "always_on", "always_off", "traceidratio")},
+	{"OTEL_TRACES_SAMPLER_ARG", "the ratio, 0 to 1, for the two samplers that have one", checkRatio},
+	{"OTEL_BSP_SCHEDULE_DELAY", "how long spans wait for others before they are pushed, in milliseconds (5000)", checkNumber},
+	{"OTEL_BSP_EXPORT_TIMEOUT", "how long pushing them may take, in milliseconds (30000)", checkNumber},
+	{"OTEL_BSP_MAX_QUEUE_SIZE", "how many spans wait at most (2048); what is over it is dropped and counted", checkPositive},
+	{"OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "how many spans go at once (512)", checkPositive},
+	{"OTEL_BLRP_SCHEDULE_DELAY", "the same for log records (1000)", checkNumber},
+	{"OTEL_BLRP_EXPORT_TIMEOUT", "the same for log records (30000)", checkNumber},
+	{"OTEL_BLRP_MAX_QUEUE_SIZE", "the same for log records (2048)", checkPositive},
+	{"OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "the same for log records (512)", checkPositive},
+	{"OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "longer values of attributes are cut", checkNumber},
+	{"OTEL_ATTRIBUTE_COUNT_LIMIT", "further attributes are left out (128)", checkNumber},
+	{"OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "the same for spans alone", checkNumber},
+	{"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "the same for spans alone", checkNumber},
+	{"OTEL_SPAN_EVENT_COUNT_LIMIT", "events of a span (128)", checkNumber},
+	{"OTEL_SPAN_LINK_COUNT_LIMIT", "links of a span (128)", checkNumber},
+	{"OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", "attributes of an event (128)", checkNumber},
+	{"OTEL_LINK_ATTRIBUTE_COUNT_LIMIT", "attributes of a link (128)", checkNumber},
+	{"OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT", "the same for log records", checkNumber},
+	{"OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT", "the same for log records (128)", checkNumber},
+}
+
+// otelVariables has every name by itself.
+func otelVariables() []otelVariable {
+	var all []otelVariable
+	for _, v := range otelTable {
+		if !strings.Contains(v.name, "{}") {
+			all = append(all, v)
+			continue
+		}
+		for _, signal := range []string{"", "METRICS_", "TRACES_", "LOGS_"} {
+			one := v
+			one.name = strings.Replace(v.name, "{}", signal, 1)
+			all = append(all, one)
+		}
+	}
+	return all
+}

@@ -1,0 +1,240 @@
+package observability
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/exporters/otlp/otlplog/otlploggrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlplog/otlploghttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	sdklog "go.opentelemetry.io/otel/sdk/log"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+)
+
+// Protocol is how OTLP is spoken, in the words of OTEL_EXPORTER_OTLP_PROTOCOL.
+type Protocol string
+
+// The protocols. There is no http/json.
+const (
+	GRPC         Protocol = "grpc"
+	HTTPProtobuf Protocol = "http/protobuf"
+)
+
+// OTLP says what is pushed and where; each signal has a receiver of its own,
+// which is mostly the same one. The zero value pushes nothing.
+//
+// Beside it the SDK honours the standard environment: OTEL_EXPORTER_OTLP_HEADERS
+// and _COMPRESSION, OTEL_TRACES_SAMPLER, OTEL_BSP_SCHEDULE_DELAY and so on.
+type OTLP struct {
+	Metrics, Traces, Logs Push
+	// Interval is the time between two pushes of metrics; 0: 60 s, or the
+	// environment's OTEL_METRIC_EXPORT_INTERVAL.
+	Interval time.Duration
+}
+
+// Push is how one signal is pushed.
+type Push struct {
+	// Protocol is that of the receiver; empty: the signal isn't pushed.
+	Protocol Protocol
+	// Endpoint is the receiver: "host:port", or a URL whose scheme says
+	// whether it is TLS ("https://host:port", "http://host:port"). By HTTP
+	// the URL may have a path, which is used as it is; without one it is
+	// /v1/metrics, /v1/traces or /v1/logs.
+	Endpoint string
+	// Insecure speaks plaintext to a "host:port".
+	Insecure bool
+	// TLS is used when the endpoint speaks TLS; nil: the system's roots.
+	TLS *tls.Config
+	// Timeout bounds one export; 0: 10 s.
+	Timeout time.Duration
+	// Queue is how many spans or log records wait, at most, for the receiver
+	// to take them; what is over it is dropped and counted. 0: 2,048.
+	// Metrics have no queue.
+	Queue int
+}
+
+const (
+	defaultPushTimeout = 10 * time.Second
+	defaultQueue       = 2048
+	maxPushConns       = 4 // to a receiver, by HTTP; an exporter uses one at a time
+)
+
+func (p Push) timeout() time.Duration {
+	if p.Timeout > 0 {
+		return p.Timeout
+	}
+	return defaultPushTimeout
+}
+
+func (p Push) queue() int {
+	if p.Queue > 0 {
+		return p.Queue
+	}
+	return defaultQueue
+}
+
+// Validate says what is wrong with o.
+func (o OTLP) Validate() error {
+	for _, signal := range []struct {
+		name string
+		push Push
+	}{{"metrics", o.Metrics}, {"traces", o.Traces}, {"logs", o.Logs}} {
+		if signal.push.Protocol == "" {
+			continue
+		}
+		if err := signal.push.Validate(); err != nil {
+			return fmt.Errorf("%s: %w", signal.name, err)
+		}
+	}
+	return nil
+}
+
+// Validate says what is wrong with p, which is to be pushed.
+func (p Push) Validate() error {
+	_, err := p.target("")
+	return err
+}
+
+// target is where a signal goes, taken apart.
+type target struct {
+	hostPort  string
+	url       string // by HTTP: all of it
+	plaintext bool
+}
+
+// target understands Endpoint. signal is the last part of the default path.
+func (p Push) target(signal string) (target, error) {
+	bad := func(why string) (target, error) {
+		return target{}, fmt.Errorf("OTLP endpoint %q: %s", p.Endpoint, why)
+	}
+	if p.Protocol != GRPC && p.Protocol != HTTPProtobuf {
+		return target{}, fmt.Errorf("OTLP protocol %q: want %s or %s", p.Protocol, GRPC, HTTPProtobuf)
+	}
+	t, path := target{hostPort: p.Endpoint, plaintext: p.Insecure}, ""
+	if u, err := url.Parse(p.Endpoint); err == nil && u.Host != "" {
+		switch {
+		case u.Scheme != "http" && u.Scheme != "https":
+			return bad("the scheme must be http or https")
+		case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+			return bad("want no more than scheme://host:port and a path")
+		case p.Protocol == GRPC && u.Path != "" && u.Path != "/":
+			return bad("by gRPC there is no path")
+		case u.Scheme == "https" && p.Insecure:
+			return bad("https and insecure contradict each other")
+		}
+		t.hostPort, t.plaintext, path = u.Host, u.Scheme == "http", u.EscapedPath()
+	}
+	host, port, err := net.SplitHostPort(t.hostPort)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil || host == "" || strings.ContainsAny(host, " \t\r\n/@?#") {
+		return bad("want host:port or http(s)://host:port")
+	}
+	if path == "" {
+		path = "/v1/" + signal
+	}
+	scheme := "https"
+	if t.plaintext {
+		scheme = "http"
+	}
+	t.url = scheme + "://" + t.hostPort + path
+	return t, nil
+}
+
+// credentials are those by gRPC. They are always given, so that no certificate
+// of the environment turns a plaintext endpoint into one with TLS.
+func (p Push) credentials(t target) credentials.TransportCredentials {
+	switch {
+	case t.plaintext:
+		return insecure.NewCredentials()
+	case p.TLS != nil:
+		return credentials.NewTLS(p.TLS)
+	default:
+		return credentials.NewTLS(&tls.Config{})
+	}
+}
+
+// client is one exporter's. The exporters' own share connections that outlive
+// them; these end with hangUp.
+func (p Push) client() (c *http.Client, hangUp func()) {
+	transport := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: p.timeout()}).DialContext,
+		TLSClientConfig:       p.TLS.Clone(),
+		TLSHandshakeTimeout:   p.timeout(),
+		ForceAttemptHTTP2:     true,
+		MaxConnsPerHost:       maxPushConns,
+		IdleConnTimeout:       90 * time.Second,
+		ResponseHeaderTimeout: p.timeout(),
+	}
+	return &http.Client{Transport: transport, Timeout: p.timeout()}, transport.CloseIdleConnections
+}
+
+func nothing() {}
+
+// newMetricExporter returns with what is left to do after its Shutdown.
+func newMetricExporter(ctx context.Context, p Push) (sdkmetric.Exporter, func(), error) {
+	t, err := p.target("metrics")
+	if err != nil {
+		return nil, nil, err
+	}
+	if p.Protocol == GRPC {
+		e, err := otlpmetricgrpc.New(ctx, otlpmetricgrpc.WithEndpoint(t.hostPort),
+			otlpmetricgrpc.WithTLSCredentials(p.credentials(t)), otlpmetricgrpc.WithTimeout(p.timeout()))
+		return e, nothing, err
+	}
+	client, hangUp := p.client()
+	e, err := otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(t.url),
+		otlpmetrichttp.WithTLSClientConfig(nil), otlpmetrichttp.WithHTTPClient(client), otlpmetrichttp.WithTimeout(p.timeout()))
+	return e, hangUp, err
+}
+
+func newSpanExporter(ctx context.Context, p Push) (sdktrace.SpanExporter, func(), error) {
+	t, err := p.target("traces")
+	if err != nil {
+		return nil, nil, err
+	}
+	if p.Protocol == GRPC {
+		e, err := otlptracegrpc.New(ctx, otlptracegrpc.WithEndpoint(t.hostPort),
+			otlptracegrpc.WithTLSCredentials(p.credentials(t)), otlptracegrpc.WithTimeout(p.timeout()))
+		return e, nothing, err
+	}
+	client, hangUp := p.client()
+	e, err := otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(t.url),
+		otlptracehttp.WithTLSClientConfig(nil), otlptracehttp.WithHTTPClient(client), otlptracehttp.WithTimeout(p.timeout()))
+	return e, hangUp, err
+}
+
+func newLogExporter(ctx context.Context, p Push) (sdklog.Exporter, func(), error) {
+	t, err := p.target("logs")
+	if err != nil {
+		return nil, nil, err
+	}
+	if p.Protocol == GRPC {
+		e, err := otlploggrpc.New(ctx, otlploggrpc.WithEndpoint(t.hostPort),
+			otlploggrpc.WithTLSCredentials(p.credentials(t)), otlploggrpc.WithTimeout(p.timeout()))
+		return e, nothing, err
+	}
+	client, hangUp := p.client()
+	e, err := otlploghttp.New(ctx, otlploghttp.WithEndpointURL(t.url),
+		otlploghttp.WithTLSClientConfig(nil), otlploghttp.WithHTTPClient(client), otlploghttp.WithTimeout(p.timeout()))
+	return e, hangUp, err
+}
+
+// errNoLogs is said to who pushes logs and has none.
+var errNoLogs = errors.New("OTLP.Logs without Options.Logs: there is no log to push")
