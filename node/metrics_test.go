@@ -19,7 +19,7 @@ import (
 )
 
 // otlpSink is an OTLP endpoint that takes everything.
-func otlpSink(t testing.TB) string {
+func otlpSink(t testing.TB) observability.OTLP {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -37,7 +37,8 @@ func otlpSink(t testing.TB) string {
 		s.Stop()
 		<-served
 	})
-	return "http://" + l.Addr().String()
+	p := observability.Push{Protocol: observability.GRPC, Endpoint: "http://" + l.Addr().String()}
+	return observability.OTLP{Metrics: p, Traces: p, Logs: p}
 }
 
 // scraped are a scrape's metrics, by their names.
@@ -80,7 +81,7 @@ func sum(all []map[string]*dto.MetricFamily, name, label, is string) (total floa
 func TestMetricsAreDocumented(t *testing.T) {
 	t.Parallel()
 	configs := meshConfigs(t, t.TempDir(), 3)
-	configs[0].GRPC.Auto, configs[0].OTLPEndpoint = true, otlpSink(t)
+	configs[0].GRPC.Auto, configs[0].OTLP = true, otlpSink(t)
 	nodes := startNodes(t, configs)
 	makeBucket(t, nodes[0], "photos")
 	expect(t, http.StatusCreated, http.MethodPut, nodes[0].url("/data/photos/a"), bytes.NewReader(randomBytes(100<<10)))

@@ -120,7 +120,7 @@ func shapeOf(series string) (shape, bool) {
 func declaredMetrics(t *testing.T) []observability.Instrument {
 	t.Helper()
 	cfg := meshConfigs(t, t.TempDir(), 1)[0]
-	cfg.GRPC.Auto, cfg.OTLPEndpoint = true, otlpSink(t)
+	cfg.GRPC.Auto, cfg.OTLP = true, otlpSink(t)
 	n, err := Open(context.Background(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
