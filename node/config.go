@@ -11,6 +11,7 @@ import (
 
 	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/object"
 	"github.com/gridloom/gridloom/observability"
 )
 
@@ -74,7 +75,10 @@ type Config struct {
 
 	OTLPEndpoint string // host:port of a collector's gRPC receiver; empty for none
 	OTLPInsecure bool   // to the collector without TLS
-	ReserveBytes int64  // space kept free on each drive; 0 is dataio's default
+	// MetricsBuckets are measured each by itself, at most 32: only their metrics
+	// have the label bucket.
+	MetricsBuckets []string
+	ReserveBytes   int64 // space kept free on each drive; 0 is dataio's default
 
 	Heal   HealConfig
 	Audit  AuditConfig
@@ -169,6 +173,9 @@ func (c *Config) Validate() error {
 	if err := c.Heal.validate(); err != nil {
 		return err
 	}
+	if err := c.validateMetrics(); err != nil {
+		return err
+	}
 	if c.ReserveBytes < 0 {
 		return badConfig("ReserveBytes", "%d is negative", c.ReserveBytes)
 	}
@@ -179,6 +186,18 @@ func (c *Config) Validate() error {
 		return err
 	}
 	return c.validatePeers()
+}
+
+func (c *Config) validateMetrics() error {
+	if n := len(c.MetricsBuckets); n > observability.MaxBuckets {
+		return badConfig("MetricsBuckets", "%d buckets are named; at most %d are measured by themselves", n, observability.MaxBuckets)
+	}
+	for _, name := range c.MetricsBuckets {
+		if err := object.ValidateBucket(name); err != nil {
+			return &ConfigError{Field: "MetricsBuckets", Err: err}
+		}
+	}
+	return nil
 }
 
 func (h *HealConfig) validate() error {

@@ -83,6 +83,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (f *front) serve(ctx context.Context, w http.ResponseWriter, r *http.Request, path string) {
 	p, query, err := f.identify(ctx, r, path)
 	audit.From(ctx).Identity(p.User, p.ID, p.Via) // of who has made too many requests, too
+	observability.SetUser(ctx, p.User)
 	if err != nil {
 		observability.SetAPI(ctx, refusedAPI(err))
 		fault.WriteProblem(w, err)

@@ -176,7 +176,7 @@ func (n *Node) openListeners(context.Context) error {
 func (n *Node) openTelemetry(ctx context.Context) error {
 	t, err := observability.New(ctx, observability.Options{
 		Node: n.cfg.Name, Version: n.cfg.Version,
-		OTLPEndpoint: n.cfg.OTLPEndpoint, OTLPInsecure: n.cfg.OTLPInsecure,
+		OTLPEndpoint: n.cfg.OTLPEndpoint, OTLPInsecure: n.cfg.OTLPInsecure, Buckets: n.cfg.MetricsBuckets,
 		Failed: func(signal string, err error) { n.log.Warn("telemetry was dropped", "signal", signal, "error", err) },
 	})
 	if err != nil {

@@ -66,6 +66,11 @@ type Options struct {
 	// the environment's OTEL_METRIC_EXPORT_INTERVAL.
 	OTLPInterval time.Duration
 
+	// Buckets are the names of those whose requests are also measured each by
+	// itself, at most MaxBuckets: the metrics gridloom.bucket.request.*, and no
+	// others, have the label bucket. Empty: none are.
+	Buckets []string
+
 	// Failed is told, for the log, of an export that was given up (signal
 	// is "metrics" or "traces"; the data is dropped, and counted in
 	// gridloom.telemetry.dropped) and of metrics that a scrape had to leave
@@ -135,7 +140,7 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 	}
 	t.meters = sdkmetric.NewMeterProvider(options...)
 
-	if t.requests, err = newRequests(t.Meter(), t.tracer()); err != nil {
+	if t.requests, err = newRequests(t.Meter(), t.tracer(), o.Buckets...); err != nil {
 		return t, err
 	}
 	if err = observeRuntime(t.Meter()); err != nil {

@@ -54,7 +54,7 @@ func (r *Requests) startSpan(ctx context.Context, q *request, attributes ...attr
 	return ctx
 }
 
-func (q *request) endSpan(c class, attributes ...attribute.KeyValue) {
+func (q *request) endSpan(o outcome, attributes ...attribute.KeyValue) {
 	if q.span == nil {
 		return
 	}
@@ -65,7 +65,10 @@ func (q *request) endSpan(c class, attributes ...attribute.KeyValue) {
 		q.span.SetName("_OTHER") // a method that the client made up
 	}
 	q.span.SetAttributes(attributes...)
-	if c == classServerError {
+	if o.kind != "" {
+		q.span.SetAttributes(attribute.String("error.type", o.kind))
+	}
+	if o.class == classServerError {
 		q.span.SetStatus(codes.Error, "")
 	}
 	q.span.End()
