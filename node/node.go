@@ -55,6 +55,7 @@ type Node struct {
 
 	dir         *dataio.Dir
 	telemetry   *observability.Telemetry
+	spans       *observability.Spans // nil: none are made
 	instruments *instruments
 	limits      *limited
 	collector   *observability.Collector
@@ -182,7 +183,7 @@ func (n *Node) openTelemetry(ctx context.Context) error {
 	if err != nil {
 		return &ConfigError{Field: "OTLPEndpoint", Err: err}
 	}
-	n.telemetry = t
+	n.telemetry, n.spans = t, t.Spans()
 	n.onClose(func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 		defer cancel()
@@ -219,7 +220,7 @@ func (n *Node) openGrid(ctx context.Context) (err error) {
 		CertificateName: n.certificateName,
 		Realm:           n.realm,
 		BackoffMax:      reconnectMax,
-		Hooks:           grid.Hooks{Logger: n.log},
+		Hooks:           n.gridHooks(),
 	})
 	if err != nil {
 		return &ConfigError{Field: "Peers", Err: err}
@@ -272,7 +273,7 @@ func (n *Node) openControl(ctx context.Context) (err error) {
 		Dir: n.cfg.DataDir, Self: n.cfg.Name, Peers: n.peers, Grid: n.grid, Logger: n.log,
 		Fetch:       n.fetchSnapshot,
 		MeshSecrets: n.cfg.MeshSecrets,
-		Hooks:       control.Hooks{Topology: n.learnNodes, IAM: n.changedIdentities},
+		Hooks:       control.Hooks{Topology: n.learnNodes, IAM: n.changedIdentities, Span: n.spanHook()},
 	})
 	if err != nil {
 		return err
@@ -374,11 +375,11 @@ func (n *Node) Close() error {
 func (n *Node) openServices(context.Context) error {
 	n.onClose(n.closeDrives)
 	objects, err := object.New(object.Options{
-		Self: n.cfg.Name, Deployment: n.control.Deployment, Index: n.control, Topology: n.control.Topology,
+		Self: n.cfg.Name, Deployment: n.control.Deployment, Index: n.index(), Topology: n.control.Topology,
 		Grid: n.grid, Conn: n.conn, Secrets: n.cfg.MeshSecrets,
 		TLS: n.dialTLS(), HostCertificates: n.hostCertificates(),
 		SnapshotFile: n.control.SnapshotFile, Replicas: replicas, BadCopy: n.badCopy,
-		Log: n.log, Hooks: n.instruments.objectHooks(),
+		Log: n.log, Hooks: n.objectHooks(),
 	})
 	if err != nil {
 		return err

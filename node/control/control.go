@@ -69,6 +69,10 @@ type Hooks struct {
 	// Committed reports a batch that was applied to a group: how many entries
 	// it had and how long it took.
 	Committed func(group string, entries int, took time.Duration)
+	// Span begins a part of a call that its trace shows by a name, and gives the
+	// context for what belongs to it; end is called once, with the part's error.
+	// It allocates nothing where the call has no trace.
+	Span func(ctx context.Context, name string) (_ context.Context, end func(error))
 }
 
 // Control is a node's part of the index. See the package's doc.
