@@ -130,7 +130,7 @@ func New(o Options) (*API, error) {
 	reflection.Register(a.server)
 	a.SetServing(false)
 
-	conn := newInProcess(g.local)
+	conn := newInProcess(g.local, g.localStream)
 	register(conn, &o)
 	var routes []route
 	for _, desc := range services() {

@@ -26,7 +26,8 @@ import (
 // keys of 1,024 bytes, just fits where JSON need not escape them.
 const maxBodyBytes = 1 << 20
 
-// gateway serves the unary calls as JSON. It finds the route, refuses what the
+// gateway serves the calls as JSON, and streams that answer one message as a line
+// of JSON for each of theirs. It finds the route, refuses what the
 // call would not understand, and leaves the rest to grpc-gateway, which is
 // given nothing of the request but its path, query and body.
 type gateway struct {
@@ -56,6 +57,8 @@ func newGateway(conn *inProcess, routes []route, bodyTimeout time.Duration) (*ga
 		runtime.WithWriteContentLength(),
 		runtime.WithForwardResponseOption(boundAnswer),
 		runtime.WithErrorHandler(writeGatewayError),
+		// What ends a stream that has begun is its last line, {"error":…}.
+		runtime.WithStreamErrorHandler(func(_ context.Context, err error) *status.Status { return status.Convert(statusOf(err)) }),
 		runtime.WithRoutingErrorHandler(writeRoutingError),
 	)
 	ctx := context.Background() // grpc-gateway keeps it for nothing here

@@ -143,6 +143,41 @@ func (g *guard) local(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	return resp, err
 }
 
+// localStream is local for a stream that the gateway passes on: req is its only
+// message, and serve the handler. Its end, and the client's, end serve's context.
+func (g *guard) localStream(ctx context.Context, req any, method string, serve func(context.Context) error) (err error) {
+	defer func() { err = g.settle(method, recover(), err) }()
+	check, err := g.permit(ctx, method)
+	if err != nil {
+		return err
+	}
+	note(ctx, req)
+	if err := check(ctx, req); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	cut := func(why error) { cancel(&ended{why}) }
+	if g.permissions[method].endless {
+		defer context.AfterFunc(g.stopping, func() { cut(context.Cause(g.stopping)) })()
+		if p, ok := iam.FromContext(ctx); ok && !p.ExpiresAt.IsZero() {
+			expiry := time.AfterFunc(time.Until(p.ExpiresAt), func() {
+				cut(fault.New(fault.Unauthenticated, "", "the credential's time is up"))
+			})
+			defer expiry.Stop()
+		}
+	}
+	defer g.follow(ctx, check, req, cut)()
+	if err = ctx.Err(); err == nil {
+		err = serve(ctx)
+	}
+	var why *ended
+	if err != nil && errors.As(context.Cause(ctx), &why) {
+		return why.error
+	}
+	return err
+}
+
 // ended is why a call was ended that had been let in.
 type ended struct{ error }
 

@@ -25,6 +25,7 @@ type route struct {
 	api        string // "CopyObject"
 	input      protoreflect.MessageDescriptor
 	body       bool // the request is in the body; else in the path and the query
+	stream     bool // the answer is a stream, which has no end: there is no HEAD of it
 }
 
 // routesOf reads the routes of a service's methods from its descriptor.
@@ -39,13 +40,14 @@ func routesOf(desc *grpc.ServiceDesc) ([]route, error) {
 		m := methods.Get(i)
 		rule, ok := proto.GetExtension(m.Options(), annotations.E_Http).(*annotations.HttpRule)
 		if !ok || rule == nil {
-			continue // a stream
+			continue // it has no JSON form
 		}
 		r := route{
 			fullMethod: "/" + desc.ServiceName + "/" + string(m.Name()),
 			api:        string(m.Name()),
 			input:      m.Input(),
 			body:       rule.GetBody() != "",
+			stream:     m.IsStreamingServer(),
 		}
 		switch pattern := rule.GetPattern().(type) {
 		case *annotations.HttpRule_Get:
@@ -114,11 +116,12 @@ func findRoute(routes []route, method, path string) (found *route, allowed []str
 		if !r.matches(path) {
 			continue
 		}
-		if r.method == method || r.method == http.MethodGet && method == http.MethodHead {
+		head := r.method == http.MethodGet && !r.stream
+		if r.method == method || head && method == http.MethodHead {
 			return r, nil
 		}
 		allowed = append(allowed, r.method)
-		if r.method == http.MethodGet {
+		if head {
 			allowed = append(allowed, http.MethodHead)
 		}
 	}
