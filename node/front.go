@@ -51,6 +51,7 @@ type front struct {
 	openAPI   http.Handler // /openapi.json
 	metrics   http.Handler // /metrics
 	resources http.Handler // /v2/metrics/resource
+	profiles  http.Handler // /debug/pprof/…
 }
 
 // ServeHTTP implements http.Handler.
@@ -182,6 +183,8 @@ func (f *front) route(path string) (h http.Handler, wait bool) {
 		return f.resources, false
 	case path == "/metrics":
 		return f.metrics, false
+	case strings.HasPrefix(path, profilePrefix):
+		return f.profiles, false
 	case path == "/openapi.json":
 		return f.openAPI, false
 	}

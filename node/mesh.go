@@ -37,7 +37,8 @@ func peersMayCall(id grid.HandlerID) bool {
 		200, 201, 202, // payload: read, write, remove
 		204, 205, 206, // drives' health, copies made, copies checked
 		210, 211, 212, 213, // heal: status, start, rebalance, a bad copy's report
-		300, // resources
+		300,      // resources
+		320, 321, // calls as they happen, logs
 		400: // status
 		return true
 	}

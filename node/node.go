@@ -44,7 +44,8 @@ type Addrs struct{ GRPC, HTTP, Peer string }
 type Node struct {
 	cfg   Config
 	log   *slog.Logger
-	peers map[string]string // name to base URL, this node included
+	lines *observability.Lines // the last of the log
+	peers map[string]string    // name to base URL, this node included
 
 	grpcListener, httpListener, peerListener *listener
 
@@ -97,7 +98,8 @@ type Node struct {
 // listeners, the grid and the index. It waits for no other node. Wrong
 // configuration is a *ConfigError; on any error everything is given back.
 func Open(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err error) {
-	n := &Node{cfg: cfg, log: log.With("node", cfg.Name), ready: make(chan struct{}), drivesEvery: drivesEvery}
+	n := &Node{cfg: cfg, lines: observability.NewLines(), ready: make(chan struct{}), drivesEvery: drivesEvery}
+	n.log = slog.New(n.lines.Handler(log.With("node", cfg.Name).Handler()))
 	n.life, n.endLife = context.WithCancel(context.WithoutCancel(ctx))
 	n.onClose(func() error { n.endLife(); return nil })
 	defer func() {
@@ -401,14 +403,18 @@ func (n *Node) openServices(context.Context) error {
 	if err := n.mesh.register(); err != nil {
 		return err
 	}
+	watched := &diagnostics{self: n.cfg.Name, urls: n.urls, grid: n.grid, calls: n.telemetry.Requests().Calls(), lines: n.lines}
+	if err := watched.register(); err != nil {
+		return err
+	}
 	if err := checkHandlers(n.grid); err != nil {
 		return err
 	}
 	n.identities = newIdentities(n.control, n.control.Deployment, n.gate, n.log)
 	n.api, err = api.New(api.Options{
 		Objects: objects, Cluster: n.mesh, Storage: n.mesh.storage, Resources: n.mesh, Auth: n.gate, Audit: n.audit,
-		Identities: n.identities,
-		Requests:   n.telemetry.Requests(), Ready: n.waitReady, TLS: n.grpcListener.tls,
+		Identities: n.identities, Diagnostics: watched,
+		Requests: n.telemetry.Requests(), Ready: n.waitReady, TLS: n.grpcListener.tls,
 		Logger:  n.log,
 		Callers: n.limits.callers, Uploads: n.limits.uploads, Conns: n.limits.grpc, Refused: n.limits.refused("grpc"),
 		MaxStreams: uint32(n.limits.Streams), MaxFrames: n.limits.Frames,
@@ -426,6 +432,7 @@ func (n *Node) openServices(context.Context) error {
 		openAPI:   api.OpenAPI(),
 		metrics:   n.telemetry.MetricsHandler(),
 		resources: http.HandlerFunc(n.mesh.serveResources),
+		profiles:  new(profiler),
 	})), n.limits.http)
 	limits := n.httpServer.ConnContext
 	n.httpServer.ConnContext = func(ctx context.Context, c net.Conn) context.Context {

@@ -169,7 +169,7 @@ func TestGatewayForwardsNothing(t *testing.T) {
 	s := serve(t, nil)
 	var seen context.Context
 	s.api.gateway.mux = nil
-	conn := newInProcess((&guard{permissions: permissions(), log: discard()}).local)
+	conn := newInProcess((&guard{permissions: permissions(), log: discard()}).local, nil)
 	register(conn, &Options{Cluster: &clusterFunc{describe: func(ctx context.Context) (*ClusterInfo, error) {
 		seen = ctx
 		return &ClusterInfo{}, nil
@@ -354,6 +354,9 @@ func FuzzRoutes(f *testing.F) {
 	conn := newInProcess(func(_ context.Context, _ any, info *grpc.UnaryServerInfo, _ grpc.UnaryHandler) (any, error) {
 		called = info.FullMethod
 		return nil, fault.New(fault.Unimplemented, "", "")
+	}, func(_ context.Context, _ any, method string, _ func(context.Context) error) error {
+		called = method
+		return fault.New(fault.Unimplemented, "", "")
 	})
 	register(conn, &Options{})
 	var routes []route
