@@ -63,16 +63,16 @@ func TestEveryMethodHasAPermission(t *testing.T) {
 	}
 }
 
-// TestEveryRouteIsAMethod: what HTTP reaches is a registered unary method of
-// the table, and every unary method of the API is reached by HTTP.
+// TestEveryRouteIsAMethod: what HTTP reaches is a registered method of the table
+// that takes one message, and every unary method of the API is reached by HTTP.
 func TestEveryRouteIsAMethod(t *testing.T) {
 	s := serve(t, nil)
 	registered := methodsOf(s.api.server)
 	routed := make(map[string]bool)
 	for _, r := range s.api.gateway.routes {
 		m, ok := registered[r.fullMethod]
-		if !ok || m.IsClientStream || m.IsServerStream {
-			t.Errorf("%s %s leads to %s, which is no unary method", r.method, r.template, r.fullMethod)
+		if !ok || m.IsClientStream || m.IsServerStream != r.stream {
+			t.Errorf("%s %s leads to %s, which takes more than one message, or isn't registered", r.method, r.template, r.fullMethod)
 		}
 		if _, ok := permissions()[r.fullMethod]; !ok {
 			t.Errorf("%s %s leads to %s, which has no permission", r.method, r.template, r.fullMethod)
