@@ -33,11 +33,29 @@ type diagnostics struct {
 	grid  *grid.Manager
 	calls *observability.Calls
 	lines *observability.Lines
+
+	ending context.Context // ends what is shown to other nodes, which would hold up a stop
+}
+
+// until ends a stream of another node's with this one.
+func (d *diagnostics) until(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(d.ending, cancel)
+	return ctx, func() { stop(); cancel() }
+}
+
+// showing is for as long as other nodes are shown what happens here: until Close.
+func (n *Node) showing() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	n.onClose(func() error { cancel(); return nil })
+	return ctx
 }
 
 // register serves the other nodes.
 func (d *diagnostics) register() error {
 	err := callsStream.Register(d.grid, 0, shownAhead, func(ctx context.Context, open *callsOpening, p *grid.TypedPipe[shownCall, nothing, *shownCall, *nothing]) error {
+		ctx, end := d.until(ctx)
+		defer end()
 		f := &api.CallFilter{APIs: open.APIs, Statuses: open.Statuses, MinDuration: time.Duration(open.MinDurationNS)}
 		return control.ToWire(d.ownCalls(ctx, f, func(c *observability.Call, dropped int64) error { return p.Send(ctx, shownOf(c, dropped)) }))
 	})
@@ -45,6 +63,8 @@ func (d *diagnostics) register() error {
 		return err
 	}
 	return logsStream.Register(d.grid, 0, shownAhead, func(ctx context.Context, open *logsOpening, p *grid.TypedPipe[shownLine, nothing, *shownLine, *nothing]) error {
+		ctx, end := d.until(ctx)
+		defer end()
 		f := &api.LogFilter{Level: slog.Level(open.Level), Tail: min(max(open.Tail, 0), observability.MaxLines), Follow: open.Follow}
 		return control.ToWire(d.ownLines(ctx, f, func(l *observability.Line, dropped int64) error { return p.Send(ctx, shownLineOf(l, dropped)) }))
 	})

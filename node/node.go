@@ -403,7 +403,7 @@ func (n *Node) openServices(context.Context) error {
 	if err := n.mesh.register(); err != nil {
 		return err
 	}
-	watched := &diagnostics{self: n.cfg.Name, urls: n.urls, grid: n.grid, calls: n.telemetry.Requests().Calls(), lines: n.lines}
+	watched := &diagnostics{self: n.cfg.Name, urls: n.urls, grid: n.grid, calls: n.telemetry.Requests().Calls(), lines: n.lines, ending: n.showing()}
 	if err := watched.register(); err != nil {
 		return err
 	}
