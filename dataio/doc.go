@@ -7,7 +7,7 @@
 //	DATA/lock
 //	DRIVE/drive.json                a drive: version, drive id, deployment, node
 //	DRIVE/lock
-//	DRIVE/probe                     there for a moment, written and read by Monitor
+//	DRIVE/probe, DRIVE/asked        there for a moment, written and read by Monitor and Probe
 //	DRIVE/payload/<2 hex>/<uuid>    one payload, then its footer (footer.go)
 //	DRIVE/payload/<2 hex>/<uuid>.new  what is to replace one, or a crash left of it
 //

@@ -106,6 +106,7 @@ type Drive struct {
 
 	errors     atomic.Int64
 	operations operations
+	asked      atomic.Bool // Probe is at it
 	idle       idle
 	// durable tells which directories below payload/ have a synced entry.
 	durable [256]atomic.Bool
@@ -223,6 +224,11 @@ func (d *Drive) Path() string { return d.path }
 // drive was opened. A payload that isn't there, one that exists already, and
 // a lack of space are not errors of the drive.
 func (d *Drive) Errors() int64 { return d.errors.Load() }
+
+// Timeouts returns how many operations since the drive was opened took longer
+// than Slow.Degraded allows; one that is still under way counts as soon as
+// Monitor has seen it.
+func (d *Drive) Timeouts() int64 { return d.operations.late.Load() }
 
 // State returns what the drive can be used for, as last known: nothing is
 // asked of the file system.

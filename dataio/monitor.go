@@ -22,6 +22,7 @@ const (
 	goodProbes = 3
 
 	probeName  = "probe"
+	askedName  = "asked" // Probe's, which doesn't wait for Monitor's
 	probeBytes = 4 << 10
 )
 
@@ -136,7 +137,7 @@ func (m *monitor) send(now time.Time) {
 		_, err := m.d.usage(true)
 		if probe && err == nil {
 			began := time.Now()
-			l = look{probed: true, err: m.d.probe()}
+			l = look{probed: true, err: m.d.probe(probeName)}
 			l.took = time.Since(began)
 		}
 		m.looked <- l
@@ -184,12 +185,37 @@ func (m *monitor) judge(l look) {
 	})
 }
 
+// Probe has the drive write, sync, read and remove a small file, DRIVE/asked,
+// and returns how long that took. One runs at a time; a second one is ErrOffline,
+// as the first may never come back. It returns the context's error once that has
+// ended, and leaves the file system to it.
+func (d *Drive) Probe(ctx context.Context) (took time.Duration, err error) {
+	if err := d.present("probe", ID{}); err != nil {
+		return 0, err
+	}
+	if !d.asked.CompareAndSwap(false, true) {
+		return 0, &Error{Op: "probe", Path: d.path, Kind: ErrOffline, Err: errors.New("another probe is under way")}
+	}
+	var measured time.Duration // read once await says that the call has ended
+	err = d.await(ctx, func() error {
+		defer d.asked.Store(false)
+		began := time.Now()
+		err := d.probe(askedName)
+		measured = time.Since(began)
+		return err
+	}, nil)
+	if err != nil {
+		return 0, err
+	}
+	return measured, nil
+}
+
 // probe has the drive write, sync, read and remove a small file.
-func (d *Drive) probe() error {
+func (d *Drive) probe(name string) error {
 	var f *os.File
 	content, back := bytes.Repeat([]byte("gridloom"), probeBytes/8), make([]byte, probeBytes)
 	remove := func() error {
-		err := d.held.root.Remove(probeName)
+		err := d.held.root.Remove(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -200,21 +226,21 @@ func (d *Drive) probe() error {
 		call func() error
 	}{
 		// What a crash left of an earlier one.
-		{Op{Kind: OpRemove, Name: probeName}, remove},
-		{Op{Kind: OpCreate, Name: probeName}, func() (err error) {
-			f, err = d.held.root.OpenFile(probeName, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		{Op{Kind: OpRemove, Name: name}, remove},
+		{Op{Kind: OpCreate, Name: name}, func() (err error) {
+			f, err = d.held.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 			return err
 		}},
-		{Op{Kind: OpWrite, Name: probeName, Bytes: probeBytes, Data: content}, func() error {
+		{Op{Kind: OpWrite, Name: name, Bytes: probeBytes, Data: content}, func() error {
 			_, err := f.Write(content)
 			return err
 		}},
-		{Op{Kind: OpSync, Name: probeName}, func() error { return syncData(f) }},
-		{Op{Kind: OpRead, Name: probeName, Bytes: probeBytes}, func() error {
+		{Op{Kind: OpSync, Name: name}, func() error { return syncData(f) }},
+		{Op{Kind: OpRead, Name: name, Bytes: probeBytes}, func() error {
 			_, err := f.ReadAt(back, 0)
 			return err
 		}},
-		{Op{Kind: OpRemove, Name: probeName}, remove},
+		{Op{Kind: OpRemove, Name: name}, remove},
 	} {
 		if err := d.doMoving(step.op, step.op.Bytes, true, step.call); err != nil {
 			if f != nil {

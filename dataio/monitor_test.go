@@ -356,3 +356,70 @@ func TestCloseOfAStalledDrive(t *testing.T) {
 		runtime.Gosched()
 	}
 }
+
+// TestTimeouts counts each operation that takes too long once: while it is under
+// way, where it hangs, and when it ends, where nobody has looked meanwhile.
+func TestTimeouts(t *testing.T) {
+	monitored(t, nil, func(t *testing.T, d *dataio.Drive, faults *datatest.Faults, j *journal) {
+		time.Sleep(500 * time.Millisecond)
+		put(t, d, random(100, 1))
+		if n := d.Timeouts(); n != 0 {
+			t.Errorf("%d timeouts of a drive that is well", n)
+		}
+		release := make(chan struct{})
+		faults.Add(datatest.Fault{Op: dataio.OpSync, Name: "payload/*/*", Wait: release, Done: true})
+		hung := make(chan error, 1)
+		go func() { hung <- write(t.Context(), d, dataio.NewID(), random(100, 2), 100) }()
+		time.Sleep(5 * time.Second)
+		if n := d.Timeouts(); n != 1 {
+			t.Errorf("%d timeouts while a sync hangs", n)
+		}
+		close(release)
+		if err := <-hung; err != nil {
+			t.Error(err)
+		}
+		if n := d.Timeouts(); n != 1 || d.Errors() != 0 {
+			t.Errorf("%d timeouts and %d errors when it has ended", n, d.Errors())
+		}
+	})
+}
+
+// TestProbe is told how long a drive takes, what is wrong with it, and doesn't
+// wait for one that hangs.
+func TestProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		faults := new(datatest.Faults)
+		o := options()
+		o.Interceptor = faults
+		d := open(t, t.TempDir(), o)
+		delay := make(chan struct{})
+		faults.Add(datatest.Fault{Op: dataio.OpSync, Name: "asked", Wait: delay, Done: true})
+		time.AfterFunc(70*time.Millisecond, func() { close(delay) })
+		if took, err := d.Probe(t.Context()); took != 70*time.Millisecond || err != nil {
+			t.Errorf("it took %v, %v", took, err)
+		}
+		if _, err := os.Stat(filepath.Join(d.Path(), "asked")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("its file is left: %v", err)
+		}
+		faults.Add(datatest.Fault{Op: dataio.OpRead, Name: "asked", Err: syscall.EIO})
+		_, err := d.Probe(t.Context())
+		if !errors.Is(err, syscall.EIO) {
+			t.Errorf("of a drive that can't be read: %v", err)
+		}
+
+		release := make(chan struct{})
+		faults.Add(datatest.Fault{Op: dataio.OpWrite, Name: "asked", Wait: release, Done: true})
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if _, err := d.Probe(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("of a drive that hangs: %v", err)
+		}
+		_, err = d.Probe(t.Context())
+		wantErr(t, err, "another probe", dataio.ErrOffline)
+		close(release)
+		synctest.Wait()
+		if took, err := d.Probe(t.Context()); err != nil {
+			t.Errorf("when it is back: %v, %v", took, err)
+		}
+	})
+}

@@ -60,6 +60,7 @@ type running struct {
 	name       string
 	since      time.Time
 	allowed    time.Duration // besides what Slow says
+	late       bool          // it has been counted as a timeout
 	prev, next *running
 }
 
@@ -75,6 +76,7 @@ type operations struct {
 	slow    Slow
 	refuse  atomic.Bool  // the drive has stalled
 	orphans atomic.Int64 // goroutines whose callers have gone
+	late    atomic.Int64 // operations that took longer than Slow.Degraded, or are at it
 
 	mu     sync.Mutex // guards what follows
 	oldest *running
@@ -126,6 +128,7 @@ func (o *operations) end(r *running) {
 	over := r.over(time.Now())
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.judgeLocked(r, over)
 	if r.prev != nil {
 		r.prev.next = r.next
 	} else {
@@ -141,6 +144,14 @@ func (o *operations) end(r *running) {
 	runningPool.Put(r)
 }
 
+// judgeLocked counts an operation that takes too long, once.
+func (o *operations) judgeLocked(r *running, over time.Duration) {
+	if over > o.slow.Degraded && !r.late {
+		r.late = true
+		o.late.Add(1)
+	}
+}
+
 // slowest returns the operation that is most over what it is allowed, and by
 // how much, and what the slowest tenth of the last took at least.
 func (o *operations) slowest(now time.Time) (what string, over, p90 time.Duration) {
@@ -148,6 +159,7 @@ func (o *operations) slowest(now time.Time) (what string, over, p90 time.Duratio
 	defer o.mu.Unlock()
 	// Behind one that is within the bare limit are younger ones only.
 	for r := o.oldest; r != nil && now.Sub(r.since) > o.slow.Degraded; r = r.next {
+		o.judgeLocked(r, r.over(now))
 		if r.over(now) > over {
 			over = r.over(now)
 			what = fmt.Sprintf("%s %s has been under way for %s", r.kind, r.name, now.Sub(r.since).Round(time.Millisecond))

@@ -30,7 +30,7 @@ func TestCreditsAreNeverLeftBehind(t *testing.T) {
 		}}}); err != nil {
 		t.Fatal(err)
 	}
-	c, ctx := nodes[0].Connection(nodes[1].Local()), testContext(t)
+	c, ctx := nodes[0].Connection(nodes[1].Local()), testContextLong(t)
 	var wg sync.WaitGroup
 	for i := range streams {
 		wg.Go(func() {

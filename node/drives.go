@@ -265,36 +265,38 @@ func (n *Node) tellTroubles() {
 	}
 }
 
-// publishDrives makes known which drives are open, and which aren't.
+// driveSets are a node's drives at one moment: those that are open, and what is
+// known of the paths whose drives can't be used.
+type driveSets struct {
+	open   []*dataio.Drive
+	closed []driveStatus
+}
+
+// publishDrives makes known which drives are open, and which aren't, in one
+// step: a drive that changes sides is seen on one of them.
 func (n *Node) publishDrives() {
-	open, missing := []*dataio.Drive{}, []driveStatus{}
+	var now driveSets
 	for _, p := range n.paths {
 		switch {
 		case p.drive != nil:
-			open = append(open, p.drive)
+			now.open = append(now.open, p.drive)
 		case p.err != nil:
-			missing = append(missing, driveStatus{ID: p.row.ID, Path: p.full, State: uint8(dataio.Offline), Error: p.err.Error()})
+			now.closed = append(now.closed, driveStatus{ID: p.row.ID, Path: p.full, State: uint8(dataio.Offline), Error: p.err.Error()})
 		}
 	}
-	n.drives.Store(&open)
-	n.missingDrives.Store(&missing)
+	n.drives.Store(&now)
 }
 
-// openDrives are the drives that are open: none before the mesh is known.
-func (n *Node) openDrives() []*dataio.Drive {
+// drivesNow are the drives: none before the mesh is known.
+func (n *Node) drivesNow() driveSets {
 	if drives := n.drives.Load(); drives != nil {
 		return *drives
 	}
-	return nil
+	return driveSets{}
 }
 
-// closedDrives describes the paths whose drives can't be used.
-func (n *Node) closedDrives() []driveStatus {
-	if missing := n.missingDrives.Load(); missing != nil {
-		return *missing
-	}
-	return nil
-}
+// openDrives are those that are open.
+func (n *Node) openDrives() []*dataio.Drive { return n.drivesNow().open }
 
 // closeDrives closes the drives, and those that come late, as far as they do.
 func (n *Node) closeDrives() error {
@@ -327,17 +329,17 @@ func (n *Node) closeDrives() error {
 
 // sampleDrives gives the collector the drives' current values.
 func (n *Node) sampleDrives() []observability.Drive {
-	drives := n.openDrives()
-	out := make([]observability.Drive, 0, len(drives))
-	for _, d := range drives {
-		s := observability.Drive{ID: d.ID(), Path: d.Path(), State: d.State().String(), Errors: d.Errors()}
+	drives := n.drivesNow()
+	out := make([]observability.Drive, 0, len(drives.open)+len(drives.closed))
+	for _, d := range drives.open {
+		s := observability.Drive{ID: d.ID(), Path: d.Path(), State: d.State().String(), Errors: d.Errors(), Timeouts: d.Timeouts()}
 		if u, err := d.Usage(); err == nil {
 			s.TotalBytes, s.UsedBytes, s.FreeBytes = u.TotalBytes, u.UsedBytes, u.FreeBytes
 			s.TotalInodes, s.UsedInodes, s.FreeInodes = u.TotalInodes, u.UsedInodes, u.FreeInodes
 		}
 		out = append(out, s)
 	}
-	for _, d := range n.closedDrives() {
+	for _, d := range drives.closed {
 		if d.ID == "" { // nothing was ever there
 			continue
 		}

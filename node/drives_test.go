@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -41,17 +40,17 @@ func runLooking(t *testing.T, cfg Config, log *slog.Logger) *running {
 	return r
 }
 
-// again makes a configuration that can be started once more.
+// again makes a configuration of a lone node that can be started once more, at
+// other addresses: its old ones may be somebody else's by now.
 func again(t *testing.T, cfg Config) Config {
 	t.Helper()
-	for _, l := range []*ListenerConfig{&cfg.GRPC, &cfg.HTTP} {
+	for _, l := range []*ListenerConfig{&cfg.GRPC, &cfg.HTTP, &cfg.Peer} {
 		l.Listener = openListener(t)
 	}
-	l, err := net.Listen("tcp", cfg.Peer.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+	if len(cfg.Peers) != 1 {
+		t.Fatalf("%d peers know the old address", len(cfg.Peers))
 	}
-	cfg.Peer.Listener = l
+	cfg.Peers = []Peer{{Name: cfg.Name, URL: "http://" + cfg.Peer.Listener.Addr().String()}}
 	return cfg
 }
 

@@ -3,10 +3,8 @@ package node
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -15,17 +13,13 @@ import (
 	"github.com/gridloom/gridloom/grid"
 	"github.com/gridloom/gridloom/node/api"
 	"github.com/gridloom/gridloom/node/control"
-	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/object"
 	"github.com/gridloom/gridloom/observability"
 )
 
-// What the nodes ask each other about themselves: telemetry ids 300–399,
-// services 400–499.
-var (
-	resourcesCall = grid.NewSingle[resourcesRequest, resourcesReply](300, "telemetry.resources")
-	statusCall    = grid.NewSingle[statusRequest, statusReply](400, "cluster.status")
-)
+// statusCall is what the nodes ask each other about themselves: services have
+// ids 400–499.
+var statusCall = grid.NewSingle[statusRequest, statusReply](400, "cluster.status")
 
 // peersMayCall says for each handler of the grid that a peer may call it, which
 // is whoever has proven the mesh secret, or by a certificate to be a node. What
@@ -37,7 +31,8 @@ func peersMayCall(id grid.HandlerID) bool {
 		200, 201, 202, // payload: read, write, remove
 		204, 205, 206, // drives' health, copies made, copies checked
 		210, 211, 212, 213, // heal: status, start, rebalance, a bad copy's report
-		300,      // resources
+		300,           // resources
+		310, 311, 312, // samples, probes, the time
 		320, 321, // calls as they happen, logs
 		400: // status
 		return true
@@ -67,22 +62,23 @@ type mesh struct {
 	grid      *grid.Manager
 	control   *control.Control
 	collector *observability.Collector
-	drives    func() []*dataio.Drive
-	missing   func() []driveStatus        // this node's paths whose drives can't be used
+	drives    func() driveSets            // this node's
 	health    func() []object.DriveHealth // of all drives, as of the last look
 	storage   *storage
 	log       *slog.Logger
 
 	certificates func() []listenerCertificate // this node's
+
+	watching watching
+	probing  probing
 }
 
 // register serves the other nodes' questions.
 func (m *mesh) register() error {
-	err := resourcesCall.Register(m.grid, func(context.Context, *resourcesRequest) (*resourcesReply, error) {
-		return &resourcesReply{Resources: m.collector.Resources()}, nil
-	})
-	if err != nil {
-		return err
+	for _, register := range []func() error{m.registerResources, m.registerWatch, m.registerProbes} {
+		if err := register(); err != nil {
+			return err
+		}
 	}
 	return statusCall.Register(m.grid, func(ctx context.Context, _ *statusRequest) (*statusReply, error) {
 		return m.status(ctx), nil
@@ -100,21 +96,28 @@ func (m *mesh) status(ctx context.Context) *statusReply {
 			reply.Groups = append(reply.Groups, describeGroup(&s.Groups[i]))
 		}
 	}
-	for _, d := range m.drives() {
+	drives := m.drives()
+	for _, d := range drives.open {
 		s := driveStatus{ID: d.ID(), Path: d.Path(), State: uint8(d.State())}
 		if u, err := d.Usage(); err == nil {
 			s.Total, s.Used, s.Free = u.TotalBytes, u.UsedBytes, u.FreeBytes
 		}
 		reply.Drives = append(reply.Drives, s)
 	}
-	reply.Drives = append(reply.Drives, m.missing()...)
+	reply.Drives = append(reply.Drives, drives.closed...)
+	reply.Certificates = m.certificateStatuses()
+	return reply
+}
+
+// certificateStatuses are the certificates that this node's listeners show.
+func (m *mesh) certificateStatuses() (all []certificateStatus) {
 	for _, c := range m.certificates() {
-		reply.Certificates = append(reply.Certificates, certificateStatus{
+		all = append(all, certificateStatus{
 			Listener: c.listener, Names: c.Names, Issuer: c.Issuer, Fingerprint: c.Fingerprint,
 			NotBefore: c.NotBefore.Unix(), NotAfter: c.NotAfter.Unix(),
 		})
 	}
-	return reply
+	return all
 }
 
 func describeGroup(g *control.GroupStatus) groupStatus {
@@ -136,82 +139,22 @@ func describeCertificate(c *certificateStatus) api.CertificateInfo {
 	}
 }
 
-var errNoSample = errors.New("no sample was taken yet")
-
 // names lists every node, sorted.
 func (m *mesh) names() []string { return sortedKeys(m.urls()) }
 
 // each calls ask for every name at once, each within askTimeout.
 func each(ctx context.Context, names []string, ask func(ctx context.Context, i int, name string)) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	eachWithin(ctx, askTimeout, names, ask)
+}
+
+func eachWithin(ctx context.Context, timeout time.Duration, names []string, ask func(ctx context.Context, i int, name string)) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var wg sync.WaitGroup
 	for i, name := range names {
 		wg.Go(func() { ask(ctx, i, name) })
 	}
 	wg.Wait()
-}
-
-// Resources gives the resources of the node of that name, of this one
-// ("local"), or of all (""). A node that does not answer is down, and says why.
-func (m *mesh) Resources(ctx context.Context, node string) ([]*observability.Resources, error) {
-	names := m.names()
-	if node == "local" {
-		node = m.self
-	}
-	if node != "" {
-		if !slices.Contains(names, node) {
-			return nil, fault.New(fault.InvalidArgument, "node", "%q is no node of this mesh", node)
-		}
-		names = []string{node}
-	}
-	all := make([]*observability.Resources, len(names))
-	each(ctx, names, func(ctx context.Context, i int, name string) {
-		if name == m.self {
-			all[i] = m.collector.Resources()
-			return
-		}
-		reply, err := resourcesCall.Call(ctx, m.conn(name), &resourcesRequest{})
-		switch {
-		case err != nil:
-			all[i] = observability.Down(name, err)
-		case reply.Resources == nil:
-			all[i] = observability.Down(name, errNoSample)
-		default:
-			all[i] = reply.Resources
-		}
-	})
-	return all, nil
-}
-
-// serveResources is /v2/metrics/resource.
-func (m *mesh) serveResources(w http.ResponseWriter, r *http.Request) {
-	observability.SetAPI(r.Context(), "GetResourceMetrics")
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		fault.RefuseMethod(w, r.Method, http.MethodGet, http.MethodHead)
-		return
-	}
-	query := r.URL.Query()
-	for name := range query {
-		if name != "node" && name != "subsystem" {
-			fault.WriteProblem(w, fault.New(fault.InvalidArgument, name, "is no parameter of this; node and subsystem are"))
-			return
-		}
-	}
-	subsystems := query["subsystem"]
-	if err := observability.CheckSubsystems(subsystems); err != nil {
-		fault.WriteProblem(w, fault.Wrap(fault.InvalidArgument, "subsystem", err))
-		return
-	}
-	all, err := m.Resources(r.Context(), query.Get("node"))
-	if err != nil {
-		fault.WriteProblem(w, err)
-		return
-	}
-	w.Header().Set("Content-Type", observability.ContentType)
-	if err := observability.WriteResources(w, subsystems, all); err != nil {
-		m.log.Debug("a scraper left", "error", err)
-	}
 }
 
 // conn gives the connection with a node.

@@ -14,6 +14,53 @@ type resourcesReply struct {
 	Resources *observability.Resources `msg:"resources"`
 }
 
+// watchRequest asks a node for its samples, as they are taken.
+type watchRequest struct{}
+
+// watchReply is one of them.
+type watchReply struct {
+	Resources *observability.Resources `msg:"resources"`
+	// Missed is how many were left out before it.
+	Missed int64 `msg:"missed"`
+}
+
+// probeRequest asks a node to look at its drives and peers.
+type probeRequest struct{}
+
+// probeReply is what it found. Times are nanoseconds.
+type probeReply struct {
+	Version      string              `msg:"version"`
+	NotReady     string              `msg:"not_ready"`
+	Drives       []driveProbe        `msg:"drives"`
+	Peers        []peerProbe         `msg:"peers"`
+	Certificates []certificateStatus `msg:"certificates"`
+}
+
+// driveProbe is api.DriveProbe.
+type driveProbe struct {
+	ID    string `msg:"id"`
+	Path  string `msg:"path"`
+	State uint8  `msg:"state"`
+	Took  int64  `msg:"took"`
+	Error string `msg:"error"`
+}
+
+// peerProbe is api.PeerProbe.
+type peerProbe struct {
+	Node   string `msg:"node"`
+	RTT    int64  `msg:"rtt"`
+	Offset int64  `msg:"offset"`
+	Error  string `msg:"error"`
+}
+
+// clockRequest asks a node for the time.
+type clockRequest struct{}
+
+// clockReply is that, in nanoseconds since 1970.
+type clockReply struct {
+	UnixNano int64 `msg:"unix_nano"`
+}
+
 // statusRequest asks a node how it is.
 type statusRequest struct{}
 

@@ -78,8 +78,7 @@ type Node struct {
 	agreed            atomic.Pointer[control.Control]   // control, for the grid, which asks for the realm before the index is open
 	paths             []*drivePath                      // of the configuration; form's goroutine alone has them
 	healer            atomic.Pointer[heal.Healer]       // heal, for objects, which are open before it
-	drives            atomic.Pointer[[]*dataio.Drive]   // those that are open; set by form
-	missingDrives     atomic.Pointer[[]driveStatus]     // those that aren't
+	drives            atomic.Pointer[driveSets]         // set by form
 	driveSet          dataio.Set                        // of the open ones
 	drivesEvery       time.Duration                     // between two looks at the paths
 	life              context.Context                   // ends when the node closes its drives
@@ -196,7 +195,7 @@ func (n *Node) openTelemetry(ctx context.Context) error {
 		host = observability.NewHost()
 	}
 	n.collector = observability.NewCollector(observability.CollectorOptions{
-		Node: n.cfg.Name, Host: host, Drives: n.sampleDrives,
+		Node: n.cfg.Name, Host: host, Drives: n.sampleDrives, Mesh: n.meshCounters, Requests: t.Requests(),
 		Failed: func(err error) { n.log.Warn("a part of the host can't be sampled", "error", err) },
 	})
 	if n.instruments, err = newInstruments(t.Meter()); err != nil {
@@ -395,7 +394,7 @@ func (n *Node) openServices(context.Context) error {
 	n.mesh = &mesh{
 		self: n.cfg.Name, version: n.cfg.Version, urls: n.urls,
 		grid: n.grid, control: n.control, collector: n.collector, certificates: n.certificates, log: n.log,
-		drives: n.openDrives, missing: n.closedDrives, health: objects.Health,
+		drives: n.drivesNow, health: objects.Health,
 	}
 	n.mesh.storage = &storage{
 		mesh: n.mesh, index: n.control, topology: n.control.Topology, health: objects.Health, heal: n.heal, replicas: replicas,

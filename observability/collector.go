@@ -18,6 +18,11 @@ type CollectorOptions struct {
 	// as asking a dying drive does: meanwhile the drives' last values stand
 	// and the rest goes on; but Run returns only after it. nil: no drives.
 	Drives func() []Drive
+	// Mesh returns what the node has exchanged with the others so far. It is
+	// called once a sample and must not block. nil: it is alone.
+	Mesh func() MeshCounters
+	// Requests are the node's, for the rates of its APIs; nil: there are none.
+	Requests *Requests
 	// Sample and Fold are the time between two samples and between two
 	// folds into average and maximum; 0: 1 s and 1 min.
 	Sample, Fold time.Duration
@@ -32,15 +37,26 @@ type CollectorOptions struct {
 type Collector struct {
 	o         CollectorOptions
 	published atomic.Pointer[Resources] // never nil
+	feed      Feed                      // of what is published with each sample
+
+	meshRates meshRates // Run's goroutine alone has them
+	callRates callRates
 
 	mu       sync.Mutex // guards the rest; no I/O under it
 	drives   []Drive    // as the node told, with Device of those known
 	sample   *sample    // the last one; nil before the first
 	cpu      cpuWindows
 	memory   memoryWindows
+	cores    map[int32]*window // busy; as many as maxCores, and as many that went offline
 	networks map[string]*networkWindows
+	grid     trafficWindows
+	bulk     trafficWindows
+	peers    []Peer // of the last sample
+	apis     []APICalls
 	problem  string // the one Failed was told last
 }
+
+type trafficWindows struct{ received, sent window }
 
 type cpuWindows struct{ busy, user, system, idle, iowait, steal, load1, load5, load15 window }
 
@@ -66,7 +82,8 @@ func NewCollector(o CollectorOptions) *Collector {
 	if o.Failed == nil {
 		o.Failed = func(error) {}
 	}
-	c := &Collector{o: o, networks: make(map[string]*networkWindows)}
+	c := &Collector{o: o, cores: make(map[int32]*window), networks: make(map[string]*networkWindows)}
+	c.callRates.requests = o.Requests
 	c.published.Store(&Resources{Node: o.Node, Up: true})
 	return c
 }
@@ -152,11 +169,23 @@ func (c *Collector) wait(ctx context.Context) bool {
 // and another node's may have been young enough.
 func (c *Collector) add(s *sample) {
 	c.mu.Lock()
-	if c.sample == s {
-		c.mu.Unlock()
+	same := c.sample == s
+	c.mu.Unlock()
+	if same {
 		return
 	}
-	c.sample = s
+	now := time.Now()
+	var mesh MeshCounters
+	if c.o.Mesh != nil {
+		mesh = c.o.Mesh()
+	}
+	peers, grid, bulk := c.meshRates.sample(now, mesh)
+	apis := c.callRates.sample(now)
+
+	c.mu.Lock()
+	c.sample, c.peers, c.apis = s, peers, apis
+	c.grid.add(grid)
+	c.bulk.add(bulk)
 	if s.cpu != nil {
 		c.cpu.add(s.cpu)
 	}
@@ -168,8 +197,9 @@ func (c *Collector) add(s *sample) {
 	if s.memory != nil {
 		c.memory.add(s.memory)
 	}
+	c.addCoresLocked(s)
 	c.addNetworksLocked(s)
-	c.publishLocked()
+	published := c.publishLocked()
 
 	problem := ""
 	if s.problem != nil {
@@ -178,8 +208,27 @@ func (c *Collector) add(s *sample) {
 	changed := problem != c.problem
 	c.problem = problem
 	c.mu.Unlock()
+	c.feed.Publish(published, 0)
 	if changed {
 		c.o.Failed(s.problem)
+	}
+}
+
+// addCoresLocked keeps the window of a core that went offline, like that of an
+// interface.
+func (c *Collector) addCoresLocked(s *sample) {
+	for _, core := range s.busy {
+		w := c.cores[core.core]
+		if w == nil {
+			if len(c.cores) >= 2*maxCores {
+				continue
+			}
+			w = new(window)
+			c.cores[core.core] = w
+		}
+		if core.known {
+			w.add(core.busy)
+		}
 	}
 }
 
@@ -219,10 +268,16 @@ func (c *Collector) fold() {
 			w.fold()
 		}
 	}
+	for _, w := range c.cores {
+		w.fold()
+	}
+	for _, w := range []*window{&c.grid.received, &c.grid.sent, &c.bulk.received, &c.bulk.sent} {
+		w.fold()
+	}
 }
 
 // publishLocked makes the Resources that everybody reads until the next.
-func (c *Collector) publishLocked() {
+func (c *Collector) publishLocked() *Resources {
 	r := &Resources{
 		Node:   c.o.Node,
 		Up:     true,
@@ -240,12 +295,34 @@ func (c *Collector) publishLocked() {
 		for _, name := range slices.Sorted(maps.Keys(s.networks)) {
 			r.Networks = append(r.Networks, c.networks[name].resources(name))
 		}
+		for _, core := range s.busy {
+			if w := c.cores[core.core]; w != nil {
+				r.Cores = append(r.Cores, Core{core.core, w.gauge()})
+			}
+		}
+		if c.o.Mesh != nil {
+			r.Mesh = []MeshTraffic{c.bulk.resources(ViaBulk), c.grid.resources(ViaGrid)}
+		}
+		r.Peers, r.APIs = c.peers, c.apis
 	} else {
 		for i := range r.Drives {
 			r.Drives[i].Device = ""
 		}
 	}
 	c.published.Store(r)
+	return r
+}
+
+// add takes in what a sample said; nil: it said nothing.
+func (w *trafficWindows) add(r *bytesRates) {
+	if r != nil {
+		w.received.add(r.received)
+		w.sent.add(r.sent)
+	}
+}
+
+func (w *trafficWindows) resources(via string) MeshTraffic {
+	return MeshTraffic{Via: via, ReceivedBytes: w.received.gauge(), SentBytes: w.sent.gauge()}
 }
 
 // addRates fills in the rates of d's device, or forgets the device when there

@@ -47,7 +47,7 @@ func TestFolding(t *testing.T) {
 
 		// Before the first minute is over: from the samples so far.
 		r := c.Resources()
-		if want := (Gauge{1, 1, 1}); r.Memory.Used != want {
+		if want := (Gauge{1, 1, 1, 1, 1}); r.Memory.Used != want {
 			t.Errorf("at once: used %+v, want %+v", r.Memory.Used, want)
 		}
 		if len(r.Networks) != 1 || r.Networks[0].ReceivedBytes != (Gauge{}) {
@@ -55,36 +55,36 @@ func TestFolding(t *testing.T) {
 		}
 		advance(1)
 		r = c.Resources()
-		if want := (Gauge{2, 1.5, 2}); r.Memory.Used != want {
+		if want := (Gauge{2, 1.5, 2, 1.5, 2}); r.Memory.Used != want {
 			t.Errorf("after 1 s: used %+v, want %+v", r.Memory.Used, want)
 		}
-		if want := (Gauge{1, 1, 1}); r.Networks[0].ReceivedBytes != want {
+		if want := (Gauge{1, 1, 1, 1, 1}); r.Networks[0].ReceivedBytes != want {
 			t.Errorf("after 1 s: received %+v, want %+v", r.Networks[0].ReceivedBytes, want)
 		}
 		advance(58)
 		r = c.Resources()
-		if want := (Gauge{60, 30.5, 60}); r.Memory.Used != want {
+		if want := (Gauge{60, 30.5, 60, 30.5, 60}); r.Memory.Used != want {
 			t.Errorf("after 59 s: used %+v, want %+v", r.Memory.Used, want)
 		}
 
 		// The minute is over: readings 0 to 59 are folded in.
 		advance(1)
 		r = c.Resources()
-		if want := (Gauge{61, 30.5, 60}); r.Memory.Used != want {
+		if want := (Gauge{61, 30.5, 60, 30.5, 60}); r.Memory.Used != want {
 			t.Errorf("after 60 s: used %+v, want %+v", r.Memory.Used, want)
 		}
-		if want := (Gauge{119, 59, 117}); r.Networks[0].ReceivedBytes != want {
+		if want := (Gauge{119, 59, 117, 59, 117}); r.Networks[0].ReceivedBytes != want {
 			t.Errorf("after 60 s: received %+v, want %+v", r.Networks[0].ReceivedBytes, want)
 		}
 		// Only current moves until the next.
 		advance(59)
 		r = c.Resources()
-		if want := (Gauge{120, 30.5, 60}); r.Memory.Used != want {
+		if want := (Gauge{120, 30.5, 60, 30.5, 60}); r.Memory.Used != want {
 			t.Errorf("after 119 s: used %+v, want %+v", r.Memory.Used, want)
 		}
 		advance(1)
 		r = c.Resources()
-		if want := (Gauge{121, 60.5, 120}); r.Memory.Used != want {
+		if want := (Gauge{121, 60.5, 120, 60.5, 120}); r.Memory.Used != want {
 			t.Errorf("after 120 s: used %+v, want %+v", r.Memory.Used, want)
 		}
 	})
@@ -115,7 +115,7 @@ func TestResetGivesNoSpike(t *testing.T) {
 					t.Fatalf("after %d s: networks %+v, want none", second, networks)
 				}
 			} else if second > 0 {
-				if want := (Gauge{100, 100, 100}); len(networks) != 1 || networks[0].ReceivedBytes != want {
+				if want := (Gauge{100, 100, 100, 100, 100}); len(networks) != 1 || networks[0].ReceivedBytes != want {
 					t.Fatalf("after %d s: networks %+v, want %+v received", second, networks, want)
 				}
 			}
@@ -224,7 +224,7 @@ func TestPartThatFails(t *testing.T) {
 		})
 		time.Sleep(time.Millisecond)
 		advance(3)
-		if r := c.Resources(); r.Memory.Used.Current != 3 || r.CPU.Load1 != (Gauge{3, 3, 3}) {
+		if r := c.Resources(); r.Memory.Used.Current != 3 || r.CPU.Load1 != (Gauge{3, 3, 3, 3, 3}) {
 			t.Errorf("resources %+v", r)
 		}
 		advance(5)
@@ -247,7 +247,7 @@ func TestEveryValueArrives(t *testing.T) {
 		}})})
 		time.Sleep(time.Millisecond)
 		advance(2)
-		g := func(v float64) Gauge { return Gauge{v, v, v} }
+		g := func(v float64) Gauge { return Gauge{v, v, v, v, v} }
 		r := c.Resources()
 		if want := (CPU{2, g(11. / 16), g(6. / 16), g(4. / 16), g(3. / 16), g(2. / 16), g(1. / 16), g(1), g(2), g(3)}); r.CPU != want {
 			t.Errorf("cpu %+v, want %+v", r.CPU, want)
@@ -283,7 +283,7 @@ func TestInterfacesThatComeAndGo(t *testing.T) {
 		if kept > 2*maxInterfaces || len(networks) != 21 {
 			t.Errorf("%d kept, %d published", kept, len(networks))
 		}
-		if want := (Gauge{10, 10, 10}); networks[0].Interface != "eth0" || networks[0].ReceivedBytes != want {
+		if want := (Gauge{10, 10, 10, 10, 10}); networks[0].Interface != "eth0" || networks[0].ReceivedBytes != want {
 			t.Errorf("eth0 %+v, want %+v", networks[0], want)
 		}
 	})

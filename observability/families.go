@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -20,7 +21,7 @@ type family struct {
 	unit      string // OpenTelemetry's (UCUM); must not change the name, see instrument
 	help      string
 	counter   bool
-	folded    bool // has _avg and _max
+	folded    bool // has _avg, _max, _avg_1h and _max_1h
 	values    func(r *Resources, emit func(g Gauge, labels ...label))
 }
 
@@ -37,6 +38,8 @@ func (f *family) statistics() []statistic {
 		{"", "", func(g Gauge) float64 { return g.Current }},
 		{"_avg", " Average since the node's start.", func(g Gauge) float64 { return g.Average }},
 		{"_max", " Maximum since the node's start.", func(g Gauge) float64 { return g.Maximum }},
+		{"_avg_1h", " Average of the last hour.", func(g Gauge) float64 { return g.AverageHour }},
+		{"_max_1h", " Maximum of the last hour.", func(g Gauge) float64 { return g.MaximumHour }},
 	}
 	if !f.folded {
 		return all[:1]
@@ -102,6 +105,9 @@ func driveFamilies() []family {
 	errors := value("gridloom_drive_errors_total", "{error}", "Errors of reads and writes since the node's start.",
 		func(d *Drive) float64 { return float64(d.Errors) })
 	errors.counter = true
+	timeouts := value("gridloom_drive_timeouts_total", "{operation}", "Operations that took longer than a healthy drive may, since the node's start.",
+		func(d *Drive) float64 { return float64(d.Timeouts) })
+	timeouts.counter = true
 	return []family{
 		{subsystem: "drive", name: "gridloom_drive_state", help: "1 for the state that the drive is in: online, degraded, read_only, suspect or offline.",
 			values: func(r *Resources, emit func(Gauge, ...label)) {
@@ -123,6 +129,13 @@ func driveFamilies() []family {
 		device("gridloom_drive_await_seconds", "s", "Mean time of a request to the block device, waiting included.", func(d *Drive) float64 { return d.AwaitSeconds }),
 		device("gridloom_drive_utilization_ratio", "1", "Share of the time in which the block device had work, 0 to 1.", func(d *Drive) float64 { return d.UtilizationRatio }),
 		errors,
+		timeouts,
+		value("gridloom_drive_healthy", "{bool}", "1 for a drive that is online, 0 for one in any other state.", func(d *Drive) float64 {
+			if d.Healthy() {
+				return 1
+			}
+			return 0
+		}),
 	}
 }
 
@@ -136,6 +149,15 @@ func networkFamilies() []family {
 				}
 			}}
 	}
+	mesh := func(what, help string, of func(*MeshTraffic) Gauge) family {
+		return family{subsystem: "network", name: "gridloom_network_mesh_" + what + "_bytes_per_second", unit: "{By}/{s}", help: help, folded: true,
+			values: func(r *Resources, emit func(Gauge, ...label)) {
+				for i := range r.Mesh {
+					m := &r.Mesh[i]
+					emit(of(m), label{"via", m.Via})
+				}
+			}}
+	}
 	return []family{
 		rate("received_bytes", "{By}/{s}", "Bytes received by the interface, a second.", func(n *Network) Gauge { return n.ReceivedBytes }),
 		rate("sent_bytes", "{By}/{s}", "Bytes sent by the interface, a second.", func(n *Network) Gauge { return n.SentBytes }),
@@ -143,6 +165,10 @@ func networkFamilies() []family {
 		rate("sent_packets", "{packet}/{s}", "Packets sent by the interface, a second.", func(n *Network) Gauge { return n.SentPackets }),
 		rate("errors", "{error}/{s}", "Errors of the interface in both directions, a second.", func(n *Network) Gauge { return n.Errors }),
 		rate("drops", "{packet}/{s}", "Packets dropped by the interface in both directions, a second.", func(n *Network) Gauge { return n.Drops }),
+		mesh("received", "Bytes received from the other nodes, a second, by the grid or the bulk port, without what TLS and TCP add.",
+			func(m *MeshTraffic) Gauge { return m.ReceivedBytes }),
+		mesh("sent", "Bytes sent to the other nodes, a second, by the grid or the bulk port, without what TLS and TCP add.",
+			func(m *MeshTraffic) Gauge { return m.SentBytes }),
 	}
 }
 
@@ -158,8 +184,15 @@ func cpuFamilies() []family {
 	return []family{
 		value("cores", "{cpu}", "Logical CPUs.", func(c *CPU) Gauge {
 			n := float64(c.Cores)
-			return Gauge{Current: n, Average: n, Maximum: n}
+			return Gauge{n, n, n, n, n}
 		}),
+		{subsystem: "cpu", name: "gridloom_cpu_core_busy_ratio", unit: "{ratio}", folded: true,
+			help: "Share of one logical CPU's time that was neither idle nor waiting for I/O, 0 to 1.",
+			values: func(r *Resources, emit func(Gauge, ...label)) {
+				for i := range r.Cores {
+					emit(r.Cores[i].BusyRatio, label{"core", strconv.Itoa(int(r.Cores[i].Core))})
+				}
+			}},
 		value("busy_ratio", "{ratio}", "Share of CPU time that was neither idle nor waiting for I/O, 0 to 1.", func(c *CPU) Gauge { return c.BusyRatio }),
 		value("user_ratio", "{ratio}", "Share of CPU time in programs, 0 to 1.", func(c *CPU) Gauge { return c.UserRatio }),
 		value("system_ratio", "{ratio}", "Share of CPU time in the kernel, 0 to 1.", func(c *CPU) Gauge { return c.SystemRatio }),

@@ -16,6 +16,9 @@ const (
 
 	// readTimeout bounds one reading. On macOS and FreeBSD it runs a program.
 	readTimeout = 5 * time.Second
+
+	// maxCores bounds the logical CPUs that are reported one by one.
+	maxCores = 256
 )
 
 // Host reads the host's counters and makes rates of them. One per process is
@@ -64,6 +67,7 @@ type reading struct {
 	at       time.Time
 	cores    int32
 	cpu      *cpuTimes
+	perCore  map[int32]cpuTimes // by number; nil: not known
 	load     *loads
 	memory   *memoryBytes
 	networks map[string]networkCounters
@@ -96,6 +100,7 @@ type sample struct {
 	at       time.Time
 	cores    int32
 	cpu      *cpuRatios // nil: not known, as after the first reading
+	busy     []coreBusy // of the cores, by number
 	load     *loads
 	memory   *memoryBytes
 	networks map[string]*networkRates // nil value: there, but no rates yet
@@ -104,6 +109,12 @@ type sample struct {
 }
 
 type cpuRatios struct{ busy, user, system, idle, iowait, steal float64 }
+
+type coreBusy struct {
+	core  int32
+	busy  float64
+	known bool
+}
 
 type networkRates struct {
 	receivedBytes, sentBytes, receivedPackets, sentPackets, errors, drops float64
@@ -182,6 +193,19 @@ func (r *reading) since(last *reading) *sample {
 	seconds := r.at.Sub(last.at).Seconds()
 	if r.cpu != nil && last.cpu != nil {
 		s.cpu = r.cpu.since(last.cpu)
+	}
+	for _, core := range slices.Sorted(maps.Keys(r.perCore)) {
+		if len(s.busy) == maxCores {
+			break
+		}
+		now := r.perCore[core]
+		c := coreBusy{core: core}
+		if before, ok := last.perCore[core]; ok {
+			if ratios := now.since(&before); ratios != nil {
+				c.busy, c.known = ratios.busy, true
+			}
+		}
+		s.busy = append(s.busy, c)
 	}
 
 	s.networks = make(map[string]*networkRates)

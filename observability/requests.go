@@ -97,6 +97,7 @@ type api struct {
 	name  string
 	bytes []metric.AddOption
 	class [classes][]metric.RecordOption
+	calls callCounts // what a sample's rates and quantiles are made of
 }
 
 func newRequests(m metric.Meter, tracer trace.Tracer, buckets ...string) (*Requests, error) {
@@ -279,7 +280,9 @@ func (q *request) land() { q.requests.inFlight[q.proto].now.Add(-1) }
 // firstByte records the time to first byte. It is called once.
 func (q *request) firstByte(ctx context.Context, after time.Duration, c class) {
 	q.ttfb = after
-	q.requests.ttfb.Record(ctx, after.Seconds(), q.api.Load().class[c]...)
+	a := q.api.Load()
+	a.calls.count(after, c)
+	q.requests.ttfb.Record(ctx, after.Seconds(), a.class[c]...)
 }
 
 // outcome is how a request ended.

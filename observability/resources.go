@@ -25,20 +25,32 @@ type Resources struct {
 	Networks          []Network `msg:"networks"`
 	CPU               CPU       `msg:"cpu"`
 	Memory            Memory    `msg:"memory"`
+	// Cores are the logical CPUs by their numbers, 256 at most.
+	Cores []Core `msg:"cores"`
+	// Mesh is the traffic with the other nodes, by the way it takes.
+	Mesh []MeshTraffic `msg:"mesh"`
+	// Peers are the connections of the grid, by the other nodes' names.
+	Peers []Peer `msg:"peers"`
+	// APIs are those that had a request within the last ten seconds.
+	APIs []APICalls `msg:"apis"`
 }
 
-// Gauge is a value over time, since the collector's start. Average and
-// Maximum are those of the samples folded in so far, minute by minute; before
-// the first minute is over, of the samples so far. All are 0 before the first
-// sample; a rate or ratio has that with the second reading.
+// Gauge is a value over time. Average and Maximum are those of the samples
+// since the collector's start, folded in minute by minute, AverageHour and
+// MaximumHour those of the last sixty minutes folded; before the first minute
+// is over, all are of the samples so far. All are 0 before the first sample; a
+// rate or ratio has that with the second reading.
 type Gauge struct {
-	Current float64 `msg:"c"`
-	Average float64 `msg:"a"`
-	Maximum float64 `msg:"m"`
+	Current     float64 `msg:"c"`
+	Average     float64 `msg:"a"`
+	Maximum     float64 `msg:"m"`
+	AverageHour float64 `msg:"ah"`
+	MaximumHour float64 `msg:"mh"`
 }
 
 // Drive is a drive's current values. The node fills in the fields up to
-// FreeInodes, and Errors (CollectorOptions.Drives); the collector adds the
+// FreeInodes, Errors and Timeouts
+// (CollectorOptions.Drives); the collector adds the
 // rates of the block device below.
 type Drive struct {
 	ID   string `msg:"id"`
@@ -69,7 +81,13 @@ type Drive struct {
 	UtilizationRatio float64 `msg:"utilization"`
 	// Errors of reads and writes since the node's start.
 	Errors int64 `msg:"errors"`
+	// Timeouts are operations since the node's start that took, or are
+	// taking, longer than a healthy drive may.
+	Timeouts int64 `msg:"timeouts"`
 }
+
+// Healthy says that the drive can be used for everything, and isn't slow.
+func (d *Drive) Healthy() bool { return d.State == "online" }
 
 // Network is the rates of one interface, a second.
 type Network struct {
@@ -81,6 +99,54 @@ type Network struct {
 	// Errors and Drops are of both directions together.
 	Errors Gauge `msg:"errors"`
 	Drops  Gauge `msg:"drops"`
+}
+
+// Values of MeshTraffic.Via.
+const (
+	ViaGrid = "grid" // the connections that carry calls
+	ViaBulk = "bulk" // the bulk port, which carries payload
+)
+
+// MeshTraffic is payload and messages exchanged with the other nodes, in bytes
+// a second, without what TLS and TCP add.
+type MeshTraffic struct {
+	Via           string `msg:"via"`
+	ReceivedBytes Gauge  `msg:"received_bytes"`
+	SentBytes     Gauge  `msg:"sent_bytes"`
+}
+
+// Peer is the connection with another node. Rates are a second.
+type Peer struct {
+	Node                      string  `msg:"node"`
+	Up                        bool    `msg:"up"`
+	RTTSeconds                float64 `msg:"rtt"` // of the last ping; 0: there was none yet
+	ReceivedBytesPerSecond    float64 `msg:"received_bytes"`
+	SentBytesPerSecond        float64 `msg:"sent_bytes"`
+	ReceivedMessagesPerSecond float64 `msg:"received_messages"`
+	SentMessagesPerSecond     float64 `msg:"sent_messages"`
+	QueuedBytes               int64   `msg:"queued_bytes"` // waiting to be written
+	CallsOut                  int64   `msg:"calls_out"`    // this node's, in flight
+	CallsIn                   int64   `msg:"calls_in"`     // the peer's, being served
+	Sessions                  int64   `msg:"sessions"`     // since the node's start; one more than reconnects
+}
+
+// APICalls are the requests of one API by one protocol. Those a second are of the
+// last sample; the times to first byte are of the last ten seconds, and at most
+// a quarter off.
+type APICalls struct {
+	Name                  string  `msg:"name"`
+	Proto                 string  `msg:"proto"` // "http" or "grpc"
+	RequestsPerSecond     float64 `msg:"requests"`
+	ClientErrorsPerSecond float64 `msg:"client_errors"` // classes 4xx
+	ServerErrorsPerSecond float64 `msg:"server_errors"` // and 5xx
+	TTFBP50Seconds        float64 `msg:"ttfb_p50"`
+	TTFBP99Seconds        float64 `msg:"ttfb_p99"`
+}
+
+// Core is one logical CPU, by the number that the operating system gives it.
+type Core struct {
+	Core      int32 `msg:"core"`
+	BusyRatio Gauge `msg:"busy"`
 }
 
 // CPU is shares of the host's CPU time over all cores, each 0 to 1, and the

@@ -13,6 +13,116 @@ const (
 )
 
 // MarshalMsg implements msgp.Marshaler
+func (z *APICalls) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 7
+	// string "name"
+	o = append(o, 0x87, 0xa4, 0x6e, 0x61, 0x6d, 0x65)
+	o = msgp.AppendString(o, z.Name)
+	// string "proto"
+	o = append(o, 0xa5, 0x70, 0x72, 0x6f, 0x74, 0x6f)
+	o = msgp.AppendString(o, z.Proto)
+	// string "requests"
+	o = append(o, 0xa8, 0x72, 0x65, 0x71, 0x75, 0x65, 0x73, 0x74, 0x73)
+	o = msgp.AppendFloat64(o, z.RequestsPerSecond)
+	// string "client_errors"
+	o = append(o, 0xad, 0x63, 0x6c, 0x69, 0x65, 0x6e, 0x74, 0x5f, 0x65, 0x72, 0x72, 0x6f, 0x72, 0x73)
+	o = msgp.AppendFloat64(o, z.ClientErrorsPerSecond)
+	// string "server_errors"
+	o = append(o, 0xad, 0x73, 0x65, 0x72, 0x76, 0x65, 0x72, 0x5f, 0x65, 0x72, 0x72, 0x6f, 0x72, 0x73)
+	o = msgp.AppendFloat64(o, z.ServerErrorsPerSecond)
+	// string "ttfb_p50"
+	o = append(o, 0xa8, 0x74, 0x74, 0x66, 0x62, 0x5f, 0x70, 0x35, 0x30)
+	o = msgp.AppendFloat64(o, z.TTFBP50Seconds)
+	// string "ttfb_p99"
+	o = append(o, 0xa8, 0x74, 0x74, 0x66, 0x62, 0x5f, 0x70, 0x39, 0x39)
+	o = msgp.AppendFloat64(o, z.TTFBP99Seconds)
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *APICalls) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > ze1307b7dlimitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "name":
+			z.Name, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Name")
+				return
+			}
+		case "proto":
+			z.Proto, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Proto")
+				return
+			}
+		case "requests":
+			z.RequestsPerSecond, bts, err = msgp.ReadFloat64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "RequestsPerSecond")
+				return
+			}
+		case "client_errors":
+			z.ClientErrorsPerSecond, bts, err = msgp.ReadFloat64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "ClientErrorsPerSecond")
+				return
+			}
+		case "server_errors":
+			z.ServerErrorsPerSecond, bts, err = msgp.ReadFloat64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "ServerErrorsPerSecond")
+				return
+			}
+		case "ttfb_p50":
+			z.TTFBP50Seconds, bts, err = msgp.ReadFloat64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "TTFBP50Seconds")
+				return
+			}
+		case "ttfb_p99":
+			z.TTFBP99Seconds, bts, err = msgp.ReadFloat64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "TTFBP99Seconds")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *APICalls) Msgsize() (s int) {
+	s = 1 + 5 + msgp.StringPrefixSize + len(z.Name) + 6 + msgp.StringPrefixSize + len(z.Proto) + 9 + msgp.Float64Size + 14 + msgp.Float64Size + 14 + msgp.Float64Size + 9 + msgp.Float64Size + 9 + msgp.Float64Size
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
 func (z *CPU) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// map header, size 10
@@ -21,112 +131,67 @@ func (z *CPU) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.AppendInt32(o, z.Cores)
 	// string "busy"
 	o = append(o, 0xa4, 0x62, 0x75, 0x73, 0x79)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.BusyRatio.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.BusyRatio.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.BusyRatio.Maximum)
+	o, err = z.BusyRatio.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "BusyRatio")
+		return
+	}
 	// string "user"
 	o = append(o, 0xa4, 0x75, 0x73, 0x65, 0x72)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.UserRatio.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.UserRatio.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.UserRatio.Maximum)
+	o, err = z.UserRatio.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "UserRatio")
+		return
+	}
 	// string "system"
 	o = append(o, 0xa6, 0x73, 0x79, 0x73, 0x74, 0x65, 0x6d)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.SystemRatio.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.SystemRatio.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.SystemRatio.Maximum)
+	o, err = z.SystemRatio.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "SystemRatio")
+		return
+	}
 	// string "idle"
 	o = append(o, 0xa4, 0x69, 0x64, 0x6c, 0x65)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.IdleRatio.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.IdleRatio.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.IdleRatio.Maximum)
+	o, err = z.IdleRatio.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "IdleRatio")
+		return
+	}
 	// string "iowait"
 	o = append(o, 0xa6, 0x69, 0x6f, 0x77, 0x61, 0x69, 0x74)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.IowaitRatio.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.IowaitRatio.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.IowaitRatio.Maximum)
+	o, err = z.IowaitRatio.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "IowaitRatio")
+		return
+	}
 	// string "steal"
 	o = append(o, 0xa5, 0x73, 0x74, 0x65, 0x61, 0x6c)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.StealRatio.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.StealRatio.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.StealRatio.Maximum)
+	o, err = z.StealRatio.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "StealRatio")
+		return
+	}
 	// string "load1"
 	o = append(o, 0xa5, 0x6c, 0x6f, 0x61, 0x64, 0x31)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.Load1.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.Load1.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.Load1.Maximum)
+	o, err = z.Load1.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "Load1")
+		return
+	}
 	// string "load5"
 	o = append(o, 0xa5, 0x6c, 0x6f, 0x61, 0x64, 0x35)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.Load5.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.Load5.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.Load5.Maximum)
+	o, err = z.Load5.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "Load5")
+		return
+	}
 	// string "load15"
 	o = append(o, 0xa6, 0x6c, 0x6f, 0x61, 0x64, 0x31, 0x35)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.Load15.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.Load15.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.Load15.Maximum)
+	o, err = z.Load15.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "Load15")
+		return
+	}
 	return
 }
 
@@ -159,409 +224,58 @@ func (z *CPU) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				return
 			}
 		case "busy":
-			var zb0002 uint32
-			zb0002, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.BusyRatio.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "BusyRatio")
 				return
 			}
-			if zb0002 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0002 > 0 {
-				zb0002--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "BusyRatio")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.BusyRatio.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "BusyRatio", "Current")
-						return
-					}
-				case "a":
-					z.BusyRatio.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "BusyRatio", "Average")
-						return
-					}
-				case "m":
-					z.BusyRatio.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "BusyRatio", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "BusyRatio")
-						return
-					}
-				}
-			}
 		case "user":
-			var zb0003 uint32
-			zb0003, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.UserRatio.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "UserRatio")
 				return
 			}
-			if zb0003 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0003 > 0 {
-				zb0003--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "UserRatio")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.UserRatio.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "UserRatio", "Current")
-						return
-					}
-				case "a":
-					z.UserRatio.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "UserRatio", "Average")
-						return
-					}
-				case "m":
-					z.UserRatio.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "UserRatio", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "UserRatio")
-						return
-					}
-				}
-			}
 		case "system":
-			var zb0004 uint32
-			zb0004, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.SystemRatio.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "SystemRatio")
 				return
 			}
-			if zb0004 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0004 > 0 {
-				zb0004--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "SystemRatio")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.SystemRatio.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SystemRatio", "Current")
-						return
-					}
-				case "a":
-					z.SystemRatio.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SystemRatio", "Average")
-						return
-					}
-				case "m":
-					z.SystemRatio.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SystemRatio", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SystemRatio")
-						return
-					}
-				}
-			}
 		case "idle":
-			var zb0005 uint32
-			zb0005, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.IdleRatio.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "IdleRatio")
 				return
 			}
-			if zb0005 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0005 > 0 {
-				zb0005--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "IdleRatio")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.IdleRatio.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "IdleRatio", "Current")
-						return
-					}
-				case "a":
-					z.IdleRatio.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "IdleRatio", "Average")
-						return
-					}
-				case "m":
-					z.IdleRatio.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "IdleRatio", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "IdleRatio")
-						return
-					}
-				}
-			}
 		case "iowait":
-			var zb0006 uint32
-			zb0006, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.IowaitRatio.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "IowaitRatio")
 				return
 			}
-			if zb0006 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0006 > 0 {
-				zb0006--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "IowaitRatio")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.IowaitRatio.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "IowaitRatio", "Current")
-						return
-					}
-				case "a":
-					z.IowaitRatio.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "IowaitRatio", "Average")
-						return
-					}
-				case "m":
-					z.IowaitRatio.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "IowaitRatio", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "IowaitRatio")
-						return
-					}
-				}
-			}
 		case "steal":
-			var zb0007 uint32
-			zb0007, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.StealRatio.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "StealRatio")
 				return
 			}
-			if zb0007 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0007 > 0 {
-				zb0007--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "StealRatio")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.StealRatio.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "StealRatio", "Current")
-						return
-					}
-				case "a":
-					z.StealRatio.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "StealRatio", "Average")
-						return
-					}
-				case "m":
-					z.StealRatio.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "StealRatio", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "StealRatio")
-						return
-					}
-				}
-			}
 		case "load1":
-			var zb0008 uint32
-			zb0008, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.Load1.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Load1")
 				return
 			}
-			if zb0008 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0008 > 0 {
-				zb0008--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Load1")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.Load1.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Load1", "Current")
-						return
-					}
-				case "a":
-					z.Load1.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Load1", "Average")
-						return
-					}
-				case "m":
-					z.Load1.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Load1", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Load1")
-						return
-					}
-				}
-			}
 		case "load5":
-			var zb0009 uint32
-			zb0009, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.Load5.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Load5")
 				return
 			}
-			if zb0009 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0009 > 0 {
-				zb0009--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Load5")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.Load5.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Load5", "Current")
-						return
-					}
-				case "a":
-					z.Load5.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Load5", "Average")
-						return
-					}
-				case "m":
-					z.Load5.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Load5", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Load5")
-						return
-					}
-				}
-			}
 		case "load15":
-			var zb0010 uint32
-			zb0010, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.Load15.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Load15")
 				return
-			}
-			if zb0010 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0010 > 0 {
-				zb0010--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Load15")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.Load15.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Load15", "Current")
-						return
-					}
-				case "a":
-					z.Load15.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Load15", "Average")
-						return
-					}
-				case "m":
-					z.Load15.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Load15", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Load15")
-						return
-					}
-				}
 			}
 		default:
 			bts, err = msgp.Skip(bts)
@@ -577,16 +291,85 @@ func (z *CPU) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *CPU) Msgsize() (s int) {
-	s = 1 + 6 + msgp.Int32Size + 5 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 5 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 7 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 5 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 7 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 6 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 6 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 6 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 7 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size
+	s = 1 + 6 + msgp.Int32Size + 5 + z.BusyRatio.Msgsize() + 5 + z.UserRatio.Msgsize() + 7 + z.SystemRatio.Msgsize() + 5 + z.IdleRatio.Msgsize() + 7 + z.IowaitRatio.Msgsize() + 6 + z.StealRatio.Msgsize() + 6 + z.Load1.Msgsize() + 6 + z.Load5.Msgsize() + 7 + z.Load15.Msgsize()
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *Core) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 2
+	// string "core"
+	o = append(o, 0x82, 0xa4, 0x63, 0x6f, 0x72, 0x65)
+	o = msgp.AppendInt32(o, z.Core)
+	// string "busy"
+	o = append(o, 0xa4, 0x62, 0x75, 0x73, 0x79)
+	o, err = z.BusyRatio.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "BusyRatio")
+		return
+	}
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *Core) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > ze1307b7dlimitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "core":
+			z.Core, bts, err = msgp.ReadInt32Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Core")
+				return
+			}
+		case "busy":
+			bts, err = z.BusyRatio.UnmarshalMsg(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "BusyRatio")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *Core) Msgsize() (s int) {
+	s = 1 + 5 + msgp.Int32Size + 5 + z.BusyRatio.Msgsize()
 	return
 }
 
 // MarshalMsg implements msgp.Marshaler
 func (z *Drive) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 17
+	// map header, size 18
 	// string "id"
-	o = append(o, 0xde, 0x0, 0x11, 0xa2, 0x69, 0x64)
+	o = append(o, 0xde, 0x0, 0x12, 0xa2, 0x69, 0x64)
 	o = msgp.AppendString(o, z.ID)
 	// string "path"
 	o = append(o, 0xa4, 0x70, 0x61, 0x74, 0x68)
@@ -636,6 +419,9 @@ func (z *Drive) MarshalMsg(b []byte) (o []byte, err error) {
 	// string "errors"
 	o = append(o, 0xa6, 0x65, 0x72, 0x72, 0x6f, 0x72, 0x73)
 	o = msgp.AppendInt64(o, z.Errors)
+	// string "timeouts"
+	o = append(o, 0xa8, 0x74, 0x69, 0x6d, 0x65, 0x6f, 0x75, 0x74, 0x73)
+	o = msgp.AppendInt64(o, z.Timeouts)
 	return
 }
 
@@ -763,6 +549,12 @@ func (z *Drive) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Errors")
 				return
 			}
+		case "timeouts":
+			z.Timeouts, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Timeouts")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -777,16 +569,16 @@ func (z *Drive) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *Drive) Msgsize() (s int) {
-	s = 3 + 3 + msgp.StringPrefixSize + len(z.ID) + 5 + msgp.StringPrefixSize + len(z.Path) + 6 + msgp.StringPrefixSize + len(z.State) + 12 + msgp.Int64Size + 11 + msgp.Int64Size + 11 + msgp.Int64Size + 13 + msgp.Int64Size + 12 + msgp.Int64Size + 12 + msgp.Int64Size + 7 + msgp.StringPrefixSize + len(z.Device) + 6 + msgp.Float64Size + 7 + msgp.Float64Size + 11 + msgp.Float64Size + 14 + msgp.Float64Size + 6 + msgp.Float64Size + 12 + msgp.Float64Size + 7 + msgp.Int64Size
+	s = 3 + 3 + msgp.StringPrefixSize + len(z.ID) + 5 + msgp.StringPrefixSize + len(z.Path) + 6 + msgp.StringPrefixSize + len(z.State) + 12 + msgp.Int64Size + 11 + msgp.Int64Size + 11 + msgp.Int64Size + 13 + msgp.Int64Size + 12 + msgp.Int64Size + 12 + msgp.Int64Size + 7 + msgp.StringPrefixSize + len(z.Device) + 6 + msgp.Float64Size + 7 + msgp.Float64Size + 11 + msgp.Float64Size + 14 + msgp.Float64Size + 6 + msgp.Float64Size + 12 + msgp.Float64Size + 7 + msgp.Int64Size + 9 + msgp.Int64Size
 	return
 }
 
 // MarshalMsg implements msgp.Marshaler
-func (z Gauge) MarshalMsg(b []byte) (o []byte, err error) {
+func (z *Gauge) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 3
+	// map header, size 5
 	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
+	o = append(o, 0x85, 0xa1, 0x63)
 	o = msgp.AppendFloat64(o, z.Current)
 	// string "a"
 	o = append(o, 0xa1, 0x61)
@@ -794,6 +586,12 @@ func (z Gauge) MarshalMsg(b []byte) (o []byte, err error) {
 	// string "m"
 	o = append(o, 0xa1, 0x6d)
 	o = msgp.AppendFloat64(o, z.Maximum)
+	// string "ah"
+	o = append(o, 0xa2, 0x61, 0x68)
+	o = msgp.AppendFloat64(o, z.AverageHour)
+	// string "mh"
+	o = append(o, 0xa2, 0x6d, 0x68)
+	o = msgp.AppendFloat64(o, z.MaximumHour)
 	return
 }
 
@@ -837,6 +635,18 @@ func (z *Gauge) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Maximum")
 				return
 			}
+		case "ah":
+			z.AverageHour, bts, err = msgp.ReadFloat64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "AverageHour")
+				return
+			}
+		case "mh":
+			z.MaximumHour, bts, err = msgp.ReadFloat64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "MaximumHour")
+				return
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -850,8 +660,8 @@ func (z *Gauge) UnmarshalMsg(bts []byte) (o []byte, err error) {
 }
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
-func (z Gauge) Msgsize() (s int) {
-	s = 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size
+func (z *Gauge) Msgsize() (s int) {
+	s = 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 3 + msgp.Float64Size + 3 + msgp.Float64Size
 	return
 }
 
@@ -861,124 +671,74 @@ func (z *Memory) MarshalMsg(b []byte) (o []byte, err error) {
 	// map header, size 10
 	// string "total"
 	o = append(o, 0x8a, 0xa5, 0x74, 0x6f, 0x74, 0x61, 0x6c)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.Total.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.Total.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.Total.Maximum)
+	o, err = z.Total.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "Total")
+		return
+	}
 	// string "used"
 	o = append(o, 0xa4, 0x75, 0x73, 0x65, 0x64)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.Used.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.Used.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.Used.Maximum)
+	o, err = z.Used.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "Used")
+		return
+	}
 	// string "free"
 	o = append(o, 0xa4, 0x66, 0x72, 0x65, 0x65)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.Free.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.Free.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.Free.Maximum)
+	o, err = z.Free.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "Free")
+		return
+	}
 	// string "available"
 	o = append(o, 0xa9, 0x61, 0x76, 0x61, 0x69, 0x6c, 0x61, 0x62, 0x6c, 0x65)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.Available.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.Available.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.Available.Maximum)
+	o, err = z.Available.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "Available")
+		return
+	}
 	// string "buffers"
 	o = append(o, 0xa7, 0x62, 0x75, 0x66, 0x66, 0x65, 0x72, 0x73)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.Buffers.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.Buffers.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.Buffers.Maximum)
+	o, err = z.Buffers.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "Buffers")
+		return
+	}
 	// string "cache"
 	o = append(o, 0xa5, 0x63, 0x61, 0x63, 0x68, 0x65)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.Cache.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.Cache.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.Cache.Maximum)
+	o, err = z.Cache.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "Cache")
+		return
+	}
 	// string "swap_total"
 	o = append(o, 0xaa, 0x73, 0x77, 0x61, 0x70, 0x5f, 0x74, 0x6f, 0x74, 0x61, 0x6c)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.SwapTotal.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.SwapTotal.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.SwapTotal.Maximum)
+	o, err = z.SwapTotal.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "SwapTotal")
+		return
+	}
 	// string "swap_used"
 	o = append(o, 0xa9, 0x73, 0x77, 0x61, 0x70, 0x5f, 0x75, 0x73, 0x65, 0x64)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.SwapUsed.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.SwapUsed.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.SwapUsed.Maximum)
+	o, err = z.SwapUsed.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "SwapUsed")
+		return
+	}
 	// string "process_resident"
 	o = append(o, 0xb0, 0x70, 0x72, 0x6f, 0x63, 0x65, 0x73, 0x73, 0x5f, 0x72, 0x65, 0x73, 0x69, 0x64, 0x65, 0x6e, 0x74)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.ProcessResident.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.ProcessResident.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.ProcessResident.Maximum)
+	o, err = z.ProcessResident.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "ProcessResident")
+		return
+	}
 	// string "process_heap"
 	o = append(o, 0xac, 0x70, 0x72, 0x6f, 0x63, 0x65, 0x73, 0x73, 0x5f, 0x68, 0x65, 0x61, 0x70)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.ProcessHeap.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.ProcessHeap.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.ProcessHeap.Maximum)
+	o, err = z.ProcessHeap.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "ProcessHeap")
+		return
+	}
 	return
 }
 
@@ -1005,454 +765,64 @@ func (z *Memory) UnmarshalMsg(bts []byte) (o []byte, err error) {
 		}
 		switch msgp.UnsafeString(field) {
 		case "total":
-			var zb0002 uint32
-			zb0002, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.Total.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Total")
 				return
 			}
-			if zb0002 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0002 > 0 {
-				zb0002--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Total")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.Total.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Total", "Current")
-						return
-					}
-				case "a":
-					z.Total.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Total", "Average")
-						return
-					}
-				case "m":
-					z.Total.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Total", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Total")
-						return
-					}
-				}
-			}
 		case "used":
-			var zb0003 uint32
-			zb0003, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.Used.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Used")
 				return
 			}
-			if zb0003 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0003 > 0 {
-				zb0003--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Used")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.Used.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Used", "Current")
-						return
-					}
-				case "a":
-					z.Used.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Used", "Average")
-						return
-					}
-				case "m":
-					z.Used.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Used", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Used")
-						return
-					}
-				}
-			}
 		case "free":
-			var zb0004 uint32
-			zb0004, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.Free.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Free")
 				return
 			}
-			if zb0004 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0004 > 0 {
-				zb0004--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Free")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.Free.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Free", "Current")
-						return
-					}
-				case "a":
-					z.Free.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Free", "Average")
-						return
-					}
-				case "m":
-					z.Free.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Free", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Free")
-						return
-					}
-				}
-			}
 		case "available":
-			var zb0005 uint32
-			zb0005, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.Available.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Available")
 				return
 			}
-			if zb0005 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0005 > 0 {
-				zb0005--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Available")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.Available.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Available", "Current")
-						return
-					}
-				case "a":
-					z.Available.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Available", "Average")
-						return
-					}
-				case "m":
-					z.Available.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Available", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Available")
-						return
-					}
-				}
-			}
 		case "buffers":
-			var zb0006 uint32
-			zb0006, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.Buffers.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Buffers")
 				return
 			}
-			if zb0006 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0006 > 0 {
-				zb0006--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Buffers")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.Buffers.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Buffers", "Current")
-						return
-					}
-				case "a":
-					z.Buffers.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Buffers", "Average")
-						return
-					}
-				case "m":
-					z.Buffers.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Buffers", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Buffers")
-						return
-					}
-				}
-			}
 		case "cache":
-			var zb0007 uint32
-			zb0007, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.Cache.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Cache")
 				return
 			}
-			if zb0007 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0007 > 0 {
-				zb0007--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Cache")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.Cache.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Cache", "Current")
-						return
-					}
-				case "a":
-					z.Cache.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Cache", "Average")
-						return
-					}
-				case "m":
-					z.Cache.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Cache", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Cache")
-						return
-					}
-				}
-			}
 		case "swap_total":
-			var zb0008 uint32
-			zb0008, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.SwapTotal.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "SwapTotal")
 				return
 			}
-			if zb0008 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0008 > 0 {
-				zb0008--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "SwapTotal")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.SwapTotal.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SwapTotal", "Current")
-						return
-					}
-				case "a":
-					z.SwapTotal.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SwapTotal", "Average")
-						return
-					}
-				case "m":
-					z.SwapTotal.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SwapTotal", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SwapTotal")
-						return
-					}
-				}
-			}
 		case "swap_used":
-			var zb0009 uint32
-			zb0009, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.SwapUsed.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "SwapUsed")
 				return
 			}
-			if zb0009 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0009 > 0 {
-				zb0009--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "SwapUsed")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.SwapUsed.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SwapUsed", "Current")
-						return
-					}
-				case "a":
-					z.SwapUsed.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SwapUsed", "Average")
-						return
-					}
-				case "m":
-					z.SwapUsed.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SwapUsed", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SwapUsed")
-						return
-					}
-				}
-			}
 		case "process_resident":
-			var zb0010 uint32
-			zb0010, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.ProcessResident.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "ProcessResident")
 				return
 			}
-			if zb0010 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0010 > 0 {
-				zb0010--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "ProcessResident")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.ProcessResident.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "ProcessResident", "Current")
-						return
-					}
-				case "a":
-					z.ProcessResident.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "ProcessResident", "Average")
-						return
-					}
-				case "m":
-					z.ProcessResident.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "ProcessResident", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "ProcessResident")
-						return
-					}
-				}
-			}
 		case "process_heap":
-			var zb0011 uint32
-			zb0011, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.ProcessHeap.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "ProcessHeap")
 				return
-			}
-			if zb0011 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0011 > 0 {
-				zb0011--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "ProcessHeap")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.ProcessHeap.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "ProcessHeap", "Current")
-						return
-					}
-				case "a":
-					z.ProcessHeap.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "ProcessHeap", "Average")
-						return
-					}
-				case "m":
-					z.ProcessHeap.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "ProcessHeap", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "ProcessHeap")
-						return
-					}
-				}
 			}
 		default:
 			bts, err = msgp.Skip(bts)
@@ -1468,7 +838,89 @@ func (z *Memory) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *Memory) Msgsize() (s int) {
-	s = 1 + 6 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 5 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 5 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 10 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 8 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 6 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 11 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 10 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 17 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 13 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size
+	s = 1 + 6 + z.Total.Msgsize() + 5 + z.Used.Msgsize() + 5 + z.Free.Msgsize() + 10 + z.Available.Msgsize() + 8 + z.Buffers.Msgsize() + 6 + z.Cache.Msgsize() + 11 + z.SwapTotal.Msgsize() + 10 + z.SwapUsed.Msgsize() + 17 + z.ProcessResident.Msgsize() + 13 + z.ProcessHeap.Msgsize()
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *MeshTraffic) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 3
+	// string "via"
+	o = append(o, 0x83, 0xa3, 0x76, 0x69, 0x61)
+	o = msgp.AppendString(o, z.Via)
+	// string "received_bytes"
+	o = append(o, 0xae, 0x72, 0x65, 0x63, 0x65, 0x69, 0x76, 0x65, 0x64, 0x5f, 0x62, 0x79, 0x74, 0x65, 0x73)
+	o, err = z.ReceivedBytes.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "ReceivedBytes")
+		return
+	}
+	// string "sent_bytes"
+	o = append(o, 0xaa, 0x73, 0x65, 0x6e, 0x74, 0x5f, 0x62, 0x79, 0x74, 0x65, 0x73)
+	o, err = z.SentBytes.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "SentBytes")
+		return
+	}
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *MeshTraffic) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > ze1307b7dlimitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "via":
+			z.Via, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Via")
+				return
+			}
+		case "received_bytes":
+			bts, err = z.ReceivedBytes.UnmarshalMsg(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "ReceivedBytes")
+				return
+			}
+		case "sent_bytes":
+			bts, err = z.SentBytes.UnmarshalMsg(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "SentBytes")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *MeshTraffic) Msgsize() (s int) {
+	s = 1 + 4 + msgp.StringPrefixSize + len(z.Via) + 15 + z.ReceivedBytes.Msgsize() + 11 + z.SentBytes.Msgsize()
 	return
 }
 
@@ -1481,76 +933,46 @@ func (z *Network) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.AppendString(o, z.Interface)
 	// string "received_bytes"
 	o = append(o, 0xae, 0x72, 0x65, 0x63, 0x65, 0x69, 0x76, 0x65, 0x64, 0x5f, 0x62, 0x79, 0x74, 0x65, 0x73)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.ReceivedBytes.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.ReceivedBytes.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.ReceivedBytes.Maximum)
+	o, err = z.ReceivedBytes.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "ReceivedBytes")
+		return
+	}
 	// string "sent_bytes"
 	o = append(o, 0xaa, 0x73, 0x65, 0x6e, 0x74, 0x5f, 0x62, 0x79, 0x74, 0x65, 0x73)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.SentBytes.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.SentBytes.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.SentBytes.Maximum)
+	o, err = z.SentBytes.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "SentBytes")
+		return
+	}
 	// string "received_packets"
 	o = append(o, 0xb0, 0x72, 0x65, 0x63, 0x65, 0x69, 0x76, 0x65, 0x64, 0x5f, 0x70, 0x61, 0x63, 0x6b, 0x65, 0x74, 0x73)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.ReceivedPackets.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.ReceivedPackets.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.ReceivedPackets.Maximum)
+	o, err = z.ReceivedPackets.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "ReceivedPackets")
+		return
+	}
 	// string "sent_packets"
 	o = append(o, 0xac, 0x73, 0x65, 0x6e, 0x74, 0x5f, 0x70, 0x61, 0x63, 0x6b, 0x65, 0x74, 0x73)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.SentPackets.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.SentPackets.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.SentPackets.Maximum)
+	o, err = z.SentPackets.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "SentPackets")
+		return
+	}
 	// string "errors"
 	o = append(o, 0xa6, 0x65, 0x72, 0x72, 0x6f, 0x72, 0x73)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.Errors.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.Errors.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.Errors.Maximum)
+	o, err = z.Errors.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "Errors")
+		return
+	}
 	// string "drops"
 	o = append(o, 0xa5, 0x64, 0x72, 0x6f, 0x70, 0x73)
-	// map header, size 3
-	// string "c"
-	o = append(o, 0x83, 0xa1, 0x63)
-	o = msgp.AppendFloat64(o, z.Drops.Current)
-	// string "a"
-	o = append(o, 0xa1, 0x61)
-	o = msgp.AppendFloat64(o, z.Drops.Average)
-	// string "m"
-	o = append(o, 0xa1, 0x6d)
-	o = msgp.AppendFloat64(o, z.Drops.Maximum)
+	o, err = z.Drops.MarshalMsg(o)
+	if err != nil {
+		err = msgp.WrapError(err, "Drops")
+		return
+	}
 	return
 }
 
@@ -1583,274 +1005,40 @@ func (z *Network) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				return
 			}
 		case "received_bytes":
-			var zb0002 uint32
-			zb0002, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.ReceivedBytes.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "ReceivedBytes")
 				return
 			}
-			if zb0002 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0002 > 0 {
-				zb0002--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "ReceivedBytes")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.ReceivedBytes.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "ReceivedBytes", "Current")
-						return
-					}
-				case "a":
-					z.ReceivedBytes.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "ReceivedBytes", "Average")
-						return
-					}
-				case "m":
-					z.ReceivedBytes.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "ReceivedBytes", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "ReceivedBytes")
-						return
-					}
-				}
-			}
 		case "sent_bytes":
-			var zb0003 uint32
-			zb0003, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.SentBytes.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "SentBytes")
 				return
 			}
-			if zb0003 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0003 > 0 {
-				zb0003--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "SentBytes")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.SentBytes.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SentBytes", "Current")
-						return
-					}
-				case "a":
-					z.SentBytes.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SentBytes", "Average")
-						return
-					}
-				case "m":
-					z.SentBytes.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SentBytes", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SentBytes")
-						return
-					}
-				}
-			}
 		case "received_packets":
-			var zb0004 uint32
-			zb0004, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.ReceivedPackets.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "ReceivedPackets")
 				return
 			}
-			if zb0004 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0004 > 0 {
-				zb0004--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "ReceivedPackets")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.ReceivedPackets.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "ReceivedPackets", "Current")
-						return
-					}
-				case "a":
-					z.ReceivedPackets.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "ReceivedPackets", "Average")
-						return
-					}
-				case "m":
-					z.ReceivedPackets.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "ReceivedPackets", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "ReceivedPackets")
-						return
-					}
-				}
-			}
 		case "sent_packets":
-			var zb0005 uint32
-			zb0005, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.SentPackets.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "SentPackets")
 				return
 			}
-			if zb0005 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0005 > 0 {
-				zb0005--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "SentPackets")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.SentPackets.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SentPackets", "Current")
-						return
-					}
-				case "a":
-					z.SentPackets.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SentPackets", "Average")
-						return
-					}
-				case "m":
-					z.SentPackets.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SentPackets", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "SentPackets")
-						return
-					}
-				}
-			}
 		case "errors":
-			var zb0006 uint32
-			zb0006, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.Errors.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Errors")
 				return
 			}
-			if zb0006 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0006 > 0 {
-				zb0006--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Errors")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.Errors.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Errors", "Current")
-						return
-					}
-				case "a":
-					z.Errors.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Errors", "Average")
-						return
-					}
-				case "m":
-					z.Errors.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Errors", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Errors")
-						return
-					}
-				}
-			}
 		case "drops":
-			var zb0007 uint32
-			zb0007, bts, err = msgp.ReadMapHeaderBytes(bts)
+			bts, err = z.Drops.UnmarshalMsg(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "Drops")
 				return
-			}
-			if zb0007 > ze1307b7dlimitMaps {
-				err = msgp.ErrLimitExceeded
-				return
-			}
-			for zb0007 > 0 {
-				zb0007--
-				field, bts, err = msgp.ReadMapKeyZC(bts)
-				if err != nil {
-					err = msgp.WrapError(err, "Drops")
-					return
-				}
-				switch msgp.UnsafeString(field) {
-				case "c":
-					z.Drops.Current, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Drops", "Current")
-						return
-					}
-				case "a":
-					z.Drops.Average, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Drops", "Average")
-						return
-					}
-				case "m":
-					z.Drops.Maximum, bts, err = msgp.ReadFloat64Bytes(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Drops", "Maximum")
-						return
-					}
-				default:
-					bts, err = msgp.Skip(bts)
-					if err != nil {
-						err = msgp.WrapError(err, "Drops")
-						return
-					}
-				}
 			}
 		default:
 			bts, err = msgp.Skip(bts)
@@ -1866,16 +1054,162 @@ func (z *Network) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *Network) Msgsize() (s int) {
-	s = 1 + 10 + msgp.StringPrefixSize + len(z.Interface) + 15 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 11 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 17 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 13 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 7 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 6 + 1 + 2 + msgp.Float64Size + 2 + msgp.Float64Size + 2 + msgp.Float64Size
+	s = 1 + 10 + msgp.StringPrefixSize + len(z.Interface) + 15 + z.ReceivedBytes.Msgsize() + 11 + z.SentBytes.Msgsize() + 17 + z.ReceivedPackets.Msgsize() + 13 + z.SentPackets.Msgsize() + 7 + z.Errors.Msgsize() + 6 + z.Drops.Msgsize()
+	return
+}
+
+// MarshalMsg implements msgp.Marshaler
+func (z *Peer) MarshalMsg(b []byte) (o []byte, err error) {
+	o = msgp.Require(b, z.Msgsize())
+	// map header, size 11
+	// string "node"
+	o = append(o, 0x8b, 0xa4, 0x6e, 0x6f, 0x64, 0x65)
+	o = msgp.AppendString(o, z.Node)
+	// string "up"
+	o = append(o, 0xa2, 0x75, 0x70)
+	o = msgp.AppendBool(o, z.Up)
+	// string "rtt"
+	o = append(o, 0xa3, 0x72, 0x74, 0x74)
+	o = msgp.AppendFloat64(o, z.RTTSeconds)
+	// string "received_bytes"
+	o = append(o, 0xae, 0x72, 0x65, 0x63, 0x65, 0x69, 0x76, 0x65, 0x64, 0x5f, 0x62, 0x79, 0x74, 0x65, 0x73)
+	o = msgp.AppendFloat64(o, z.ReceivedBytesPerSecond)
+	// string "sent_bytes"
+	o = append(o, 0xaa, 0x73, 0x65, 0x6e, 0x74, 0x5f, 0x62, 0x79, 0x74, 0x65, 0x73)
+	o = msgp.AppendFloat64(o, z.SentBytesPerSecond)
+	// string "received_messages"
+	o = append(o, 0xb1, 0x72, 0x65, 0x63, 0x65, 0x69, 0x76, 0x65, 0x64, 0x5f, 0x6d, 0x65, 0x73, 0x73, 0x61, 0x67, 0x65, 0x73)
+	o = msgp.AppendFloat64(o, z.ReceivedMessagesPerSecond)
+	// string "sent_messages"
+	o = append(o, 0xad, 0x73, 0x65, 0x6e, 0x74, 0x5f, 0x6d, 0x65, 0x73, 0x73, 0x61, 0x67, 0x65, 0x73)
+	o = msgp.AppendFloat64(o, z.SentMessagesPerSecond)
+	// string "queued_bytes"
+	o = append(o, 0xac, 0x71, 0x75, 0x65, 0x75, 0x65, 0x64, 0x5f, 0x62, 0x79, 0x74, 0x65, 0x73)
+	o = msgp.AppendInt64(o, z.QueuedBytes)
+	// string "calls_out"
+	o = append(o, 0xa9, 0x63, 0x61, 0x6c, 0x6c, 0x73, 0x5f, 0x6f, 0x75, 0x74)
+	o = msgp.AppendInt64(o, z.CallsOut)
+	// string "calls_in"
+	o = append(o, 0xa8, 0x63, 0x61, 0x6c, 0x6c, 0x73, 0x5f, 0x69, 0x6e)
+	o = msgp.AppendInt64(o, z.CallsIn)
+	// string "sessions"
+	o = append(o, 0xa8, 0x73, 0x65, 0x73, 0x73, 0x69, 0x6f, 0x6e, 0x73)
+	o = msgp.AppendInt64(o, z.Sessions)
+	return
+}
+
+// UnmarshalMsg implements msgp.Unmarshaler
+func (z *Peer) UnmarshalMsg(bts []byte) (o []byte, err error) {
+	var field []byte
+	_ = field
+	var zb0001 uint32
+	zb0001, bts, err = msgp.ReadMapHeaderBytes(bts)
+	if err != nil {
+		err = msgp.WrapError(err)
+		return
+	}
+	if zb0001 > ze1307b7dlimitMaps {
+		err = msgp.ErrLimitExceeded
+		return
+	}
+	for zb0001 > 0 {
+		zb0001--
+		field, bts, err = msgp.ReadMapKeyZC(bts)
+		if err != nil {
+			err = msgp.WrapError(err)
+			return
+		}
+		switch msgp.UnsafeString(field) {
+		case "node":
+			z.Node, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Node")
+				return
+			}
+		case "up":
+			z.Up, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Up")
+				return
+			}
+		case "rtt":
+			z.RTTSeconds, bts, err = msgp.ReadFloat64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "RTTSeconds")
+				return
+			}
+		case "received_bytes":
+			z.ReceivedBytesPerSecond, bts, err = msgp.ReadFloat64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "ReceivedBytesPerSecond")
+				return
+			}
+		case "sent_bytes":
+			z.SentBytesPerSecond, bts, err = msgp.ReadFloat64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "SentBytesPerSecond")
+				return
+			}
+		case "received_messages":
+			z.ReceivedMessagesPerSecond, bts, err = msgp.ReadFloat64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "ReceivedMessagesPerSecond")
+				return
+			}
+		case "sent_messages":
+			z.SentMessagesPerSecond, bts, err = msgp.ReadFloat64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "SentMessagesPerSecond")
+				return
+			}
+		case "queued_bytes":
+			z.QueuedBytes, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "QueuedBytes")
+				return
+			}
+		case "calls_out":
+			z.CallsOut, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "CallsOut")
+				return
+			}
+		case "calls_in":
+			z.CallsIn, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "CallsIn")
+				return
+			}
+		case "sessions":
+			z.Sessions, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Sessions")
+				return
+			}
+		default:
+			bts, err = msgp.Skip(bts)
+			if err != nil {
+				err = msgp.WrapError(err)
+				return
+			}
+		}
+	}
+	o = bts
+	return
+}
+
+// Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
+func (z *Peer) Msgsize() (s int) {
+	s = 1 + 5 + msgp.StringPrefixSize + len(z.Node) + 3 + msgp.BoolSize + 4 + msgp.Float64Size + 15 + msgp.Float64Size + 11 + msgp.Float64Size + 18 + msgp.Float64Size + 14 + msgp.Float64Size + 13 + msgp.Int64Size + 10 + msgp.Int64Size + 9 + msgp.Int64Size + 9 + msgp.Int64Size
 	return
 }
 
 // MarshalMsg implements msgp.Marshaler
 func (z *Resources) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 8
+	// map header, size 12
 	// string "node"
-	o = append(o, 0x88, 0xa4, 0x6e, 0x6f, 0x64, 0x65)
+	o = append(o, 0x8c, 0xa4, 0x6e, 0x6f, 0x64, 0x65)
 	o = msgp.AppendString(o, z.Node)
 	// string "up"
 	o = append(o, 0xa2, 0x75, 0x70)
@@ -1919,6 +1253,65 @@ func (z *Resources) MarshalMsg(b []byte) (o []byte, err error) {
 	if err != nil {
 		err = msgp.WrapError(err, "Memory")
 		return
+	}
+	// string "cores"
+	o = append(o, 0xa5, 0x63, 0x6f, 0x72, 0x65, 0x73)
+	o = msgp.AppendArrayHeader(o, uint32(len(z.Cores)))
+	for za0003 := range z.Cores {
+		// map header, size 2
+		// string "core"
+		o = append(o, 0x82, 0xa4, 0x63, 0x6f, 0x72, 0x65)
+		o = msgp.AppendInt32(o, z.Cores[za0003].Core)
+		// string "busy"
+		o = append(o, 0xa4, 0x62, 0x75, 0x73, 0x79)
+		o, err = z.Cores[za0003].BusyRatio.MarshalMsg(o)
+		if err != nil {
+			err = msgp.WrapError(err, "Cores", za0003, "BusyRatio")
+			return
+		}
+	}
+	// string "mesh"
+	o = append(o, 0xa4, 0x6d, 0x65, 0x73, 0x68)
+	o = msgp.AppendArrayHeader(o, uint32(len(z.Mesh)))
+	for za0004 := range z.Mesh {
+		// map header, size 3
+		// string "via"
+		o = append(o, 0x83, 0xa3, 0x76, 0x69, 0x61)
+		o = msgp.AppendString(o, z.Mesh[za0004].Via)
+		// string "received_bytes"
+		o = append(o, 0xae, 0x72, 0x65, 0x63, 0x65, 0x69, 0x76, 0x65, 0x64, 0x5f, 0x62, 0x79, 0x74, 0x65, 0x73)
+		o, err = z.Mesh[za0004].ReceivedBytes.MarshalMsg(o)
+		if err != nil {
+			err = msgp.WrapError(err, "Mesh", za0004, "ReceivedBytes")
+			return
+		}
+		// string "sent_bytes"
+		o = append(o, 0xaa, 0x73, 0x65, 0x6e, 0x74, 0x5f, 0x62, 0x79, 0x74, 0x65, 0x73)
+		o, err = z.Mesh[za0004].SentBytes.MarshalMsg(o)
+		if err != nil {
+			err = msgp.WrapError(err, "Mesh", za0004, "SentBytes")
+			return
+		}
+	}
+	// string "peers"
+	o = append(o, 0xa5, 0x70, 0x65, 0x65, 0x72, 0x73)
+	o = msgp.AppendArrayHeader(o, uint32(len(z.Peers)))
+	for za0005 := range z.Peers {
+		o, err = z.Peers[za0005].MarshalMsg(o)
+		if err != nil {
+			err = msgp.WrapError(err, "Peers", za0005)
+			return
+		}
+	}
+	// string "apis"
+	o = append(o, 0xa4, 0x61, 0x70, 0x69, 0x73)
+	o = msgp.AppendArrayHeader(o, uint32(len(z.APIs)))
+	for za0006 := range z.APIs {
+		o, err = z.APIs[za0006].MarshalMsg(o)
+		if err != nil {
+			err = msgp.WrapError(err, "APIs", za0006)
+			return
+		}
 	}
 	return
 }
@@ -2027,6 +1420,170 @@ func (z *Resources) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Memory")
 				return
 			}
+		case "cores":
+			var zb0004 uint32
+			zb0004, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Cores")
+				return
+			}
+			if zb0004 > ze1307b7dlimitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Cores) >= int(zb0004) {
+				z.Cores = (z.Cores)[:zb0004]
+			} else {
+				z.Cores = make([]Core, zb0004)
+			}
+			for za0003 := range z.Cores {
+				var zb0005 uint32
+				zb0005, bts, err = msgp.ReadMapHeaderBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Cores", za0003)
+					return
+				}
+				if zb0005 > ze1307b7dlimitMaps {
+					err = msgp.ErrLimitExceeded
+					return
+				}
+				for zb0005 > 0 {
+					zb0005--
+					field, bts, err = msgp.ReadMapKeyZC(bts)
+					if err != nil {
+						err = msgp.WrapError(err, "Cores", za0003)
+						return
+					}
+					switch msgp.UnsafeString(field) {
+					case "core":
+						z.Cores[za0003].Core, bts, err = msgp.ReadInt32Bytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Cores", za0003, "Core")
+							return
+						}
+					case "busy":
+						bts, err = z.Cores[za0003].BusyRatio.UnmarshalMsg(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Cores", za0003, "BusyRatio")
+							return
+						}
+					default:
+						bts, err = msgp.Skip(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Cores", za0003)
+							return
+						}
+					}
+				}
+			}
+		case "mesh":
+			var zb0006 uint32
+			zb0006, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Mesh")
+				return
+			}
+			if zb0006 > ze1307b7dlimitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Mesh) >= int(zb0006) {
+				z.Mesh = (z.Mesh)[:zb0006]
+			} else {
+				z.Mesh = make([]MeshTraffic, zb0006)
+			}
+			for za0004 := range z.Mesh {
+				var zb0007 uint32
+				zb0007, bts, err = msgp.ReadMapHeaderBytes(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Mesh", za0004)
+					return
+				}
+				if zb0007 > ze1307b7dlimitMaps {
+					err = msgp.ErrLimitExceeded
+					return
+				}
+				for zb0007 > 0 {
+					zb0007--
+					field, bts, err = msgp.ReadMapKeyZC(bts)
+					if err != nil {
+						err = msgp.WrapError(err, "Mesh", za0004)
+						return
+					}
+					switch msgp.UnsafeString(field) {
+					case "via":
+						z.Mesh[za0004].Via, bts, err = msgp.ReadStringBytes(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Mesh", za0004, "Via")
+							return
+						}
+					case "received_bytes":
+						bts, err = z.Mesh[za0004].ReceivedBytes.UnmarshalMsg(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Mesh", za0004, "ReceivedBytes")
+							return
+						}
+					case "sent_bytes":
+						bts, err = z.Mesh[za0004].SentBytes.UnmarshalMsg(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Mesh", za0004, "SentBytes")
+							return
+						}
+					default:
+						bts, err = msgp.Skip(bts)
+						if err != nil {
+							err = msgp.WrapError(err, "Mesh", za0004)
+							return
+						}
+					}
+				}
+			}
+		case "peers":
+			var zb0008 uint32
+			zb0008, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Peers")
+				return
+			}
+			if zb0008 > ze1307b7dlimitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.Peers) >= int(zb0008) {
+				z.Peers = (z.Peers)[:zb0008]
+			} else {
+				z.Peers = make([]Peer, zb0008)
+			}
+			for za0005 := range z.Peers {
+				bts, err = z.Peers[za0005].UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "Peers", za0005)
+					return
+				}
+			}
+		case "apis":
+			var zb0009 uint32
+			zb0009, bts, err = msgp.ReadArrayHeaderBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "APIs")
+				return
+			}
+			if zb0009 > ze1307b7dlimitArrays {
+				err = msgp.ErrLimitExceeded
+				return
+			}
+			if cap(z.APIs) >= int(zb0009) {
+				z.APIs = (z.APIs)[:zb0009]
+			} else {
+				z.APIs = make([]APICalls, zb0009)
+			}
+			for za0006 := range z.APIs {
+				bts, err = z.APIs[za0006].UnmarshalMsg(bts)
+				if err != nil {
+					err = msgp.WrapError(err, "APIs", za0006)
+					return
+				}
+			}
 		default:
 			bts, err = msgp.Skip(bts)
 			if err != nil {
@@ -2049,6 +1606,21 @@ func (z *Resources) Msgsize() (s int) {
 	for za0002 := range z.Networks {
 		s += z.Networks[za0002].Msgsize()
 	}
-	s += 4 + z.CPU.Msgsize() + 7 + z.Memory.Msgsize()
+	s += 4 + z.CPU.Msgsize() + 7 + z.Memory.Msgsize() + 6 + msgp.ArrayHeaderSize
+	for za0003 := range z.Cores {
+		s += 1 + 5 + msgp.Int32Size + 5 + z.Cores[za0003].BusyRatio.Msgsize()
+	}
+	s += 5 + msgp.ArrayHeaderSize
+	for za0004 := range z.Mesh {
+		s += 1 + 4 + msgp.StringPrefixSize + len(z.Mesh[za0004].Via) + 15 + z.Mesh[za0004].ReceivedBytes.Msgsize() + 11 + z.Mesh[za0004].SentBytes.Msgsize()
+	}
+	s += 6 + msgp.ArrayHeaderSize
+	for za0005 := range z.Peers {
+		s += z.Peers[za0005].Msgsize()
+	}
+	s += 5 + msgp.ArrayHeaderSize
+	for za0006 := range z.APIs {
+		s += z.APIs[za0006].Msgsize()
+	}
 	return
 }

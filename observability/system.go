@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/metrics"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -45,7 +46,7 @@ func (r *reading) failed(what string, err error) {
 }
 
 func (r *reading) readCPU(ctx context.Context) {
-	times, err := cpu.TimesWithContext(ctx, false)
+	times, err := cpu.TimesWithContext(ctx, true)
 	if err == nil && len(times) == 0 {
 		err = errors.New("no times")
 	}
@@ -53,15 +54,38 @@ func (r *reading) readCPU(ctx context.Context) {
 		r.failed("cpu", err)
 		return
 	}
-	t := times[0]
-	// On Linux guest time is in user and nice already: proc(5).
-	r.cpu = &cpuTimes{
-		user:   t.User + t.Nice,
-		system: t.System + t.Irq + t.Softirq,
-		idle:   t.Idle,
-		iowait: t.Iowait,
-		steal:  t.Steal,
+	// The whole is the sum: one reading of the file has both.
+	r.cpu = new(cpuTimes)
+	r.perCore = make(map[int32]cpuTimes, len(times))
+	for i, t := range times {
+		// On Linux guest time is in user and nice already: proc(5).
+		core := cpuTimes{
+			user:   t.User + t.Nice,
+			system: t.System + t.Irq + t.Softirq,
+			idle:   t.Idle,
+			iowait: t.Iowait,
+			steal:  t.Steal,
+		}
+		r.cpu.add(core)
+		r.perCore[coreNumber(t.CPU, i)] = core
 	}
+}
+
+// coreNumber is the number in a core's name, "cpu3", or else its place in the
+// list. Cores may be offline, and then the two differ.
+func coreNumber(name string, place int) int32 {
+	if n, err := strconv.ParseInt(strings.TrimLeft(name, "cpuCPU"), 10, 32); err == nil && n >= 0 {
+		return int32(n)
+	}
+	return int32(place)
+}
+
+func (t *cpuTimes) add(other cpuTimes) {
+	t.user += other.user
+	t.system += other.system
+	t.idle += other.idle
+	t.iowait += other.iowait
+	t.steal += other.steal
 }
 
 func (r *reading) readLoad(ctx context.Context) {

@@ -48,7 +48,9 @@ func values(f *dto.MetricFamily) map[string]float64 {
 func exampleResources(node string) *Resources {
 	n := 0.0
 	next := func() float64 { n++; return n }
-	gauge := func() Gauge { return Gauge{Current: next(), Average: next() / 10, Maximum: next() * 10} }
+	gauge := func() Gauge {
+		return Gauge{Current: next(), Average: next() / 10, Maximum: next() * 10, AverageHour: next() / 20, MaximumHour: next() * 5}
+	}
 	network := func(name string) Network {
 		return Network{name, gauge(), gauge(), gauge(), gauge(), gauge(), gauge()}
 	}
@@ -56,12 +58,18 @@ func exampleResources(node string) *Resources {
 		Node: node, Up: true, SampledAtUnixNano: 1_800_000_000_000_000_000,
 		Drives: []Drive{
 			{ID: "d1", Path: "/mnt/1", State: "online", TotalBytes: 1 << 50, UsedBytes: 3, FreeBytes: 4, TotalInodes: 5, UsedInodes: 6, FreeInodes: 7,
-				Device: "sda1", ReadsPerSecond: 8, WritesPerSecond: 9, ReadBytesPerSecond: 10, WrittenBytesPerSecond: 11, AwaitSeconds: 0.0125, UtilizationRatio: 0.5, Errors: 12},
+				Device: "sda1", ReadsPerSecond: 8, WritesPerSecond: 9, ReadBytesPerSecond: 10, WrittenBytesPerSecond: 11, AwaitSeconds: 0.0125, UtilizationRatio: 0.5, Errors: 12, Timeouts: 13},
 			{ID: "d2", Path: "/mnt/2", State: "offline", Errors: 1},
 		},
 		Networks: []Network{network("eth0"), network("lo")},
 		CPU:      CPU{4, gauge(), gauge(), gauge(), gauge(), gauge(), gauge(), gauge(), gauge(), gauge()},
 		Memory:   Memory{gauge(), gauge(), gauge(), gauge(), gauge(), gauge(), gauge(), gauge(), gauge(), gauge()},
+		Cores:    []Core{{0, gauge()}, {3, gauge()}},
+		Mesh:     []MeshTraffic{{ViaBulk, gauge(), gauge()}, {ViaGrid, gauge(), gauge()}},
+		Peers: []Peer{{Node: "z", Up: true, RTTSeconds: 0.001, ReceivedBytesPerSecond: 1, SentBytesPerSecond: 2, ReceivedMessagesPerSecond: 3,
+			SentMessagesPerSecond: 4, QueuedBytes: 5, CallsOut: 6, CallsIn: 7, Sessions: 8}},
+		APIs: []APICalls{{Name: "GetObject", Proto: "http", RequestsPerSecond: 1, ClientErrorsPerSecond: 2, ServerErrorsPerSecond: 3,
+			TTFBP50Seconds: 0.25, TTFBP99Seconds: 0.5}},
 	}
 }
 
@@ -94,11 +102,19 @@ func TestWriteResources(t *testing.T) {
 	check("gridloom_network_received_bytes_per_second", "interface=eth0,node=a", a.Networks[0].ReceivedBytes.Current)
 	check("gridloom_network_received_bytes_per_second_avg", "interface=eth0,node=c", c.Networks[0].ReceivedBytes.Average)
 	check("gridloom_network_drops_per_second_max", "interface=lo,node=c", c.Networks[1].Drops.Maximum)
+	check("gridloom_network_drops_per_second_max_1h", "interface=lo,node=c", c.Networks[1].Drops.MaximumHour)
+	check("gridloom_network_mesh_sent_bytes_per_second", "node=a,via=bulk", a.Mesh[0].SentBytes.Current)
+	check("gridloom_network_mesh_received_bytes_per_second_avg_1h", "node=a,via=grid", a.Mesh[1].ReceivedBytes.AverageHour)
+	check("gridloom_cpu_core_busy_ratio_max", "core=3,node=a", a.Cores[1].BusyRatio.Maximum)
+	check("gridloom_drive_timeouts_total", "drive=d1,node=a,path=/mnt/1", 13)
+	check("gridloom_drive_healthy", "drive=d1,node=a,path=/mnt/1", 1)
+	check("gridloom_drive_healthy", "drive=d2,node=a,path=/mnt/2", 0)
 	check("gridloom_cpu_cores", "node=a", 4)
 	check("gridloom_cpu_steal_ratio_max", "node=a", a.CPU.StealRatio.Maximum)
 	check("gridloom_cpu_load15_avg", "node=a", a.CPU.Load15.Average)
 	check("gridloom_memory_process_heap_bytes", "node=c", c.Memory.ProcessHeap.Current)
 
+	suffixes := []string{"_avg_1h", "_max_1h", "_avg", "_max"}
 	for name, f := range got {
 		if f.GetHelp() == "" {
 			t.Errorf("%s has no help", name)
@@ -109,9 +125,12 @@ func TestWriteResources(t *testing.T) {
 			}
 		}
 		// Average and maximum beside every value but the drives'.
-		base := strings.TrimSuffix(strings.TrimSuffix(name, "_avg"), "_max")
+		base := name
+		for _, suffix := range suffixes {
+			base = strings.TrimSuffix(base, suffix)
+		}
 		folded := !strings.HasPrefix(name, "gridloom_drive_") && !strings.HasPrefix(name, "gridloom_node_")
-		for _, suffix := range []string{"_avg", "_max"} {
+		for _, suffix := range suffixes {
 			if (got[base+suffix] != nil) != folded {
 				t.Errorf("%s%s: there %v, want %v", base, suffix, !folded, folded)
 			}
@@ -142,10 +161,11 @@ func TestEveryFieldIsExported(t *testing.T) {
 		&n.ReceivedBytes, &n.SentBytes, &n.ReceivedPackets, &n.SentPackets, &n.Errors, &n.Drops,
 		&c.BusyRatio, &c.UserRatio, &c.SystemRatio, &c.IdleRatio, &c.IowaitRatio, &c.StealRatio, &c.Load1, &c.Load5, &c.Load15,
 		&m.Total, &m.Used, &m.Free, &m.Available, &m.Buffers, &m.Cache, &m.SwapTotal, &m.SwapUsed, &m.ProcessResident, &m.ProcessHeap,
+		&r.Cores[0].BusyRatio, &r.Mesh[0].ReceivedBytes, &r.Mesh[0].SentBytes, &r.Mesh[1].ReceivedBytes, &r.Mesh[1].SentBytes,
 	}
 	floats := []*float64{&d.ReadsPerSecond, &d.WritesPerSecond, &d.ReadBytesPerSecond, &d.WrittenBytesPerSecond, &d.AwaitSeconds, &d.UtilizationRatio}
 	for _, g := range gauges {
-		floats = append(floats, &g.Current, &g.Average, &g.Maximum)
+		floats = append(floats, &g.Current, &g.Average, &g.Maximum, &g.AverageHour, &g.MaximumHour)
 	}
 	for i, f := range floats {
 		old := *f
@@ -155,7 +175,7 @@ func TestEveryFieldIsExported(t *testing.T) {
 		}
 		*f = old
 	}
-	for i, f := range []*int64{&d.TotalBytes, &d.UsedBytes, &d.FreeBytes, &d.TotalInodes, &d.UsedInodes, &d.FreeInodes, &d.Errors} {
+	for i, f := range []*int64{&d.TotalBytes, &d.UsedBytes, &d.FreeBytes, &d.TotalInodes, &d.UsedInodes, &d.FreeInodes, &d.Errors, &d.Timeouts} {
 		*f++
 		if text(r) == before {
 			t.Errorf("integer %d of the drive is not in the text", i)

@@ -1,12 +1,19 @@
 package observability
 
-// window keeps what became of one value: the last sample, and mean and
-// maximum since the start. Samples are gathered in open, and each minute fold
-// moves them to closed, from which gauge answers; before the first fold it
-// answers from open.
+// hourFolds is how many folds the last hour has: those of an hour of minutes.
+const hourFolds = 60
+
+// window keeps what became of one value: the last sample, mean and maximum
+// since the start, and those of the last hour. Samples are gathered in open,
+// and each minute fold moves them to closed and to the hour, from which gauge
+// answers; before the first fold it answers from open. It has a fixed size,
+// whatever its age: some 1.5 KiB.
 type window struct {
 	current      float64
 	open, closed tally
+	hour         tally            // of minutes, merged
+	minutes      [hourFolds]tally // the last hour's, a ring
+	next         int              // the oldest of them, which is next to go
 }
 
 func (w *window) add(v float64) {
@@ -14,18 +21,29 @@ func (w *window) add(v float64) {
 	w.open.merge(tally{n: 1, mean: v, max: v})
 }
 
+// fold ends a minute, which may have had no sample.
 func (w *window) fold() {
 	w.closed.merge(w.open)
+	w.minutes[w.next] = w.open
+	w.next = (w.next + 1) % hourFolds
 	w.open = tally{}
+	w.hour = tally{}
+	for i := range w.minutes {
+		w.hour.merge(w.minutes[(w.next+i)%hourFolds])
+	}
 }
 
-// gauge is all zero before the first sample.
+// gauge is all zero before the first sample. The last hour's are zero as well
+// when it had none, which is so of an interface that was away.
 func (w *window) gauge() Gauge {
-	t := w.closed
-	if t.n == 0 {
-		t = w.open
+	all, hour := w.closed, w.hour
+	if all.n == 0 {
+		all, hour = w.open, w.open
 	}
-	return Gauge{Current: w.current, Average: t.mean, Maximum: t.max}
+	return Gauge{
+		Current: w.current, Average: all.mean, Maximum: all.max,
+		AverageHour: hour.mean, MaximumHour: hour.max,
+	}
 }
 
 // tally is mean and maximum of n samples.

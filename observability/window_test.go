@@ -2,6 +2,7 @@ package observability
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -9,11 +10,13 @@ import (
 
 // TestWindow runs random samples and folds against the definition: current is
 // the last sample; average and maximum are those of the samples before the
-// last fold, or of all before the first one that had any.
+// last fold, or of all before the first one that had any; the last hour's are
+// those of the last sixty folds.
 func TestWindow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var w window
 		var open, closed []float64
+		var minutes [][]float64
 		var current float64
 		t.Repeat(map[string]func(*rapid.T){
 			"add": func(t *rapid.T) {
@@ -24,20 +27,28 @@ func TestWindow(t *testing.T) {
 			"fold": func(*rapid.T) {
 				w.fold()
 				closed = append(closed, open...)
+				minutes = append(minutes, open)
 				open = nil
 			},
+			"many folds": func(t *rapid.T) {
+				for range rapid.IntRange(1, 70).Draw(t, "folds") {
+					w.fold()
+					closed = append(closed, open...)
+					minutes = append(minutes, open)
+					open = nil
+				}
+			},
 			"": func(t *rapid.T) {
-				samples := closed
+				samples, hour := closed, slices.Concat(minutes[max(0, len(minutes)-hourFolds):]...)
 				if len(samples) == 0 {
-					samples = open
+					samples, hour = open, open
 				}
-				var sum, maximum float64
-				for _, v := range samples {
-					sum += v
-					maximum = max(maximum, v)
-				}
-				average := sum / math.Max(1, float64(len(samples)))
+				average, maximum := meanAndMax(samples)
+				averageHour, maximumHour := meanAndMax(hour)
 				g := w.gauge()
+				if g.MaximumHour != maximumHour || math.Abs(g.AverageHour-averageHour) > 1e-9*maximum || g.AverageHour > g.MaximumHour {
+					t.Fatalf("gauge %+v, want %g and %g of the last hour", g, averageHour, maximumHour)
+				}
 				if g.Current != current || g.Maximum != maximum {
 					t.Fatalf("gauge %+v, want current %g and maximum %g", g, current, maximum)
 				}
@@ -52,6 +63,14 @@ func TestWindow(t *testing.T) {
 	})
 }
 
+func meanAndMax(samples []float64) (mean, maximum float64) {
+	for _, v := range samples {
+		mean += v / float64(len(samples))
+		maximum = max(maximum, v)
+	}
+	return mean, maximum
+}
+
 func TestWindowOfEqualSamplesIsExact(t *testing.T) {
 	var w window
 	for i := range 100_000 {
@@ -60,7 +79,7 @@ func TestWindowOfEqualSamplesIsExact(t *testing.T) {
 			w.fold()
 		}
 	}
-	if g := w.gauge(); g != (Gauge{Current: 0.1, Average: 0.1, Maximum: 0.1}) {
+	if g := w.gauge(); g != (Gauge{0.1, 0.1, 0.1, 0.1, 0.1}) {
 		t.Fatalf("gauge %+v", g)
 	}
 }

@@ -45,6 +45,7 @@ type client struct {
 	cluster  gridloomv1.ClusterServiceClient
 	storage  gridloomv1.StorageServiceClient
 	iam      gridloomv1.IAMServiceClient
+	metrics  gridloomv1.MetricsServiceClient
 	who      login
 	endpoint string
 	tls      bool
@@ -141,6 +142,7 @@ func connect(endpoint string, who login, conf *tls.Config, timeout time.Duration
 	c.cluster = gridloomv1.NewClusterServiceClient(c.conn)
 	c.storage = gridloomv1.NewStorageServiceClient(c.conn)
 	c.iam = gridloomv1.NewIAMServiceClient(c.conn)
+	c.metrics = gridloomv1.NewMetricsServiceClient(c.conn)
 	return c, nil
 }
 

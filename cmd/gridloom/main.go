@@ -18,13 +18,16 @@
 //	dial.go               settings → one gRPC connection → client
 //	put.go, get.go, …     one client command each, over client
 //	batch.go              many of a thing at once, each failure told
+//	top.go, topview.go    samples as they come: tables, and the screen they are on
+//	doctor.go             what the nodes measured; findings.go judges it
 //	print.go              what is printed, as text or as JSON
 //	exit.go               what an error means: message, reason, exit code
 //
 // # Goroutines
 //
 // A client command does one thing in the goroutine it was called in, or many
-// in a batch, whose wait joins them. A progress bar has a goroutine of its
+// in a batch, whose wait joins them. top receives in a second one, which it joins,
+// and reads keys in a third, which ends with the process. A progress bar has a goroutine of its
 // own, joined when the bar ends. serve and dev run nodes; they return when the
 // nodes have ended and are closed. The first signal cancels the context that
 // all of this hangs on, and every command then removes what it has half
@@ -128,7 +131,7 @@ Exit codes: 0 done, 1 failed, 2 the command can't be run as it was given,
 		a.devCommand(), a.serveCommand(), a.keygenCommand(), a.versionCommand(),
 		a.makeBucketCommand(), a.removeBucketCommand(), a.putCommand(), a.getCommand(),
 		a.listCommand(), a.statCommand(), a.copyCommand(), a.moveCommand(), a.removeCommand(),
-		a.clusterCommand(), a.nodeCommand(), a.driveCommand(), a.poolCommand(), a.healCommand(), a.bucketCommand(), a.certsCommand(), a.traceCommand(), a.logsCommand(), a.iamCommand(), a.shareCommand(),
+		a.clusterCommand(), a.topCommand(), a.traceCommand(), a.logsCommand(), a.doctorCommand(), a.nodeCommand(), a.driveCommand(), a.poolCommand(), a.healCommand(), a.bucketCommand(), a.certsCommand(), a.iamCommand(), a.shareCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	if cmd, _, err := root.Find([]string{"completion"}); err == nil {

@@ -100,6 +100,8 @@ func TestScripts(t *testing.T) {
 			"keyid":    scriptKeyID,
 			"follow":   scriptFollow,
 			"alter":    scriptAlter,
+			"sampled":  scriptSampled,
+			"graded":   scriptGraded,
 		},
 	})
 }

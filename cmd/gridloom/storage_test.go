@@ -121,7 +121,7 @@ func payloadFiles(t *testing.T, dir string) (count int) {
 func TestDrainAndReplace(t *testing.T) {
 	const files = 24
 	data := filepath.Join(t.TempDir(), "mesh")
-	b, _ := startDev(t, "--nodes", "5", "--drives", "1", "--data", data, "--heal-after", "2s")
+	b, _ := startDev(t, "--nodes", "5", "--drives", "1", "--data", data)
 	env, other := userOf(b, 0), userOf(b, 2)
 	folder := storeFiles(t, env, files, 100<<10)
 	drives := lines[jsonDrive](t, must(t, env, "drive ls --json"))

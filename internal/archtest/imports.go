@@ -40,6 +40,7 @@ var layers = map[string][]string{
 	"gen/gridloom/v1":   nil,
 	"deploy":            nil,
 	"internal/archtest": nil,
+	"internal/bench":    nil,
 	"internal/e2e":      nil,
 }
 

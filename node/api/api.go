@@ -98,14 +98,6 @@ const (
 // disconnected.
 const minClientPing = 20 * time.Second
 
-// Resources reports what the nodes use.
-type Resources interface {
-	// Resources gives the resources of one node, of this one ("local"), or of
-	// all (""), in the order of their names. A node that is down is in it, and
-	// says why.
-	Resources(ctx context.Context, node string) ([]*observability.Resources, error)
-}
-
 // API is the outside of a node but for the bytes over HTTP.
 type API struct {
 	server  *grpc.Server
@@ -244,7 +236,7 @@ func register(r grpc.ServiceRegistrar, o *Options) {
 // caller serves and stops it.
 func (a *API) GRPCServer() *grpc.Server { return a.server }
 
-// Gateway serves /v1/: the unary calls as JSON. It expects the principal in
+// Gateway serves /v1/: the calls that have JSON forms. It expects the principal in
 // the request's context and refuses requests without one.
 func (a *API) Gateway() http.Handler { return a.gateway }
 

@@ -35,7 +35,9 @@
 // body, unknown query parameters, query parameters beside a body, a body where
 // none is taken, anything behind the message, more than 1 MiB, and paths with
 // escapes. Every success is 200, also where something was made: a call is a
-// call. It has no streams; bytes have no JSON form.
+// call. A stream that answers one message (WatchMetrics) is a line of JSON for
+// each of its messages; its handler is never ahead of what the client takes.
+// Bytes have no JSON form.
 //
 // # Costs and bounds
 //

@@ -262,7 +262,7 @@ func TestGatewayMetrics(t *testing.T) {
 	s.mesh.resources = []*observability.Resources{
 		{Node: "a", Up: true, SampledAtUnixNano: 1e9,
 			Drives:   []observability.Drive{{ID: "1", State: "online", Errors: 4, Device: "sda"}},
-			Networks: []observability.Network{{Interface: "eth0", SentBytes: observability.Gauge{Current: 1, Average: 2, Maximum: 3}}},
+			Networks: []observability.Network{{Interface: "eth0", SentBytes: observability.Gauge{Current: 1, Average: 2, Maximum: 3, AverageHour: 4, MaximumHour: 5}}},
 			CPU:      observability.CPU{Cores: 2},
 			Memory:   observability.Memory{Used: observability.Gauge{Current: 5}}},
 		observability.Down("b", fmt.Errorf("no route")),
@@ -293,7 +293,7 @@ func TestGatewayMetrics(t *testing.T) {
 		}
 	}
 	_, body := s.call(t, "GET", "/v1/metrics/resource?node=local&subsystem=network", "")
-	if !strings.Contains(strings.ReplaceAll(body, " ", ""), `"sentBytes":{"current":1,"average":2,"maximum":3}`) {
+	if !strings.Contains(strings.ReplaceAll(body, " ", ""), `"sentBytes":{"current":1,"average":2,"maximum":3,"average1h":4,"maximum1h":5}`) {
 		t.Errorf("network: %s", body)
 	}
 }

@@ -68,6 +68,8 @@ func newObjectsOver(t testing.TB, between func(control.Index) control.Index) *ob
 type stubMesh struct {
 	cluster   *ClusterInfo
 	resources []*observability.Resources
+	watched   chan observability.Watched
+	diagnosis *Diagnosis
 	describe  func() error // called by Describe
 	drives    []DriveInfo
 	pools     []PoolInfo
@@ -114,6 +116,28 @@ func (m *stubMesh) Resources(_ context.Context, node string) ([]*observability.R
 	}
 	return m.resources, nil
 }
+
+// Watch sends what watched has, and then waits for the end of ctx.
+func (m *stubMesh) Watch(ctx context.Context, node string, send func(observability.Watched) error) error {
+	if node != "" && node != "local" {
+		return fault.New(fault.InvalidArgument, "node", "%q is no node of this mesh", node)
+	}
+	for {
+		select {
+		case w, more := <-m.watched:
+			if !more {
+				return nil
+			}
+			if err := send(w); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (m *stubMesh) Diagnose(context.Context) (*Diagnosis, error) { return m.diagnosis, nil }
 
 // asHeader says who a request to served.http is of, which is nothing that the
 // API knows of.

@@ -74,6 +74,8 @@ func TestRoles(t *testing.T) {
 		pb.ClusterService_ReplaceNode_FullMethodName:        {"admin", one(nil)},
 		pb.ClusterService_DrainNode_FullMethodName:          {"admin", one(nil)},
 		pb.MetricsService_GetResourceMetrics_FullMethodName: {"metrics admin", one(nil)},
+		pb.MetricsService_WatchMetrics_FullMethodName:       {"metrics admin", one(nil)},
+		pb.MetricsService_Diagnose_FullMethodName:           {"metrics admin", one(nil)},
 		pb.StorageService_ListDrives_FullMethodName:         {"metrics admin", one(nil)},
 		pb.StorageService_DrainDrive_FullMethodName:         {"admin", one(nil)},
 		pb.StorageService_ReplaceDrive_FullMethodName:       {"admin", one(nil)},

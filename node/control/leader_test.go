@@ -244,6 +244,11 @@ func TestErrorsAfterALostAnswer(t *testing.T) {
 		if !errors.Is(lost, errLost) {
 			t.Fatalf("a call that was cut off: %v", lost)
 		}
+		for _, kind := range []fault.Kind{fault.Canceled, fault.Deadline} { // the try ended there before it ended here
+			if err := says(kind); !errors.Is(err, errLost) {
+				t.Errorf("a handler that was %v: %v", kind, err)
+			}
+		}
 		ended, end := context.WithCancel(t.Context())
 		end()
 		_, err := proposeCall.Call(ended, c.conn("a"), complete(&Command{CreateBucket: &CreateBucket{Name: "b"}}))

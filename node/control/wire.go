@@ -174,6 +174,8 @@ func answered(err error) bool {
 	switch re.Code {
 	case grid.CodePanic, grid.CodeMalformed, grid.CodeCanceled, grid.CodeDeadline:
 		return false
+	case uint32(fault.Canceled), uint32(fault.Deadline):
+		return false // the call's own end, which the other node has seen sooner
 	}
 	return strings.Count(re.Message, faultSeparator) == 2
 }

@@ -313,6 +313,7 @@ func (s *Service) receiveBody(ctx context.Context, w http.ResponseWriter, r *htt
 			return err
 		}
 		n, err := body.fill(ctx, c.buf[:])
+		s.traffic.received.Add(int64(n))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -83,6 +83,7 @@ func (s *bulkSink) Write(p []byte) (int, error) {
 	if err != nil {
 		return 0, s.failure(err)
 	}
+	s.b.s.traffic.sent.Add(int64(len(p)))
 	return len(p), nil
 }
 

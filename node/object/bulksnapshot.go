@@ -73,6 +73,7 @@ func (s *Service) serveSnapshot(w http.ResponseWriter, r *http.Request) (err err
 			panic(http.ErrAbortHandler)
 		}
 		sent, err := io.Copy(w, io.LimitReader(f, window))
+		s.traffic.sent.Add(sent)
 		if err != nil || sent != window {
 			s.log.Debug("a snapshot's file was not read to its end", "path", path, "err", err)
 			// The other end must not take what it has for the whole.
@@ -110,6 +111,7 @@ func (s *Service) FetchSnapshot(ctx context.Context, node control.Node, path str
 		}
 		var got int64
 		got, err = io.Copy(w, io.LimitReader(c.reader, min(left, dataio.NextWindowBytes)))
+		s.traffic.received.Add(got)
 		if left -= got; got == 0 && err == nil {
 			err = io.ErrUnexpectedEOF
 		}

@@ -152,7 +152,10 @@ func (s *bulkSource) reader() io.Reader {
 	return s.c.reader
 }
 
-func (s *bulkSource) took(n int64) { s.left -= n }
+func (s *bulkSource) took(n int64) {
+	s.left -= n
+	s.b.s.traffic.received.Add(n)
+}
 
 func (s *bulkSource) blame(_ context.Context, err error) error {
 	switch {

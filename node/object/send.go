@@ -58,6 +58,9 @@ func (t *sending) end(path Path, n int64) {
 	if t.counts && t.s.o.Hooks.Sent != nil {
 		t.s.o.Hooks.Sent(path, n)
 	}
+	if !t.counts {
+		t.s.traffic.sent.Add(n) // to another node
+	}
 	if t.win.After != nil {
 		t.win.After(n)
 	}

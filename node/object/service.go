@@ -140,6 +140,8 @@ type Service struct {
 	bulk  *bulkClient
 	waits waitLog
 
+	traffic traffic // of the bulk port
+
 	strays strays
 	reads  readings
 

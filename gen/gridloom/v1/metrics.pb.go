@@ -23,13 +23,18 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Gauge is a value over time, since the node's start.
+// Gauge is a value over time. Averages and maxima are of the samples folded in
+// so far, minute by minute; in the first minute, of those there are.
 type Gauge struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The last sample.
-	Current       float64 `protobuf:"fixed64,1,opt,name=current,proto3" json:"current,omitempty"`
-	Average       float64 `protobuf:"fixed64,2,opt,name=average,proto3" json:"average,omitempty"`
-	Maximum       float64 `protobuf:"fixed64,3,opt,name=maximum,proto3" json:"maximum,omitempty"`
+	Current float64 `protobuf:"fixed64,1,opt,name=current,proto3" json:"current,omitempty"`
+	// Since the node's start.
+	Average float64 `protobuf:"fixed64,2,opt,name=average,proto3" json:"average,omitempty"`
+	Maximum float64 `protobuf:"fixed64,3,opt,name=maximum,proto3" json:"maximum,omitempty"`
+	// Of the last hour.
+	Average_1H    float64 `protobuf:"fixed64,4,opt,name=average_1h,json=average1h,proto3" json:"average_1h,omitempty"`
+	Maximum_1H    float64 `protobuf:"fixed64,5,opt,name=maximum_1h,json=maximum1h,proto3" json:"maximum_1h,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -85,6 +90,20 @@ func (x *Gauge) GetMaximum() float64 {
 	return 0
 }
 
+func (x *Gauge) GetAverage_1H() float64 {
+	if x != nil {
+		return x.Average_1H
+	}
+	return 0
+}
+
+func (x *Gauge) GetMaximum_1H() float64 {
+	if x != nil {
+		return x.Maximum_1H
+	}
+	return 0
+}
+
 // DriveResources are a drive's current values.
 type DriveResources struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
@@ -110,7 +129,12 @@ type DriveResources struct {
 	Errors int64 `protobuf:"varint,16,opt,name=errors,proto3" json:"errors,omitempty"`
 	// The block device below, as the operating system calls it; empty where it
 	// is not known.
-	Device        string `protobuf:"bytes,17,opt,name=device,proto3" json:"device,omitempty"`
+	Device string `protobuf:"bytes,17,opt,name=device,proto3" json:"device,omitempty"`
+	// Operations since the node's start that took, or are taking, longer than a
+	// healthy drive may.
+	Timeouts int64 `protobuf:"varint,18,opt,name=timeouts,proto3" json:"timeouts,omitempty"`
+	// Whether the drive is online.
+	Healthy       bool `protobuf:"varint,19,opt,name=healthy,proto3" json:"healthy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,6 +288,20 @@ func (x *DriveResources) GetDevice() string {
 	return ""
 }
 
+func (x *DriveResources) GetTimeouts() int64 {
+	if x != nil {
+		return x.Timeouts
+	}
+	return 0
+}
+
+func (x *DriveResources) GetHealthy() bool {
+	if x != nil {
+		return x.Healthy
+	}
+	return false
+}
+
 // NetworkResources are the rates of one interface, a second.
 type NetworkResources struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
@@ -357,26 +395,371 @@ func (x *NetworkResources) GetDrops() *Gauge {
 	return nil
 }
 
+// MeshTraffic is what a node exchanges with the others, in bytes a second,
+// without what TLS and TCP add.
+type MeshTraffic struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// "grid" for calls and messages, "bulk" for payload.
+	Via           string `protobuf:"bytes,1,opt,name=via,proto3" json:"via,omitempty"`
+	ReceivedBytes *Gauge `protobuf:"bytes,2,opt,name=received_bytes,json=receivedBytes,proto3" json:"received_bytes,omitempty"`
+	SentBytes     *Gauge `protobuf:"bytes,3,opt,name=sent_bytes,json=sentBytes,proto3" json:"sent_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MeshTraffic) Reset() {
+	*x = MeshTraffic{}
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MeshTraffic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MeshTraffic) ProtoMessage() {}
+
+func (x *MeshTraffic) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MeshTraffic.ProtoReflect.Descriptor instead.
+func (*MeshTraffic) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *MeshTraffic) GetVia() string {
+	if x != nil {
+		return x.Via
+	}
+	return ""
+}
+
+func (x *MeshTraffic) GetReceivedBytes() *Gauge {
+	if x != nil {
+		return x.ReceivedBytes
+	}
+	return nil
+}
+
+func (x *MeshTraffic) GetSentBytes() *Gauge {
+	if x != nil {
+		return x.SentBytes
+	}
+	return nil
+}
+
+// PeerResources are a node's connection with another one. Rates are a second.
+type PeerResources struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Up    bool                   `protobuf:"varint,2,opt,name=up,proto3" json:"up,omitempty"`
+	// Round trip of the last ping; 0 where there was none yet.
+	RttSeconds                float64 `protobuf:"fixed64,3,opt,name=rtt_seconds,json=rttSeconds,proto3" json:"rtt_seconds,omitempty"`
+	ReceivedBytesPerSecond    float64 `protobuf:"fixed64,4,opt,name=received_bytes_per_second,json=receivedBytesPerSecond,proto3" json:"received_bytes_per_second,omitempty"`
+	SentBytesPerSecond        float64 `protobuf:"fixed64,5,opt,name=sent_bytes_per_second,json=sentBytesPerSecond,proto3" json:"sent_bytes_per_second,omitempty"`
+	ReceivedMessagesPerSecond float64 `protobuf:"fixed64,6,opt,name=received_messages_per_second,json=receivedMessagesPerSecond,proto3" json:"received_messages_per_second,omitempty"`
+	SentMessagesPerSecond     float64 `protobuf:"fixed64,7,opt,name=sent_messages_per_second,json=sentMessagesPerSecond,proto3" json:"sent_messages_per_second,omitempty"`
+	// Bytes that wait to be written.
+	QueuedBytes int64 `protobuf:"varint,8,opt,name=queued_bytes,json=queuedBytes,proto3" json:"queued_bytes,omitempty"`
+	// The node's own calls in flight.
+	CallsOut int64 `protobuf:"varint,9,opt,name=calls_out,json=callsOut,proto3" json:"calls_out,omitempty"`
+	// The peer's calls that are being served.
+	CallsIn int64 `protobuf:"varint,10,opt,name=calls_in,json=callsIn,proto3" json:"calls_in,omitempty"`
+	// Connections since the node's start: one more than reconnects.
+	Sessions      int64 `protobuf:"varint,11,opt,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerResources) Reset() {
+	*x = PeerResources{}
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerResources) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerResources) ProtoMessage() {}
+
+func (x *PeerResources) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerResources.ProtoReflect.Descriptor instead.
+func (*PeerResources) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *PeerResources) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *PeerResources) GetUp() bool {
+	if x != nil {
+		return x.Up
+	}
+	return false
+}
+
+func (x *PeerResources) GetRttSeconds() float64 {
+	if x != nil {
+		return x.RttSeconds
+	}
+	return 0
+}
+
+func (x *PeerResources) GetReceivedBytesPerSecond() float64 {
+	if x != nil {
+		return x.ReceivedBytesPerSecond
+	}
+	return 0
+}
+
+func (x *PeerResources) GetSentBytesPerSecond() float64 {
+	if x != nil {
+		return x.SentBytesPerSecond
+	}
+	return 0
+}
+
+func (x *PeerResources) GetReceivedMessagesPerSecond() float64 {
+	if x != nil {
+		return x.ReceivedMessagesPerSecond
+	}
+	return 0
+}
+
+func (x *PeerResources) GetSentMessagesPerSecond() float64 {
+	if x != nil {
+		return x.SentMessagesPerSecond
+	}
+	return 0
+}
+
+func (x *PeerResources) GetQueuedBytes() int64 {
+	if x != nil {
+		return x.QueuedBytes
+	}
+	return 0
+}
+
+func (x *PeerResources) GetCallsOut() int64 {
+	if x != nil {
+		return x.CallsOut
+	}
+	return 0
+}
+
+func (x *PeerResources) GetCallsIn() int64 {
+	if x != nil {
+		return x.CallsIn
+	}
+	return 0
+}
+
+func (x *PeerResources) GetSessions() int64 {
+	if x != nil {
+		return x.Sessions
+	}
+	return 0
+}
+
+// ApiResources are the requests of one API that had any within the last ten
+// seconds.
+type ApiResources struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Api   string                 `protobuf:"bytes,1,opt,name=api,proto3" json:"api,omitempty"`
+	// "http" or "grpc".
+	Proto string `protobuf:"bytes,2,opt,name=proto,proto3" json:"proto,omitempty"`
+	// Requests of the last second, and those of them that failed, by whose fault.
+	RequestsPerSecond     float64 `protobuf:"fixed64,3,opt,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"`
+	ClientErrorsPerSecond float64 `protobuf:"fixed64,4,opt,name=client_errors_per_second,json=clientErrorsPerSecond,proto3" json:"client_errors_per_second,omitempty"`
+	ServerErrorsPerSecond float64 `protobuf:"fixed64,5,opt,name=server_errors_per_second,json=serverErrorsPerSecond,proto3" json:"server_errors_per_second,omitempty"`
+	// Time to first byte of the last ten seconds, at most a quarter off.
+	TtfbP50Seconds float64 `protobuf:"fixed64,6,opt,name=ttfb_p50_seconds,json=ttfbP50Seconds,proto3" json:"ttfb_p50_seconds,omitempty"`
+	TtfbP99Seconds float64 `protobuf:"fixed64,7,opt,name=ttfb_p99_seconds,json=ttfbP99Seconds,proto3" json:"ttfb_p99_seconds,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ApiResources) Reset() {
+	*x = ApiResources{}
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApiResources) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApiResources) ProtoMessage() {}
+
+func (x *ApiResources) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApiResources.ProtoReflect.Descriptor instead.
+func (*ApiResources) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ApiResources) GetApi() string {
+	if x != nil {
+		return x.Api
+	}
+	return ""
+}
+
+func (x *ApiResources) GetProto() string {
+	if x != nil {
+		return x.Proto
+	}
+	return ""
+}
+
+func (x *ApiResources) GetRequestsPerSecond() float64 {
+	if x != nil {
+		return x.RequestsPerSecond
+	}
+	return 0
+}
+
+func (x *ApiResources) GetClientErrorsPerSecond() float64 {
+	if x != nil {
+		return x.ClientErrorsPerSecond
+	}
+	return 0
+}
+
+func (x *ApiResources) GetServerErrorsPerSecond() float64 {
+	if x != nil {
+		return x.ServerErrorsPerSecond
+	}
+	return 0
+}
+
+func (x *ApiResources) GetTtfbP50Seconds() float64 {
+	if x != nil {
+		return x.TtfbP50Seconds
+	}
+	return 0
+}
+
+func (x *ApiResources) GetTtfbP99Seconds() float64 {
+	if x != nil {
+		return x.TtfbP99Seconds
+	}
+	return 0
+}
+
+// CoreResources is one logical CPU.
+type CoreResources struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Core          int32                  `protobuf:"varint,1,opt,name=core,proto3" json:"core,omitempty"`
+	BusyRatio     *Gauge                 `protobuf:"bytes,2,opt,name=busy_ratio,json=busyRatio,proto3" json:"busy_ratio,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CoreResources) Reset() {
+	*x = CoreResources{}
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CoreResources) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CoreResources) ProtoMessage() {}
+
+func (x *CoreResources) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CoreResources.ProtoReflect.Descriptor instead.
+func (*CoreResources) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CoreResources) GetCore() int32 {
+	if x != nil {
+		return x.Core
+	}
+	return 0
+}
+
+func (x *CoreResources) GetBusyRatio() *Gauge {
+	if x != nil {
+		return x.BusyRatio
+	}
+	return nil
+}
+
 // CpuResources are shares of the node's CPU time, 0 to 1, and its load.
 type CpuResources struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cores         int32                  `protobuf:"varint,1,opt,name=cores,proto3" json:"cores,omitempty"`
-	BusyRatio     *Gauge                 `protobuf:"bytes,2,opt,name=busy_ratio,json=busyRatio,proto3" json:"busy_ratio,omitempty"`
-	UserRatio     *Gauge                 `protobuf:"bytes,3,opt,name=user_ratio,json=userRatio,proto3" json:"user_ratio,omitempty"`
-	SystemRatio   *Gauge                 `protobuf:"bytes,4,opt,name=system_ratio,json=systemRatio,proto3" json:"system_ratio,omitempty"`
-	IdleRatio     *Gauge                 `protobuf:"bytes,5,opt,name=idle_ratio,json=idleRatio,proto3" json:"idle_ratio,omitempty"`
-	IowaitRatio   *Gauge                 `protobuf:"bytes,6,opt,name=iowait_ratio,json=iowaitRatio,proto3" json:"iowait_ratio,omitempty"`
-	StealRatio    *Gauge                 `protobuf:"bytes,7,opt,name=steal_ratio,json=stealRatio,proto3" json:"steal_ratio,omitempty"`
-	Load1         *Gauge                 `protobuf:"bytes,8,opt,name=load1,proto3" json:"load1,omitempty"`
-	Load5         *Gauge                 `protobuf:"bytes,9,opt,name=load5,proto3" json:"load5,omitempty"`
-	Load15        *Gauge                 `protobuf:"bytes,10,opt,name=load15,proto3" json:"load15,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Cores       int32                  `protobuf:"varint,1,opt,name=cores,proto3" json:"cores,omitempty"`
+	BusyRatio   *Gauge                 `protobuf:"bytes,2,opt,name=busy_ratio,json=busyRatio,proto3" json:"busy_ratio,omitempty"`
+	UserRatio   *Gauge                 `protobuf:"bytes,3,opt,name=user_ratio,json=userRatio,proto3" json:"user_ratio,omitempty"`
+	SystemRatio *Gauge                 `protobuf:"bytes,4,opt,name=system_ratio,json=systemRatio,proto3" json:"system_ratio,omitempty"`
+	IdleRatio   *Gauge                 `protobuf:"bytes,5,opt,name=idle_ratio,json=idleRatio,proto3" json:"idle_ratio,omitempty"`
+	IowaitRatio *Gauge                 `protobuf:"bytes,6,opt,name=iowait_ratio,json=iowaitRatio,proto3" json:"iowait_ratio,omitempty"`
+	StealRatio  *Gauge                 `protobuf:"bytes,7,opt,name=steal_ratio,json=stealRatio,proto3" json:"steal_ratio,omitempty"`
+	Load1       *Gauge                 `protobuf:"bytes,8,opt,name=load1,proto3" json:"load1,omitempty"`
+	Load5       *Gauge                 `protobuf:"bytes,9,opt,name=load5,proto3" json:"load5,omitempty"`
+	Load15      *Gauge                 `protobuf:"bytes,10,opt,name=load15,proto3" json:"load15,omitempty"`
+	// By their numbers, 256 at most.
+	PerCore       []*CoreResources `protobuf:"bytes,11,rep,name=per_core,json=perCore,proto3" json:"per_core,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CpuResources) Reset() {
 	*x = CpuResources{}
-	mi := &file_gridloom_v1_metrics_proto_msgTypes[3]
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -388,7 +771,7 @@ func (x *CpuResources) String() string {
 func (*CpuResources) ProtoMessage() {}
 
 func (x *CpuResources) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_metrics_proto_msgTypes[3]
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -401,7 +784,7 @@ func (x *CpuResources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CpuResources.ProtoReflect.Descriptor instead.
 func (*CpuResources) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{3}
+	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CpuResources) GetCores() int32 {
@@ -474,6 +857,13 @@ func (x *CpuResources) GetLoad15() *Gauge {
 	return nil
 }
 
+func (x *CpuResources) GetPerCore() []*CoreResources {
+	if x != nil {
+		return x.PerCore
+	}
+	return nil
+}
+
 // MemoryResources are in bytes.
 type MemoryResources struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -495,7 +885,7 @@ type MemoryResources struct {
 
 func (x *MemoryResources) Reset() {
 	*x = MemoryResources{}
-	mi := &file_gridloom_v1_metrics_proto_msgTypes[4]
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -507,7 +897,7 @@ func (x *MemoryResources) String() string {
 func (*MemoryResources) ProtoMessage() {}
 
 func (x *MemoryResources) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_metrics_proto_msgTypes[4]
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -520,7 +910,7 @@ func (x *MemoryResources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemoryResources.ProtoReflect.Descriptor instead.
 func (*MemoryResources) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{4}
+	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *MemoryResources) GetTotal() *Gauge {
@@ -601,18 +991,22 @@ type NodeResources struct {
 	// Why the node is reported as down.
 	Error string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
 	// When the last sample was taken, by the node's clock.
-	SampledAt     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=sampled_at,json=sampledAt,proto3" json:"sampled_at,omitempty"`
-	Drives        []*DriveResources      `protobuf:"bytes,5,rep,name=drives,proto3" json:"drives,omitempty"`
-	Networks      []*NetworkResources    `protobuf:"bytes,6,rep,name=networks,proto3" json:"networks,omitempty"`
-	Cpu           *CpuResources          `protobuf:"bytes,7,opt,name=cpu,proto3" json:"cpu,omitempty"`
-	Memory        *MemoryResources       `protobuf:"bytes,8,opt,name=memory,proto3" json:"memory,omitempty"`
+	SampledAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=sampled_at,json=sampledAt,proto3" json:"sampled_at,omitempty"`
+	Drives    []*DriveResources      `protobuf:"bytes,5,rep,name=drives,proto3" json:"drives,omitempty"`
+	Networks  []*NetworkResources    `protobuf:"bytes,6,rep,name=networks,proto3" json:"networks,omitempty"`
+	Cpu       *CpuResources          `protobuf:"bytes,7,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	Memory    *MemoryResources       `protobuf:"bytes,8,opt,name=memory,proto3" json:"memory,omitempty"`
+	// Of the subsystem network.
+	Mesh          []*MeshTraffic   `protobuf:"bytes,9,rep,name=mesh,proto3" json:"mesh,omitempty"`
+	Peers         []*PeerResources `protobuf:"bytes,10,rep,name=peers,proto3" json:"peers,omitempty"`
+	Apis          []*ApiResources  `protobuf:"bytes,11,rep,name=apis,proto3" json:"apis,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeResources) Reset() {
 	*x = NodeResources{}
-	mi := &file_gridloom_v1_metrics_proto_msgTypes[5]
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +1018,7 @@ func (x *NodeResources) String() string {
 func (*NodeResources) ProtoMessage() {}
 
 func (x *NodeResources) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_metrics_proto_msgTypes[5]
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +1031,7 @@ func (x *NodeResources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeResources.ProtoReflect.Descriptor instead.
 func (*NodeResources) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{5}
+	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NodeResources) GetNode() string {
@@ -696,12 +1090,33 @@ func (x *NodeResources) GetMemory() *MemoryResources {
 	return nil
 }
 
+func (x *NodeResources) GetMesh() []*MeshTraffic {
+	if x != nil {
+		return x.Mesh
+	}
+	return nil
+}
+
+func (x *NodeResources) GetPeers() []*PeerResources {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *NodeResources) GetApis() []*ApiResources {
+	if x != nil {
+		return x.Apis
+	}
+	return nil
+}
+
 // GetResourceMetricsRequest selects nodes.
 type GetResourceMetricsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A node's name, "local" for the node that is asked, or empty for all.
 	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// Any of "drive", "network", "cpu", "memory"; empty for all.
+	// Any of "drive", "network", "cpu", "memory", "api", "peer"; empty for all.
 	Subsystem     []string `protobuf:"bytes,2,rep,name=subsystem,proto3" json:"subsystem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -709,7 +1124,7 @@ type GetResourceMetricsRequest struct {
 
 func (x *GetResourceMetricsRequest) Reset() {
 	*x = GetResourceMetricsRequest{}
-	mi := &file_gridloom_v1_metrics_proto_msgTypes[6]
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -721,7 +1136,7 @@ func (x *GetResourceMetricsRequest) String() string {
 func (*GetResourceMetricsRequest) ProtoMessage() {}
 
 func (x *GetResourceMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_metrics_proto_msgTypes[6]
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -734,7 +1149,7 @@ func (x *GetResourceMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResourceMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetResourceMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{6}
+	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetResourceMetricsRequest) GetNode() string {
@@ -761,7 +1176,7 @@ type GetResourceMetricsResponse struct {
 
 func (x *GetResourceMetricsResponse) Reset() {
 	*x = GetResourceMetricsResponse{}
-	mi := &file_gridloom_v1_metrics_proto_msgTypes[7]
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +1188,7 @@ func (x *GetResourceMetricsResponse) String() string {
 func (*GetResourceMetricsResponse) ProtoMessage() {}
 
 func (x *GetResourceMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_metrics_proto_msgTypes[7]
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +1201,7 @@ func (x *GetResourceMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResourceMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetResourceMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{7}
+	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetResourceMetricsResponse) GetNodes() []*NodeResources {
@@ -796,15 +1211,479 @@ func (x *GetResourceMetricsResponse) GetNodes() []*NodeResources {
 	return nil
 }
 
+// WatchMetricsRequest selects nodes.
+type WatchMetricsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A node's name, "local" for the node that is asked, or empty for all.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Any of "drive", "network", "cpu", "memory", "api", "peer"; empty for all.
+	Subsystem     []string `protobuf:"bytes,2,rep,name=subsystem,proto3" json:"subsystem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchMetricsRequest) Reset() {
+	*x = WatchMetricsRequest{}
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchMetricsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchMetricsRequest) ProtoMessage() {}
+
+func (x *WatchMetricsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchMetricsRequest.ProtoReflect.Descriptor instead.
+func (*WatchMetricsRequest) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *WatchMetricsRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *WatchMetricsRequest) GetSubsystem() []string {
+	if x != nil {
+		return x.Subsystem
+	}
+	return nil
+}
+
+// WatchMetricsResponse is one sample of one node. A node that has fallen silent
+// is reported as down, again and again until it is back.
+type WatchMetricsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  *NodeResources         `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// Number of samples of this node that were left out before this one, because
+	// the caller was too slow to take them.
+	Missed        int64 `protobuf:"varint,2,opt,name=missed,proto3" json:"missed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchMetricsResponse) Reset() {
+	*x = WatchMetricsResponse{}
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchMetricsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchMetricsResponse) ProtoMessage() {}
+
+func (x *WatchMetricsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchMetricsResponse.ProtoReflect.Descriptor instead.
+func (*WatchMetricsResponse) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *WatchMetricsResponse) GetNode() *NodeResources {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *WatchMetricsResponse) GetMissed() int64 {
+	if x != nil {
+		return x.Missed
+	}
+	return 0
+}
+
+// DiagnoseRequest is empty.
+type DiagnoseRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseRequest) Reset() {
+	*x = DiagnoseRequest{}
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseRequest) ProtoMessage() {}
+
+func (x *DiagnoseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseRequest.ProtoReflect.Descriptor instead.
+func (*DiagnoseRequest) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{14}
+}
+
+// DiagnoseResponse has what every node found.
+type DiagnoseResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the node that answered.
+	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// In the order of their names.
+	Nodes         []*NodeDiagnosis `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiagnoseResponse) Reset() {
+	*x = DiagnoseResponse{}
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiagnoseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiagnoseResponse) ProtoMessage() {}
+
+func (x *DiagnoseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiagnoseResponse.ProtoReflect.Descriptor instead.
+func (*DiagnoseResponse) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *DiagnoseResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *DiagnoseResponse) GetNodes() []*NodeDiagnosis {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// NodeDiagnosis is what one node found.
+type NodeDiagnosis struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	State NodeState              `protobuf:"varint,2,opt,name=state,proto3,enum=gridloom.v1.NodeState" json:"state,omitempty"`
+	// Why the node is reported as down.
+	Error   string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Version string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	// What keeps the node from its work; empty where nothing does.
+	NotReady string        `protobuf:"bytes,5,opt,name=not_ready,json=notReady,proto3" json:"not_ready,omitempty"`
+	Drives   []*DriveProbe `protobuf:"bytes,6,rep,name=drives,proto3" json:"drives,omitempty"`
+	// Of every other node, in the order of their names.
+	Peers         []*PeerProbe   `protobuf:"bytes,7,rep,name=peers,proto3" json:"peers,omitempty"`
+	Certificates  []*Certificate `protobuf:"bytes,8,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeDiagnosis) Reset() {
+	*x = NodeDiagnosis{}
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeDiagnosis) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeDiagnosis) ProtoMessage() {}
+
+func (x *NodeDiagnosis) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeDiagnosis.ProtoReflect.Descriptor instead.
+func (*NodeDiagnosis) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *NodeDiagnosis) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeDiagnosis) GetState() NodeState {
+	if x != nil {
+		return x.State
+	}
+	return NodeState_NODE_STATE_UNSPECIFIED
+}
+
+func (x *NodeDiagnosis) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *NodeDiagnosis) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *NodeDiagnosis) GetNotReady() string {
+	if x != nil {
+		return x.NotReady
+	}
+	return ""
+}
+
+func (x *NodeDiagnosis) GetDrives() []*DriveProbe {
+	if x != nil {
+		return x.Drives
+	}
+	return nil
+}
+
+func (x *NodeDiagnosis) GetPeers() []*PeerProbe {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+func (x *NodeDiagnosis) GetCertificates() []*Certificate {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+// DriveProbe is what came of writing, syncing, reading and removing a file of
+// 4 KiB.
+type DriveProbe struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Path  string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	State DriveState             `protobuf:"varint,3,opt,name=state,proto3,enum=gridloom.v1.DriveState" json:"state,omitempty"`
+	// How long that took; absent where it failed or was not tried.
+	Seconds *float64 `protobuf:"fixed64,4,opt,name=seconds,proto3,oneof" json:"seconds,omitempty"`
+	// Why it failed, or the node can't use the drive.
+	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DriveProbe) Reset() {
+	*x = DriveProbe{}
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DriveProbe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DriveProbe) ProtoMessage() {}
+
+func (x *DriveProbe) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DriveProbe.ProtoReflect.Descriptor instead.
+func (*DriveProbe) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *DriveProbe) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DriveProbe) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *DriveProbe) GetState() DriveState {
+	if x != nil {
+		return x.State
+	}
+	return DriveState_DRIVE_STATE_UNSPECIFIED
+}
+
+func (x *DriveProbe) GetSeconds() float64 {
+	if x != nil && x.Seconds != nil {
+		return *x.Seconds
+	}
+	return 0
+}
+
+func (x *DriveProbe) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+// PeerProbe is what came of asking another node for the time.
+type PeerProbe struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// The shortest of three round trips; absent where it failed.
+	RttSeconds *float64 `protobuf:"fixed64,2,opt,name=rtt_seconds,json=rttSeconds,proto3,oneof" json:"rtt_seconds,omitempty"`
+	// By how much the other clock is ahead of this node's, to within half the
+	// round trip; absent where it failed.
+	ClockOffsetSeconds *float64 `protobuf:"fixed64,3,opt,name=clock_offset_seconds,json=clockOffsetSeconds,proto3,oneof" json:"clock_offset_seconds,omitempty"`
+	// Why it failed.
+	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerProbe) Reset() {
+	*x = PeerProbe{}
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerProbe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerProbe) ProtoMessage() {}
+
+func (x *PeerProbe) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_metrics_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerProbe.ProtoReflect.Descriptor instead.
+func (*PeerProbe) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_metrics_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *PeerProbe) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *PeerProbe) GetRttSeconds() float64 {
+	if x != nil && x.RttSeconds != nil {
+		return *x.RttSeconds
+	}
+	return 0
+}
+
+func (x *PeerProbe) GetClockOffsetSeconds() float64 {
+	if x != nil && x.ClockOffsetSeconds != nil {
+		return *x.ClockOffsetSeconds
+	}
+	return 0
+}
+
+func (x *PeerProbe) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 var File_gridloom_v1_metrics_proto protoreflect.FileDescriptor
 
 const file_gridloom_v1_metrics_proto_rawDesc = "" +
 	"\n" +
-	"\x19gridloom/v1/metrics.proto\x12\vgridloom.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19gridloom/v1/cluster.proto\"U\n" +
+	"\x19gridloom/v1/metrics.proto\x12\vgridloom.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19gridloom/v1/cluster.proto\"\x93\x01\n" +
 	"\x05Gauge\x12\x18\n" +
 	"\acurrent\x18\x01 \x01(\x01R\acurrent\x12\x18\n" +
 	"\aaverage\x18\x02 \x01(\x01R\aaverage\x12\x18\n" +
-	"\amaximum\x18\x03 \x01(\x01R\amaximum\"\xeb\x04\n" +
+	"\amaximum\x18\x03 \x01(\x01R\amaximum\x12\x1d\n" +
+	"\n" +
+	"average_1h\x18\x04 \x01(\x01R\taverage1h\x12\x1d\n" +
+	"\n" +
+	"maximum_1h\x18\x05 \x01(\x01R\tmaximum1h\"\xa1\x05\n" +
 	"\x0eDriveResources\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12-\n" +
@@ -828,7 +1707,9 @@ const file_gridloom_v1_metrics_proto_rawDesc = "" +
 	"\rawait_seconds\x18\x0e \x01(\x01R\fawaitSeconds\x12+\n" +
 	"\x11utilization_ratio\x18\x0f \x01(\x01R\x10utilizationRatio\x12\x16\n" +
 	"\x06errors\x18\x10 \x01(\x03R\x06errors\x12\x16\n" +
-	"\x06device\x18\x11 \x01(\tR\x06device\"\xea\x02\n" +
+	"\x06device\x18\x11 \x01(\tR\x06device\x12\x1a\n" +
+	"\btimeouts\x18\x12 \x01(\x03R\btimeouts\x12\x18\n" +
+	"\ahealthy\x18\x13 \x01(\bR\ahealthy\"\xea\x02\n" +
 	"\x10NetworkResources\x12\x1c\n" +
 	"\tinterface\x18\x01 \x01(\tR\tinterface\x129\n" +
 	"\x0ereceived_bytes\x18\x02 \x01(\v2\x12.gridloom.v1.GaugeR\rreceivedBytes\x121\n" +
@@ -837,7 +1718,38 @@ const file_gridloom_v1_metrics_proto_rawDesc = "" +
 	"\x10received_packets\x18\x04 \x01(\v2\x12.gridloom.v1.GaugeR\x0freceivedPackets\x125\n" +
 	"\fsent_packets\x18\x05 \x01(\v2\x12.gridloom.v1.GaugeR\vsentPackets\x12*\n" +
 	"\x06errors\x18\x06 \x01(\v2\x12.gridloom.v1.GaugeR\x06errors\x12(\n" +
-	"\x05drops\x18\a \x01(\v2\x12.gridloom.v1.GaugeR\x05drops\"\xe0\x03\n" +
+	"\x05drops\x18\a \x01(\v2\x12.gridloom.v1.GaugeR\x05drops\"\x8d\x01\n" +
+	"\vMeshTraffic\x12\x10\n" +
+	"\x03via\x18\x01 \x01(\tR\x03via\x129\n" +
+	"\x0ereceived_bytes\x18\x02 \x01(\v2\x12.gridloom.v1.GaugeR\rreceivedBytes\x121\n" +
+	"\n" +
+	"sent_bytes\x18\x03 \x01(\v2\x12.gridloom.v1.GaugeR\tsentBytes\"\xb3\x03\n" +
+	"\rPeerResources\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x0e\n" +
+	"\x02up\x18\x02 \x01(\bR\x02up\x12\x1f\n" +
+	"\vrtt_seconds\x18\x03 \x01(\x01R\n" +
+	"rttSeconds\x129\n" +
+	"\x19received_bytes_per_second\x18\x04 \x01(\x01R\x16receivedBytesPerSecond\x121\n" +
+	"\x15sent_bytes_per_second\x18\x05 \x01(\x01R\x12sentBytesPerSecond\x12?\n" +
+	"\x1creceived_messages_per_second\x18\x06 \x01(\x01R\x19receivedMessagesPerSecond\x127\n" +
+	"\x18sent_messages_per_second\x18\a \x01(\x01R\x15sentMessagesPerSecond\x12!\n" +
+	"\fqueued_bytes\x18\b \x01(\x03R\vqueuedBytes\x12\x1b\n" +
+	"\tcalls_out\x18\t \x01(\x03R\bcallsOut\x12\x19\n" +
+	"\bcalls_in\x18\n" +
+	" \x01(\x03R\acallsIn\x12\x1a\n" +
+	"\bsessions\x18\v \x01(\x03R\bsessions\"\xac\x02\n" +
+	"\fApiResources\x12\x10\n" +
+	"\x03api\x18\x01 \x01(\tR\x03api\x12\x14\n" +
+	"\x05proto\x18\x02 \x01(\tR\x05proto\x12.\n" +
+	"\x13requests_per_second\x18\x03 \x01(\x01R\x11requestsPerSecond\x127\n" +
+	"\x18client_errors_per_second\x18\x04 \x01(\x01R\x15clientErrorsPerSecond\x127\n" +
+	"\x18server_errors_per_second\x18\x05 \x01(\x01R\x15serverErrorsPerSecond\x12(\n" +
+	"\x10ttfb_p50_seconds\x18\x06 \x01(\x01R\x0ettfbP50Seconds\x12(\n" +
+	"\x10ttfb_p99_seconds\x18\a \x01(\x01R\x0ettfbP99Seconds\"V\n" +
+	"\rCoreResources\x12\x12\n" +
+	"\x04core\x18\x01 \x01(\x05R\x04core\x121\n" +
+	"\n" +
+	"busy_ratio\x18\x02 \x01(\v2\x12.gridloom.v1.GaugeR\tbusyRatio\"\x97\x04\n" +
 	"\fCpuResources\x12\x14\n" +
 	"\x05cores\x18\x01 \x01(\x05R\x05cores\x121\n" +
 	"\n" +
@@ -853,7 +1765,8 @@ const file_gridloom_v1_metrics_proto_rawDesc = "" +
 	"\x05load1\x18\b \x01(\v2\x12.gridloom.v1.GaugeR\x05load1\x12(\n" +
 	"\x05load5\x18\t \x01(\v2\x12.gridloom.v1.GaugeR\x05load5\x12*\n" +
 	"\x06load15\x18\n" +
-	" \x01(\v2\x12.gridloom.v1.GaugeR\x06load15\"\xef\x03\n" +
+	" \x01(\v2\x12.gridloom.v1.GaugeR\x06load15\x125\n" +
+	"\bper_core\x18\v \x03(\v2\x1a.gridloom.v1.CoreResourcesR\aperCore\"\xef\x03\n" +
 	"\x0fMemoryResources\x12(\n" +
 	"\x05total\x18\x01 \x01(\v2\x12.gridloom.v1.GaugeR\x05total\x12&\n" +
 	"\x04used\x18\x02 \x01(\v2\x12.gridloom.v1.GaugeR\x04used\x12&\n" +
@@ -866,7 +1779,7 @@ const file_gridloom_v1_metrics_proto_rawDesc = "" +
 	"\tswap_used\x18\b \x01(\v2\x12.gridloom.v1.GaugeR\bswapUsed\x12=\n" +
 	"\x10process_resident\x18\t \x01(\v2\x12.gridloom.v1.GaugeR\x0fprocessResident\x125\n" +
 	"\fprocess_heap\x18\n" +
-	" \x01(\v2\x12.gridloom.v1.GaugeR\vprocessHeap\"\xf5\x02\n" +
+	" \x01(\v2\x12.gridloom.v1.GaugeR\vprocessHeap\"\x84\x04\n" +
 	"\rNodeResources\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12,\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x16.gridloom.v1.NodeStateR\x05state\x12\x14\n" +
@@ -876,14 +1789,56 @@ const file_gridloom_v1_metrics_proto_rawDesc = "" +
 	"\x06drives\x18\x05 \x03(\v2\x1b.gridloom.v1.DriveResourcesR\x06drives\x129\n" +
 	"\bnetworks\x18\x06 \x03(\v2\x1d.gridloom.v1.NetworkResourcesR\bnetworks\x12+\n" +
 	"\x03cpu\x18\a \x01(\v2\x19.gridloom.v1.CpuResourcesR\x03cpu\x124\n" +
-	"\x06memory\x18\b \x01(\v2\x1c.gridloom.v1.MemoryResourcesR\x06memory\"M\n" +
+	"\x06memory\x18\b \x01(\v2\x1c.gridloom.v1.MemoryResourcesR\x06memory\x12,\n" +
+	"\x04mesh\x18\t \x03(\v2\x18.gridloom.v1.MeshTrafficR\x04mesh\x120\n" +
+	"\x05peers\x18\n" +
+	" \x03(\v2\x1a.gridloom.v1.PeerResourcesR\x05peers\x12-\n" +
+	"\x04apis\x18\v \x03(\v2\x19.gridloom.v1.ApiResourcesR\x04apis\"M\n" +
 	"\x19GetResourceMetricsRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1c\n" +
 	"\tsubsystem\x18\x02 \x03(\tR\tsubsystem\"N\n" +
 	"\x1aGetResourceMetricsResponse\x120\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x1a.gridloom.v1.NodeResourcesR\x05nodes2\x96\x01\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x1a.gridloom.v1.NodeResourcesR\x05nodes\"G\n" +
+	"\x13WatchMetricsRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1c\n" +
+	"\tsubsystem\x18\x02 \x03(\tR\tsubsystem\"^\n" +
+	"\x14WatchMetricsResponse\x12.\n" +
+	"\x04node\x18\x01 \x01(\v2\x1a.gridloom.v1.NodeResourcesR\x04node\x12\x16\n" +
+	"\x06missed\x18\x02 \x01(\x03R\x06missed\"\x11\n" +
+	"\x0fDiagnoseRequest\"X\n" +
+	"\x10DiagnoseResponse\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x120\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x1a.gridloom.v1.NodeDiagnosisR\x05nodes\"\xbb\x02\n" +
+	"\rNodeDiagnosis\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12,\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x16.gridloom.v1.NodeStateR\x05state\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x1b\n" +
+	"\tnot_ready\x18\x05 \x01(\tR\bnotReady\x12/\n" +
+	"\x06drives\x18\x06 \x03(\v2\x17.gridloom.v1.DriveProbeR\x06drives\x12,\n" +
+	"\x05peers\x18\a \x03(\v2\x16.gridloom.v1.PeerProbeR\x05peers\x12<\n" +
+	"\fcertificates\x18\b \x03(\v2\x18.gridloom.v1.CertificateR\fcertificates\"\xa0\x01\n" +
+	"\n" +
+	"DriveProbe\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12-\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x17.gridloom.v1.DriveStateR\x05state\x12\x1d\n" +
+	"\aseconds\x18\x04 \x01(\x01H\x00R\aseconds\x88\x01\x01\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05errorB\n" +
+	"\n" +
+	"\b_seconds\"\xbb\x01\n" +
+	"\tPeerProbe\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12$\n" +
+	"\vrtt_seconds\x18\x02 \x01(\x01H\x00R\n" +
+	"rttSeconds\x88\x01\x01\x125\n" +
+	"\x14clock_offset_seconds\x18\x03 \x01(\x01H\x01R\x12clockOffsetSeconds\x88\x01\x01\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05errorB\x0e\n" +
+	"\f_rtt_secondsB\x17\n" +
+	"\x15_clock_offset_seconds2\xf2\x02\n" +
 	"\x0eMetricsService\x12\x83\x01\n" +
-	"\x12GetResourceMetrics\x12&.gridloom.v1.GetResourceMetricsRequest\x1a'.gridloom.v1.GetResourceMetricsResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/metrics/resourceB9Z7github.com/gridloom/gridloom/gen/gridloom/v1;gridloomv1b\x06proto3"
+	"\x12GetResourceMetrics\x12&.gridloom.v1.GetResourceMetricsRequest\x1a'.gridloom.v1.GetResourceMetricsResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/metrics/resource\x12p\n" +
+	"\fWatchMetrics\x12 .gridloom.v1.WatchMetricsRequest\x1a!.gridloom.v1.WatchMetricsResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/metrics/watch0\x01\x12h\n" +
+	"\bDiagnose\x12\x1c.gridloom.v1.DiagnoseRequest\x1a\x1d.gridloom.v1.DiagnoseResponse\"\x1f\x82\xd3\xe4\x93\x02\x19:\x01*\"\x14/v1/metrics:diagnoseB9Z7github.com/gridloom/gridloom/gen/gridloom/v1;gridloomv1b\x06proto3"
 
 var (
 	file_gridloom_v1_metrics_proto_rawDescOnce sync.Once
@@ -897,61 +1852,91 @@ func file_gridloom_v1_metrics_proto_rawDescGZIP() []byte {
 	return file_gridloom_v1_metrics_proto_rawDescData
 }
 
-var file_gridloom_v1_metrics_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_gridloom_v1_metrics_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_gridloom_v1_metrics_proto_goTypes = []any{
 	(*Gauge)(nil),                      // 0: gridloom.v1.Gauge
 	(*DriveResources)(nil),             // 1: gridloom.v1.DriveResources
 	(*NetworkResources)(nil),           // 2: gridloom.v1.NetworkResources
-	(*CpuResources)(nil),               // 3: gridloom.v1.CpuResources
-	(*MemoryResources)(nil),            // 4: gridloom.v1.MemoryResources
-	(*NodeResources)(nil),              // 5: gridloom.v1.NodeResources
-	(*GetResourceMetricsRequest)(nil),  // 6: gridloom.v1.GetResourceMetricsRequest
-	(*GetResourceMetricsResponse)(nil), // 7: gridloom.v1.GetResourceMetricsResponse
-	(DriveState)(0),                    // 8: gridloom.v1.DriveState
-	(NodeState)(0),                     // 9: gridloom.v1.NodeState
-	(*timestamppb.Timestamp)(nil),      // 10: google.protobuf.Timestamp
+	(*MeshTraffic)(nil),                // 3: gridloom.v1.MeshTraffic
+	(*PeerResources)(nil),              // 4: gridloom.v1.PeerResources
+	(*ApiResources)(nil),               // 5: gridloom.v1.ApiResources
+	(*CoreResources)(nil),              // 6: gridloom.v1.CoreResources
+	(*CpuResources)(nil),               // 7: gridloom.v1.CpuResources
+	(*MemoryResources)(nil),            // 8: gridloom.v1.MemoryResources
+	(*NodeResources)(nil),              // 9: gridloom.v1.NodeResources
+	(*GetResourceMetricsRequest)(nil),  // 10: gridloom.v1.GetResourceMetricsRequest
+	(*GetResourceMetricsResponse)(nil), // 11: gridloom.v1.GetResourceMetricsResponse
+	(*WatchMetricsRequest)(nil),        // 12: gridloom.v1.WatchMetricsRequest
+	(*WatchMetricsResponse)(nil),       // 13: gridloom.v1.WatchMetricsResponse
+	(*DiagnoseRequest)(nil),            // 14: gridloom.v1.DiagnoseRequest
+	(*DiagnoseResponse)(nil),           // 15: gridloom.v1.DiagnoseResponse
+	(*NodeDiagnosis)(nil),              // 16: gridloom.v1.NodeDiagnosis
+	(*DriveProbe)(nil),                 // 17: gridloom.v1.DriveProbe
+	(*PeerProbe)(nil),                  // 18: gridloom.v1.PeerProbe
+	(DriveState)(0),                    // 19: gridloom.v1.DriveState
+	(NodeState)(0),                     // 20: gridloom.v1.NodeState
+	(*timestamppb.Timestamp)(nil),      // 21: google.protobuf.Timestamp
+	(*Certificate)(nil),                // 22: gridloom.v1.Certificate
 }
 var file_gridloom_v1_metrics_proto_depIdxs = []int32{
-	8,  // 0: gridloom.v1.DriveResources.state:type_name -> gridloom.v1.DriveState
+	19, // 0: gridloom.v1.DriveResources.state:type_name -> gridloom.v1.DriveState
 	0,  // 1: gridloom.v1.NetworkResources.received_bytes:type_name -> gridloom.v1.Gauge
 	0,  // 2: gridloom.v1.NetworkResources.sent_bytes:type_name -> gridloom.v1.Gauge
 	0,  // 3: gridloom.v1.NetworkResources.received_packets:type_name -> gridloom.v1.Gauge
 	0,  // 4: gridloom.v1.NetworkResources.sent_packets:type_name -> gridloom.v1.Gauge
 	0,  // 5: gridloom.v1.NetworkResources.errors:type_name -> gridloom.v1.Gauge
 	0,  // 6: gridloom.v1.NetworkResources.drops:type_name -> gridloom.v1.Gauge
-	0,  // 7: gridloom.v1.CpuResources.busy_ratio:type_name -> gridloom.v1.Gauge
-	0,  // 8: gridloom.v1.CpuResources.user_ratio:type_name -> gridloom.v1.Gauge
-	0,  // 9: gridloom.v1.CpuResources.system_ratio:type_name -> gridloom.v1.Gauge
-	0,  // 10: gridloom.v1.CpuResources.idle_ratio:type_name -> gridloom.v1.Gauge
-	0,  // 11: gridloom.v1.CpuResources.iowait_ratio:type_name -> gridloom.v1.Gauge
-	0,  // 12: gridloom.v1.CpuResources.steal_ratio:type_name -> gridloom.v1.Gauge
-	0,  // 13: gridloom.v1.CpuResources.load1:type_name -> gridloom.v1.Gauge
-	0,  // 14: gridloom.v1.CpuResources.load5:type_name -> gridloom.v1.Gauge
-	0,  // 15: gridloom.v1.CpuResources.load15:type_name -> gridloom.v1.Gauge
-	0,  // 16: gridloom.v1.MemoryResources.total:type_name -> gridloom.v1.Gauge
-	0,  // 17: gridloom.v1.MemoryResources.used:type_name -> gridloom.v1.Gauge
-	0,  // 18: gridloom.v1.MemoryResources.free:type_name -> gridloom.v1.Gauge
-	0,  // 19: gridloom.v1.MemoryResources.available:type_name -> gridloom.v1.Gauge
-	0,  // 20: gridloom.v1.MemoryResources.buffers:type_name -> gridloom.v1.Gauge
-	0,  // 21: gridloom.v1.MemoryResources.cache:type_name -> gridloom.v1.Gauge
-	0,  // 22: gridloom.v1.MemoryResources.swap_total:type_name -> gridloom.v1.Gauge
-	0,  // 23: gridloom.v1.MemoryResources.swap_used:type_name -> gridloom.v1.Gauge
-	0,  // 24: gridloom.v1.MemoryResources.process_resident:type_name -> gridloom.v1.Gauge
-	0,  // 25: gridloom.v1.MemoryResources.process_heap:type_name -> gridloom.v1.Gauge
-	9,  // 26: gridloom.v1.NodeResources.state:type_name -> gridloom.v1.NodeState
-	10, // 27: gridloom.v1.NodeResources.sampled_at:type_name -> google.protobuf.Timestamp
-	1,  // 28: gridloom.v1.NodeResources.drives:type_name -> gridloom.v1.DriveResources
-	2,  // 29: gridloom.v1.NodeResources.networks:type_name -> gridloom.v1.NetworkResources
-	3,  // 30: gridloom.v1.NodeResources.cpu:type_name -> gridloom.v1.CpuResources
-	4,  // 31: gridloom.v1.NodeResources.memory:type_name -> gridloom.v1.MemoryResources
-	5,  // 32: gridloom.v1.GetResourceMetricsResponse.nodes:type_name -> gridloom.v1.NodeResources
-	6,  // 33: gridloom.v1.MetricsService.GetResourceMetrics:input_type -> gridloom.v1.GetResourceMetricsRequest
-	7,  // 34: gridloom.v1.MetricsService.GetResourceMetrics:output_type -> gridloom.v1.GetResourceMetricsResponse
-	34, // [34:35] is the sub-list for method output_type
-	33, // [33:34] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	0,  // 7: gridloom.v1.MeshTraffic.received_bytes:type_name -> gridloom.v1.Gauge
+	0,  // 8: gridloom.v1.MeshTraffic.sent_bytes:type_name -> gridloom.v1.Gauge
+	0,  // 9: gridloom.v1.CoreResources.busy_ratio:type_name -> gridloom.v1.Gauge
+	0,  // 10: gridloom.v1.CpuResources.busy_ratio:type_name -> gridloom.v1.Gauge
+	0,  // 11: gridloom.v1.CpuResources.user_ratio:type_name -> gridloom.v1.Gauge
+	0,  // 12: gridloom.v1.CpuResources.system_ratio:type_name -> gridloom.v1.Gauge
+	0,  // 13: gridloom.v1.CpuResources.idle_ratio:type_name -> gridloom.v1.Gauge
+	0,  // 14: gridloom.v1.CpuResources.iowait_ratio:type_name -> gridloom.v1.Gauge
+	0,  // 15: gridloom.v1.CpuResources.steal_ratio:type_name -> gridloom.v1.Gauge
+	0,  // 16: gridloom.v1.CpuResources.load1:type_name -> gridloom.v1.Gauge
+	0,  // 17: gridloom.v1.CpuResources.load5:type_name -> gridloom.v1.Gauge
+	0,  // 18: gridloom.v1.CpuResources.load15:type_name -> gridloom.v1.Gauge
+	6,  // 19: gridloom.v1.CpuResources.per_core:type_name -> gridloom.v1.CoreResources
+	0,  // 20: gridloom.v1.MemoryResources.total:type_name -> gridloom.v1.Gauge
+	0,  // 21: gridloom.v1.MemoryResources.used:type_name -> gridloom.v1.Gauge
+	0,  // 22: gridloom.v1.MemoryResources.free:type_name -> gridloom.v1.Gauge
+	0,  // 23: gridloom.v1.MemoryResources.available:type_name -> gridloom.v1.Gauge
+	0,  // 24: gridloom.v1.MemoryResources.buffers:type_name -> gridloom.v1.Gauge
+	0,  // 25: gridloom.v1.MemoryResources.cache:type_name -> gridloom.v1.Gauge
+	0,  // 26: gridloom.v1.MemoryResources.swap_total:type_name -> gridloom.v1.Gauge
+	0,  // 27: gridloom.v1.MemoryResources.swap_used:type_name -> gridloom.v1.Gauge
+	0,  // 28: gridloom.v1.MemoryResources.process_resident:type_name -> gridloom.v1.Gauge
+	0,  // 29: gridloom.v1.MemoryResources.process_heap:type_name -> gridloom.v1.Gauge
+	20, // 30: gridloom.v1.NodeResources.state:type_name -> gridloom.v1.NodeState
+	21, // 31: gridloom.v1.NodeResources.sampled_at:type_name -> google.protobuf.Timestamp
+	1,  // 32: gridloom.v1.NodeResources.drives:type_name -> gridloom.v1.DriveResources
+	2,  // 33: gridloom.v1.NodeResources.networks:type_name -> gridloom.v1.NetworkResources
+	7,  // 34: gridloom.v1.NodeResources.cpu:type_name -> gridloom.v1.CpuResources
+	8,  // 35: gridloom.v1.NodeResources.memory:type_name -> gridloom.v1.MemoryResources
+	3,  // 36: gridloom.v1.NodeResources.mesh:type_name -> gridloom.v1.MeshTraffic
+	4,  // 37: gridloom.v1.NodeResources.peers:type_name -> gridloom.v1.PeerResources
+	5,  // 38: gridloom.v1.NodeResources.apis:type_name -> gridloom.v1.ApiResources
+	9,  // 39: gridloom.v1.GetResourceMetricsResponse.nodes:type_name -> gridloom.v1.NodeResources
+	9,  // 40: gridloom.v1.WatchMetricsResponse.node:type_name -> gridloom.v1.NodeResources
+	16, // 41: gridloom.v1.DiagnoseResponse.nodes:type_name -> gridloom.v1.NodeDiagnosis
+	20, // 42: gridloom.v1.NodeDiagnosis.state:type_name -> gridloom.v1.NodeState
+	17, // 43: gridloom.v1.NodeDiagnosis.drives:type_name -> gridloom.v1.DriveProbe
+	18, // 44: gridloom.v1.NodeDiagnosis.peers:type_name -> gridloom.v1.PeerProbe
+	22, // 45: gridloom.v1.NodeDiagnosis.certificates:type_name -> gridloom.v1.Certificate
+	19, // 46: gridloom.v1.DriveProbe.state:type_name -> gridloom.v1.DriveState
+	10, // 47: gridloom.v1.MetricsService.GetResourceMetrics:input_type -> gridloom.v1.GetResourceMetricsRequest
+	12, // 48: gridloom.v1.MetricsService.WatchMetrics:input_type -> gridloom.v1.WatchMetricsRequest
+	14, // 49: gridloom.v1.MetricsService.Diagnose:input_type -> gridloom.v1.DiagnoseRequest
+	11, // 50: gridloom.v1.MetricsService.GetResourceMetrics:output_type -> gridloom.v1.GetResourceMetricsResponse
+	13, // 51: gridloom.v1.MetricsService.WatchMetrics:output_type -> gridloom.v1.WatchMetricsResponse
+	15, // 52: gridloom.v1.MetricsService.Diagnose:output_type -> gridloom.v1.DiagnoseResponse
+	50, // [50:53] is the sub-list for method output_type
+	47, // [47:50] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_gridloom_v1_metrics_proto_init() }
@@ -960,13 +1945,15 @@ func file_gridloom_v1_metrics_proto_init() {
 		return
 	}
 	file_gridloom_v1_cluster_proto_init()
+	file_gridloom_v1_metrics_proto_msgTypes[17].OneofWrappers = []any{}
+	file_gridloom_v1_metrics_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gridloom_v1_metrics_proto_rawDesc), len(file_gridloom_v1_metrics_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,8 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	MetricsService_GetResourceMetrics_FullMethodName = "/gridloom.v1.MetricsService/GetResourceMetrics"
+	MetricsService_WatchMetrics_FullMethodName       = "/gridloom.v1.MetricsService/WatchMetrics"
+	MetricsService_Diagnose_FullMethodName           = "/gridloom.v1.MetricsService/Diagnose"
 )
 
 // MetricsServiceClient is the client API for MetricsService service.
@@ -28,10 +30,19 @@ const (
 //
 // MetricsService reports the resources of the nodes.
 type MetricsServiceClient interface {
-	// GetResourceMetrics returns drives, network, CPU and memory of one node or
-	// of every node of the mesh. A node that does not answer within the
-	// deadline is reported as down and does not hold up the others.
+	// GetResourceMetrics returns drives, network, CPU, memory, APIs and peers of
+	// one node or of every node of the mesh. A node that does not answer within
+	// the deadline is reported as down and does not hold up the others.
 	GetResourceMetrics(ctx context.Context, in *GetResourceMetricsRequest, opts ...grpc.CallOption) (*GetResourceMetricsResponse, error)
+	// WatchMetrics streams the same as it is sampled, once a second a node: of
+	// one node or of every node of the mesh. It begins with the last samples and
+	// goes on until the caller ends it. As JSON it is one object a line, each
+	// with a field "result".
+	WatchMetrics(ctx context.Context, in *WatchMetricsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchMetricsResponse], error)
+	// Diagnose has every node write to its drives, ping its peers and compare
+	// clocks, and tells what came of it. What a node found within the last two
+	// seconds it does not measure again.
+	Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error)
 }
 
 type metricsServiceClient struct {
@@ -52,16 +63,54 @@ func (c *metricsServiceClient) GetResourceMetrics(ctx context.Context, in *GetRe
 	return out, nil
 }
 
+func (c *metricsServiceClient) WatchMetrics(ctx context.Context, in *WatchMetricsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchMetricsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &MetricsService_ServiceDesc.Streams[0], MetricsService_WatchMetrics_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchMetricsRequest, WatchMetricsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type MetricsService_WatchMetricsClient = grpc.ServerStreamingClient[WatchMetricsResponse]
+
+func (c *metricsServiceClient) Diagnose(ctx context.Context, in *DiagnoseRequest, opts ...grpc.CallOption) (*DiagnoseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DiagnoseResponse)
+	err := c.cc.Invoke(ctx, MetricsService_Diagnose_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // MetricsServiceServer is the server API for MetricsService service.
 // All implementations must embed UnimplementedMetricsServiceServer
 // for forward compatibility.
 //
 // MetricsService reports the resources of the nodes.
 type MetricsServiceServer interface {
-	// GetResourceMetrics returns drives, network, CPU and memory of one node or
-	// of every node of the mesh. A node that does not answer within the
-	// deadline is reported as down and does not hold up the others.
+	// GetResourceMetrics returns drives, network, CPU, memory, APIs and peers of
+	// one node or of every node of the mesh. A node that does not answer within
+	// the deadline is reported as down and does not hold up the others.
 	GetResourceMetrics(context.Context, *GetResourceMetricsRequest) (*GetResourceMetricsResponse, error)
+	// WatchMetrics streams the same as it is sampled, once a second a node: of
+	// one node or of every node of the mesh. It begins with the last samples and
+	// goes on until the caller ends it. As JSON it is one object a line, each
+	// with a field "result".
+	WatchMetrics(*WatchMetricsRequest, grpc.ServerStreamingServer[WatchMetricsResponse]) error
+	// Diagnose has every node write to its drives, ping its peers and compare
+	// clocks, and tells what came of it. What a node found within the last two
+	// seconds it does not measure again.
+	Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error)
 	mustEmbedUnimplementedMetricsServiceServer()
 }
 
@@ -74,6 +123,12 @@ type UnimplementedMetricsServiceServer struct{}
 
 func (UnimplementedMetricsServiceServer) GetResourceMetrics(context.Context, *GetResourceMetricsRequest) (*GetResourceMetricsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetResourceMetrics not implemented")
+}
+func (UnimplementedMetricsServiceServer) WatchMetrics(*WatchMetricsRequest, grpc.ServerStreamingServer[WatchMetricsResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchMetrics not implemented")
+}
+func (UnimplementedMetricsServiceServer) Diagnose(context.Context, *DiagnoseRequest) (*DiagnoseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Diagnose not implemented")
 }
 func (UnimplementedMetricsServiceServer) mustEmbedUnimplementedMetricsServiceServer() {}
 func (UnimplementedMetricsServiceServer) testEmbeddedByValue()                        {}
@@ -114,6 +169,35 @@ func _MetricsService_GetResourceMetrics_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _MetricsService_WatchMetrics_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchMetricsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(MetricsServiceServer).WatchMetrics(m, &grpc.GenericServerStream[WatchMetricsRequest, WatchMetricsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type MetricsService_WatchMetricsServer = grpc.ServerStreamingServer[WatchMetricsResponse]
+
+func _MetricsService_Diagnose_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DiagnoseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MetricsServiceServer).Diagnose(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MetricsService_Diagnose_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MetricsServiceServer).Diagnose(ctx, req.(*DiagnoseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // MetricsService_ServiceDesc is the grpc.ServiceDesc for MetricsService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -125,7 +209,17 @@ var MetricsService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "GetResourceMetrics",
 			Handler:    _MetricsService_GetResourceMetrics_Handler,
 		},
+		{
+			MethodName: "Diagnose",
+			Handler:    _MetricsService_Diagnose_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchMetrics",
+			Handler:       _MetricsService_WatchMetrics_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "gridloom/v1/metrics.proto",
 }

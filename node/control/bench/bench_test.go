@@ -12,12 +12,14 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/gridloom/gridloom/internal/bench"
 )
 
 // TestMain is also what a member begins with: the harness starts the program
 // that it is.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == memberArgument {
+	if len(os.Args) == 2 && os.Args[1] == bench.ServeArgument {
 		main()
 		return
 	}
@@ -143,18 +145,18 @@ func TestReport(t *testing.T) {
 	all := rows()
 	r := newResults(&all[0])
 	for _, v := range []float64{10, 40, 90} {
-		r.add("gridloom", sample{rate: v, cpuEach: 100}, nil)
+		r.Add("gridloom", sample{rate: v, cpuEach: 100}, nil)
 	}
-	r.add("etcd", sample{rate: 10, cpuEach: 50}, nil)
-	r.add("etcd", nil, errors.New("the reason"))
-	r.add("etcd", sample{rate: 30, cpuEach: 50}, nil)
-	if v, ok := r.median("gridloom", "", rate); !ok || v != 40 {
+	r.Add("etcd", sample{rate: 10, cpuEach: 50}, nil)
+	r.Add("etcd", nil, errors.New("the reason"))
+	r.Add("etcd", sample{rate: 30, cpuEach: 50}, nil)
+	if v, ok := r.Median("gridloom", "", rate); !ok || v != 40 {
 		t.Error(v, ok)
 	}
-	if v, ok := r.median("gridloom", "etcd", rate); !ok || v != 2 { // of 1 and 3
+	if v, ok := r.Median("gridloom", "etcd", rate); !ok || v != 2 { // of 1 and 3
 		t.Error(v, ok)
 	}
-	if v, ok := r.median("etcd", "", p99); ok {
+	if v, ok := r.Median("etcd", "", p99); ok {
 		t.Error("never measured, and", v)
 	}
 	p, err := parsePlan(nil, new(strings.Builder))
@@ -239,12 +241,7 @@ func TestQuantile(t *testing.T) {
 	}
 }
 
-func TestFigure(t *testing.T) {
-	for v, want := range map[float64]string{0.061: "0.06", 12.34: "12.3", 2363.4: "2363", 23_800: "23.8 k", 123_456: "123 k"} {
-		if got := figure(v); got != want {
-			t.Errorf("%v: %s", v, got)
-		}
-	}
+func TestValues(t *testing.T) {
 	if got := fmt.Sprint(valueOf("a", 8)); got == fmt.Sprint(valueOf("b", 8)) || got != fmt.Sprint(valueOf("a", 8)) {
 		t.Error("values of keys")
 	}

@@ -11,11 +11,13 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"github.com/gridloom/gridloom/internal/bench"
 )
 
 // serveEtcd runs a member of an etcd of three, by the defaults of etcd but for
 // the quota, which a long benchmark would reach.
-func serveEtcd(c *memberConfig) (*served, error) {
+func serveEtcd(c *memberConfig) (*bench.Served, error) {
 	cfg := embed.NewConfig()
 	cfg.Name, cfg.Dir = c.Self.Name, filepath.Join(c.Dir, "data")
 	var cluster []string
@@ -44,7 +46,7 @@ func serveEtcd(c *memberConfig) (*served, error) {
 			failed <- errors.New("the server stopped")
 		}
 	}()
-	return &served{ready: e.Server.ReadyNotify(), failed: failed, close: func() error {
+	return &bench.Served{Ready: e.Server.ReadyNotify(), Failed: failed, Close: func() error {
 		e.Server.HardStop() // the others stop too: there is nobody to hand leadership to
 		e.Close()
 		return nil

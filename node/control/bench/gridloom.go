@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	gridloomv1 "github.com/gridloom/gridloom/gen/gridloom/v1"
+	"github.com/gridloom/gridloom/internal/bench"
 	"github.com/gridloom/gridloom/node"
 	"github.com/gridloom/gridloom/node/iam"
 )
@@ -21,7 +22,7 @@ import (
 const bucket = "bench"
 
 // serveGridloom runs a node of a mesh of three.
-func serveGridloom(c *memberConfig) (*served, error) {
+func serveGridloom(c *memberConfig) (*bench.Served, error) {
 	key, err := iam.ParseCredential(c.Key)
 	if err != nil {
 		return nil, err
@@ -56,7 +57,7 @@ func serveGridloom(c *memberConfig) (*served, error) {
 		}
 		ended <- err
 	}()
-	return &served{ready: n.Ready(), failed: failed, close: func() error {
+	return &bench.Served{Ready: n.Ready(), Failed: failed, Close: func() error {
 		cancel()
 		return errors.Join(<-ended, n.Close())
 	}}, nil

@@ -27,11 +27,13 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/gridloom/gridloom/internal/bench"
 )
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == memberArgument {
-		if err := runMember(os.Stdin, os.Stdout); err != nil {
+	if len(os.Args) == 2 && os.Args[1] == bench.ServeArgument {
+		if err := bench.Serve(os.Stdin, os.Stdout, serve); err != nil {
 			fmt.Fprintln(os.Stderr, "bench member:", err)
 			os.Exit(1)
 		}
@@ -151,7 +153,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	printGoals(out, p, all)
-	fmt.Fprintf(out, "\nTook %v; load average at the end %s.\n", time.Since(start).Round(time.Second), loadAverage())
+	fmt.Fprintf(out, "\nTook %v; load average at the end %s.\n", time.Since(start).Round(time.Second), bench.LoadAverage())
 	return nil
 }
 
@@ -213,7 +215,7 @@ func (p *plan) measureRow(ctx context.Context, r *row, meshes []*mesh) (*results
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
 			}
-			res.add(m.sys.name, s, err)
+			res.Add(m.sys.name, s, err)
 		}
 	}
 	return res, nil

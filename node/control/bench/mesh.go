@@ -14,17 +14,24 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/gridloom/gridloom/internal/bench"
 	"github.com/gridloom/gridloom/node/iam"
 )
 
 // members is how many members each system has.
 const members = 3
 
+// Times that bound what the harness waits for: a leader, and work of its own.
+const (
+	leaderTimeout = 20 * time.Second
+	answerTimeout = time.Minute
+)
+
 // system is what is measured.
 type system struct {
 	name  string
-	serve func(*memberConfig) (*served, error)   // in a member's process
-	dial  func(addr, key string) (client, error) // in the harness
+	serve func(*memberConfig) (*bench.Served, error) // in a member's process
+	dial  func(addr, key string) (client, error)     // in the harness
 }
 
 func systems() []*system {
@@ -74,7 +81,7 @@ func openMesh(ctx context.Context, sys *system, o meshOptions) (_ *mesh, err err
 			err = fmt.Errorf("%s: %w", sys.name, errors.Join(err, m.close()))
 		}
 	}()
-	addrs, err := reserve(2 * members)
+	addrs, err := bench.Reserve(2 * members)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +117,7 @@ func (m *mesh) wait() error {
 	waited := make(chan error, len(m.members))
 	for _, member := range m.members {
 		go func() {
-			_, err := member.wait()
+			_, err := member.Wait()
 			waited <- err
 		}()
 	}
@@ -151,7 +158,7 @@ func (m *mesh) connect(member, n int) ([]client, error) {
 
 // leader is the member that leads. It waits, for a while, until one does.
 func (m *mesh) leader(ctx context.Context) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	ctx, cancel := context.WithTimeout(ctx, leaderTimeout)
 	defer cancel()
 	for {
 		for i := range m.members {
@@ -181,7 +188,7 @@ func valueOf(key string, size int) []byte {
 
 // load writes what the reads will read.
 func (m *mesh) load(ctx context.Context, keys, size int) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	c, err := m.connect(0, 1)
 	if err != nil {
@@ -205,7 +212,7 @@ func (m *mesh) load(ctx context.Context, keys, size int) error {
 // verify reads acknowledged puts back, each through another member than the
 // one that it was written through.
 func (m *mesh) verify(ctx context.Context, puts []acknowledged, size int) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
@@ -231,7 +238,7 @@ func (m *mesh) verify(ctx context.Context, puts []acknowledged, size int) error 
 // cpu is what the members have used so far.
 func (m *mesh) cpu() (sum time.Duration, err error) {
 	for _, member := range m.members {
-		a, err := member.ask(request{})
+		a, err := member.Ask(bench.Request{})
 		if err != nil {
 			return 0, err
 		}
@@ -247,14 +254,14 @@ func (m *mesh) profile(dir, row string) (stop func() error, err error) {
 		if name, err = filepath.Abs(filepath.Join(dir, name)); err != nil {
 			return nil, err
 		}
-		if _, err := member.ask(request{Profile: name}); err != nil {
+		if _, err := member.Ask(bench.Request{Profile: name}); err != nil {
 			return nil, err
 		}
 	}
 	return func() error {
 		var errs []error
 		for _, member := range m.members {
-			_, err := member.ask(request{StopProfile: true})
+			_, err := member.Ask(bench.Request{StopProfile: true})
 			errs = append(errs, err)
 		}
 		return errors.Join(errs...)
@@ -282,7 +289,7 @@ func (m *mesh) read(all []*mesh) (r reading, err error) {
 			r.idle += used
 		}
 	}
-	r.clients, r.busy, r.at = processCPU(), busyTime(), time.Now()
+	r.clients, r.busy, r.at = bench.CPUTime(), bench.BusyTime(), time.Now()
 	return r, nil
 }
 

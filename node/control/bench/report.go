@@ -3,59 +3,18 @@ package main
 import (
 	"fmt"
 	"io"
-	"math"
-	"slices"
 	"strings"
+
+	"github.com/gridloom/gridloom/internal/bench"
 )
 
-// results are the samples of a row: by system, one for each run, nil where
-// the run failed.
+// results are the samples of a row, by system.
 type results struct {
-	row     *row
-	samples map[string][]sample
-	errs    map[string]error // a system's last failure
+	*bench.Runs[string]
+	row *row
 }
 
-func newResults(r *row) *results {
-	return &results{r, make(map[string][]sample), make(map[string]error)}
-}
-
-func (r *results) add(system string, s sample, err error) {
-	if err != nil {
-		s, r.errs[system] = nil, err
-	}
-	r.samples[system] = append(r.samples[system], s)
-}
-
-// values are a system's figures or, with a base, the ratios to the base's
-// within the same run.
-func (r *results) values(system, base, metric string) (values []float64) {
-	for i, s := range r.samples[system] {
-		v, ok := s[metric]
-		if base != "" && ok {
-			var b float64
-			if i < len(r.samples[base]) {
-				b = r.samples[base][i][metric]
-			}
-			v, ok = v/b, b != 0
-		}
-		if ok {
-			values = append(values, v)
-		}
-	}
-	slices.Sort(values)
-	return values
-}
-
-// median of the values; not ok where there are none.
-func (r *results) median(system, base, metric string) (float64, bool) {
-	values := r.values(system, base, metric)
-	n := len(values)
-	if n == 0 {
-		return 0, false
-	}
-	return (values[(n-1)/2] + values[n/2]) / 2, true
-}
+func newResults(r *row) *results { return &results{bench.NewRuns[string](), r} }
 
 // print writes the row as a table.
 func (r *results) print(w io.Writer, p *plan) {
@@ -81,53 +40,22 @@ func (r *results) print(w io.Writer, p *plan) {
 		fmt.Fprintf(w, "| %s |\n", strings.Join(cells, " | "))
 	}
 	for _, sys := range p.systems {
-		if err := r.errs[sys.name]; err != nil {
-			fmt.Fprintf(w, "\n%s: of %d runs %d failed, the last: %v\n", sys.name, len(r.samples[sys.name]), r.failures(sys.name), err)
+		if trouble := r.Trouble(sys.name); trouble != "" {
+			fmt.Fprintf(w, "\n%s: %s\n", sys.name, trouble)
 		}
 	}
-}
-
-func (r *results) failures(system string) (n int) {
-	for _, s := range r.samples[system] {
-		if s == nil {
-			n++
-		}
-	}
-	return n
 }
 
 // cell is a median, with its spread where it is a ratio.
 func (r *results) cell(system, base, metric string) string {
-	v, ok := r.median(system, base, metric)
-	if !ok || math.IsNaN(v) {
+	if metric != others {
+		return r.Cell(system, base, metric)
+	}
+	v, ok := r.Median(system, "", metric)
+	if !ok || base != "" {
 		return ""
 	}
-	if metric == others {
-		if base != "" {
-			return ""
-		}
-		return fmt.Sprintf("%.0f %%", 100*v)
-	}
-	if base == "" {
-		return figure(v)
-	}
-	values := r.values(system, base, metric)
-	return fmt.Sprintf("%s (%s–%s)", figure(v), figure(values[0]), figure(values[len(values)-1]))
-}
-
-// figure has three digits that matter, and names thousands.
-func figure(v float64) string {
-	switch a := math.Abs(v); {
-	case a >= 1e5:
-		return fmt.Sprintf("%.0f k", v/1e3)
-	case a >= 1e4:
-		return fmt.Sprintf("%.1f k", v/1e3)
-	case a >= 100:
-		return fmt.Sprintf("%.0f", v)
-	case a >= 10:
-		return fmt.Sprintf("%.1f", v)
-	}
-	return fmt.Sprintf("%.2f", v)
+	return fmt.Sprintf("%.0f %%", 100*v)
 }
 
 // printGoals writes what was asked and what came of it. "By CPU" is what the
@@ -143,23 +71,23 @@ func printGoals(w io.Writer, p *plan, all []*results) {
 
 // judge gives the figure, the ratios if the goal is one, and the verdict.
 func (r *results) judge(g *goal) []string {
-	value, ok := r.median("gridloom", "", g.metric)
+	value, ok := r.Median("gridloom", "", g.metric)
 	if !ok {
 		return []string{"", "", "", "not measured"}
 	}
 	judged, ratio, byCPU := value, "", ""
 	if g.ofEtcd {
-		if judged, ok = r.median("gridloom", "etcd", g.metric); !ok {
-			return []string{figure(value), "", "", "not measured"}
+		if judged, ok = r.Median("gridloom", "etcd", g.metric); !ok {
+			return []string{bench.Figure(value), "", "", "not measured"}
 		}
-		ratio = figure(judged)
-		if cpu, ok := r.median("gridloom", "etcd", cpuEach); ok && g.metric == rate {
-			byCPU = figure(1 / cpu)
+		ratio = bench.Figure(judged)
+		if cpu, ok := r.Median("gridloom", "etcd", cpuEach); ok && g.metric == rate {
+			byCPU = bench.Figure(1 / cpu)
 		}
 	}
 	verdict := "met"
 	if g.least > 0 && judged < g.least || g.most > 0 && judged > g.most || g.below > 0 && judged >= g.below {
 		verdict = "**not met**"
 	}
-	return []string{figure(value), ratio, byCPU, verdict}
+	return []string{bench.Figure(value), ratio, byCPU, verdict}
 }

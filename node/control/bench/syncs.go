@@ -32,7 +32,7 @@ func (p *plan) measureTraced(ctx context.Context, r *row) (*results, error) {
 	res := newResults(r)
 	for _, sys := range p.systems {
 		if _, err := exec.LookPath("strace"); err != nil {
-			res.add(sys.name, nil, errNoTrace)
+			res.Add(sys.name, nil, errNoTrace)
 			continue
 		}
 		samples, err := p.traced(ctx, r, sys)
@@ -40,10 +40,10 @@ func (p *plan) measureTraced(ctx context.Context, r *row) (*results, error) {
 			return nil, context.Cause(ctx)
 		}
 		if err != nil {
-			res.add(sys.name, nil, err)
+			res.Add(sys.name, nil, err)
 		}
 		for _, s := range samples {
-			res.add(sys.name, s, nil)
+			res.Add(sys.name, s, nil)
 		}
 	}
 	return res, nil

@@ -16,12 +16,14 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/gridloom/gridloom/internal/bench"
 )
 
 // TestMain is also what a server begins with: the harness starts the program
 // that it is.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == serverArgument {
+	if len(os.Args) == 2 && os.Args[1] == bench.ServeArgument {
 		main()
 		return
 	}
@@ -201,10 +203,10 @@ func TestResults(t *testing.T) {
 		if v == 0 {
 			err = errors.New("broken")
 		}
-		r.add("gridloom", sample{rate: v * float64(i+1)}, err)
-		r.add("nginx", sample{rate: 2 * float64(i+1)}, nil)
+		r.Add("gridloom", sample{rate: v * float64(i+1)}, err)
+		r.Add("nginx", sample{rate: 2 * float64(i+1)}, nil)
 	}
-	if v, ok := r.median("gridloom", "nginx", rate); !ok || v != 1.5 {
+	if v, ok := r.Median("gridloom", "nginx", rate); !ok || v != 1.5 {
 		t.Errorf("ratio %v", v)
 	}
 	var out strings.Builder
@@ -215,7 +217,7 @@ func TestResults(t *testing.T) {
 			t.Errorf("%q is missing:\n%s", want, out.String())
 		}
 	}
-	alone := results{row: r.row, systems: []string{"gridloom"}}
+	alone := results{Runs: bench.NewRuns[metric](), row: r.row, systems: []string{"gridloom"}}
 	if notes := alone.notes(); len(notes) != 1 || !strings.Contains(notes[0], "install.sh nginx") {
 		t.Errorf("without nginx: %q", notes)
 	}

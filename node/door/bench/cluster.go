@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/gridloom/gridloom/internal/bench"
 	"github.com/gridloom/gridloom/node/iam"
 )
 
@@ -49,7 +50,7 @@ func openCluster(ctx context.Context, o clusterOptions) (_ *cluster, err error) 
 			MaxIdleConnsPerHost: 64, DisableCompression: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 		}},
 	}
-	addrs, err := reserve(3 * o.nodes)
+	addrs, err := bench.Reserve(3 * o.nodes)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +87,7 @@ func (c *cluster) start(ctx context.Context) error {
 		c.nodes = append(c.nodes, s)
 	}
 	for _, s := range c.nodes {
-		if err := s.wait(); err != nil {
+		if _, err := s.Wait(); err != nil {
 			return err
 		}
 	}
@@ -100,7 +101,7 @@ func (c *cluster) close() error {
 	errs := make([]error, len(c.nodes))
 	var wg sync.WaitGroup
 	for i, s := range c.nodes {
-		wg.Go(func() { errs[i] = s.close() })
+		wg.Go(func() { errs[i] = s.Close() })
 	}
 	wg.Wait()
 	c.nodes = nil
@@ -109,7 +110,7 @@ func (c *cluster) close() error {
 
 func (c *cluster) processes() (all []process, err error) {
 	for _, s := range c.nodes {
-		all = append(all, s.process)
+		all = append(all, process(s.PID))
 	}
 	return all, nil
 }
@@ -233,14 +234,15 @@ func (c *cluster) profile(dir, row, contender string) (stop func() error, err er
 		return func() error { return nil }, nil
 	}
 	for _, s := range c.nodes {
-		if err := s.ask(serverRequest{Profile: profileName(dir, row, contender, s.Name, "cpu")}); err != nil {
+		if _, err := s.Ask(bench.Request{Profile: profileName(dir, row, contender, s.Name, "cpu")}); err != nil {
 			return nil, err
 		}
 	}
 	return func() error {
 		var errs []error
 		for _, s := range c.nodes {
-			errs = append(errs, s.ask(serverRequest{StopProfile: true}))
+			_, err := s.Ask(bench.Request{StopProfile: true})
+			errs = append(errs, err)
 		}
 		return errors.Join(errs...)
 	}, nil

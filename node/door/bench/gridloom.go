@@ -12,13 +12,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gridloom/gridloom/internal/bench"
 	"github.com/gridloom/gridloom/node"
 	"github.com/gridloom/gridloom/node/iam"
 )
 
 // serveGridloom runs a node, as `gridloom serve` does but for one limit: one
 // identity may make as many requests as it can, since one makes all of them here.
-func serveGridloom(c *serverConfig) (*served, error) {
+func serveGridloom(c *serverConfig) (*bench.Served, error) {
 	key, err := iam.ParseCredential(c.Key)
 	if err != nil {
 		return nil, err
@@ -58,7 +59,7 @@ func serveGridloom(c *serverConfig) (*served, error) {
 		}
 		ended <- err
 	}()
-	return &served{ready: n.Ready(), failed: failed, close: func() error {
+	return &bench.Served{Ready: n.Ready(), Failed: failed, Close: func() error {
 		cancel()
 		return errors.Join(<-ended, n.Close())
 	}}, nil

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	gridloomv1 "github.com/gridloom/gridloom/gen/gridloom/v1"
+	"github.com/gridloom/gridloom/internal/bench"
 )
 
 // bareChunk is what the bare server puts into a message.
@@ -43,7 +44,7 @@ func (b *bareServer) GetObject(_ *gridloomv1.GetObjectRequest, to grpc.ServerStr
 }
 
 // serveBareGRPC runs a grpc-go server by its defaults.
-func serveBareGRPC(c *serverConfig) (*served, error) {
+func serveBareGRPC(c *serverConfig) (*bench.Served, error) {
 	content := make([]byte, c.Size)
 	if _, err := io.ReadFull(newContent("grpc", c.Size), content); err != nil {
 		return nil, err
@@ -57,7 +58,7 @@ func serveBareGRPC(c *serverConfig) (*served, error) {
 	ready, failed := make(chan struct{}), make(chan error, 1)
 	close(ready)
 	go func() { failed <- s.Serve(l) }()
-	return &served{ready: ready, failed: failed, close: func() error { s.Stop(); return nil }}, nil
+	return &bench.Served{Ready: ready, Failed: failed, Close: func() error { s.Stop(); return nil }}, nil
 }
 
 // openGRPC has one node and the bare server, with the same client for both.
@@ -84,7 +85,7 @@ func (l *lab) bare(ctx context.Context, size int64) (*server, error) {
 	if s, ok := l.kept["bare"]; ok {
 		return s.(*server), nil
 	}
-	addrs, err := reserve(1)
+	addrs, err := bench.Reserve(1)
 	if err != nil {
 		return nil, err
 	}
@@ -92,10 +93,11 @@ func (l *lab) bare(ctx context.Context, size int64) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.closers = append(l.closers, s.close)
+	l.closers = append(l.closers, s.Close)
 	l.kept["bare"] = s
 	l.up = append(l.up, s)
-	return s, s.wait()
+	_, err = s.Wait()
+	return s, err
 }
 
 // streamer is GetObject over gRPC.

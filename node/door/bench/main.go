@@ -31,11 +31,13 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"github.com/gridloom/gridloom/internal/bench"
 )
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == serverArgument {
-		if err := runServer(os.Stdin, os.Stdout); err != nil {
+	if len(os.Args) == 2 && os.Args[1] == bench.ServeArgument {
+		if err := bench.Serve(os.Stdin, os.Stdout, serve); err != nil {
 			fmt.Fprintln(os.Stderr, "bench server:", err)
 			os.Exit(1)
 		}
@@ -150,7 +152,7 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 		return err
 	}
 	printGoals(out, all)
-	fmt.Fprintf(out, "\nTook %v; load average at the end %s.\n", time.Since(start).Round(time.Second), loadAverage())
+	fmt.Fprintf(out, "\nTook %v; load average at the end %s.\n", time.Since(start).Round(time.Second), bench.LoadAverage())
 	return nil
 }
 

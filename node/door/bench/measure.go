@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"slices"
 	"time"
+
+	"github.com/gridloom/gridloom/internal/bench"
 )
 
 // sample is what one run of one contender in one row gave, by metric.
@@ -49,11 +51,10 @@ type reading struct {
 }
 
 func (m *meter) read() (r reading, err error) {
-	var errs [3]error
+	var errs [2]error
 	r.servers, errs[0] = cpuOf(m.servers)
 	r.idle, errs[1] = cpuOf(m.idle)
-	r.busy, errs[2] = busyTime()
-	r.self = ownCPU()
+	r.busy, r.self = bench.BusyTime(), bench.CPUTime()
 	if slices.Contains(m.servers, process(os.Getpid())) { // it is what is measured
 		r.self = 0
 	}
@@ -124,7 +125,7 @@ func (p *plan) measureRow(ctx context.Context, r *row, l *lab) (*results, error)
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
 			}
-			res.add(c.name, s, err)
+			res.Add(c.name, s, err)
 		}
 	}
 	return res, nil

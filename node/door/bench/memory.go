@@ -19,6 +19,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/gridloom/gridloom/internal/bench"
 )
 
 // transfers are many large ones at the same time, at a node that has done
@@ -194,7 +196,7 @@ func (t *transfers) profileHeap(node *cluster) (stop func() error) {
 			case <-ending:
 				return
 			case <-time.After(time.Second):
-				err = node.nodes[0].ask(serverRequest{Heap: name})
+				_, err = node.nodes[0].Ask(bench.Request{Heap: name})
 			}
 		}
 	})

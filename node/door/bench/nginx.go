@@ -18,10 +18,15 @@ import (
 	"syscall"
 	"text/template"
 	"time"
+
+	"github.com/gridloom/gridloom/internal/bench"
 )
 
 //go:embed nginx.conf.tmpl
 var nginxConf string
+
+// nginxTimeout bounds its beginning and its end.
+const nginxTimeout = 30 * time.Second
 
 // errNoNginx says why rows have nothing to be compared with.
 var errNoNginx = errors.New("nginx is not installed; `internal/tools/install.sh nginx` does it")
@@ -62,7 +67,7 @@ func startNginx(ctx context.Context, dir string) (_ *nginx, err error) {
 	if err != nil {
 		return nil, err
 	}
-	addrs, err := reserve(1)
+	addrs, err := bench.Reserve(1)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +114,7 @@ func (n *nginx) configuration() ([]byte, error) {
 
 // waitReady waits until it accepts.
 func (n *nginx) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, nginxTimeout)
 	defer cancel()
 	for {
 		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", n.addr)
@@ -118,7 +123,7 @@ func (n *nginx) waitReady(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("nginx: %w%s", errors.Join(err, context.Cause(ctx)), logTail(filepath.Join(n.dir, "error.log")))
+			return fmt.Errorf("nginx: %w%s", errors.Join(err, context.Cause(ctx)), bench.LogTail(filepath.Join(n.dir, "error.log")))
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
@@ -137,10 +142,10 @@ func (n *nginx) close() error {
 	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
-	kill := time.AfterFunc(stopTimeout, func() { _ = n.cmd.Process.Kill() })
+	kill := time.AfterFunc(nginxTimeout, func() { _ = n.cmd.Process.Kill() })
 	defer kill.Stop()
 	if err := n.cmd.Wait(); err != nil {
-		return fmt.Errorf("nginx: %w%s", err, logTail(filepath.Join(n.dir, "error.log")))
+		return fmt.Errorf("nginx: %w%s", err, bench.LogTail(filepath.Join(n.dir, "error.log")))
 	}
 	return nil
 }

@@ -104,20 +104,3 @@ func peakOf(all []process) (sum int64, err error) {
 	}
 	return sum, nil
 }
-
-// busyTime is how long the processors together have not been idle since they
-// started, in steps of 10 ms.
-func busyTime() (time.Duration, error) {
-	b, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0, err
-	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	ticks := time.Duration(0)
-	for i, field := range strings.Fields(line) {
-		if n, err := strconv.ParseInt(field, 10, 64); err == nil && i != 4 && i != 5 && i < 9 { // idle, I/O wait, guests
-			ticks += time.Duration(n)
-		}
-	}
-	return ticks * 10 * time.Millisecond, nil
-}

@@ -27,13 +27,13 @@ func TestRows(t *testing.T) {
 	}
 	printGoals(t.Output(), all)
 	for _, r := range all {
-		if len(r.errs) > 0 {
-			t.Errorf("%s: %v", r.row.id, r.errs)
-			continue
-		}
 		for _, s := range r.systems {
+			if trouble := r.Trouble(s); trouble != "" {
+				t.Errorf("%s, %s: %s", r.row.id, s, trouble)
+				continue
+			}
 			for _, m := range r.row.columns {
-				v, ok := r.samples[s][0][m]
+				v, ok := r.Median(s, "", m)
 				missing := m == copied && s != r.systems[0]
 				if !ok && !missing || math.IsNaN(v) || math.IsInf(v, 0) || v < 0 || v == 0 && (m == through || m == peakMiB) {
 					t.Errorf("%s, %s: %s is %v", r.row.id, s, m, v)
