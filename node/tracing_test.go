@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	colmetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	coltraces "go.opentelemetry.io/proto/otlp/collector/trace/v1"
@@ -122,6 +123,7 @@ func TestATraceFollowsAPut(t *testing.T) {
 	nodes := startNodes(t, cfgs)
 	at := nodes[3]
 	makeBucket(t, nodes[0], "traced")
+	awaitDrives(t, at, 7) // or it would know no better place than its own
 
 	// A busy machine may have a put go on with two copies, or a call be tried
 	// again: each kind is made a few times, and must look as it should once.
@@ -182,6 +184,29 @@ func TestATraceFollowsAPut(t *testing.T) {
 		}
 		if !good {
 			t.Errorf("kind %d: none of the traces shows all of %q:\n%s", kind, parts, strings.Join(trees, "\n"))
+		}
+	}
+}
+
+// awaitDrives waits until a node has heard of the drives of all.
+func awaitDrives(t *testing.T, r *running, drives int) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for limit := time.After(30 * time.Second); ; {
+		heard := 0
+		for _, d := range r.objects.Health() {
+			if d.TotalBytes > 0 {
+				heard++
+			}
+		}
+		if heard == drives {
+			return
+		}
+		select {
+		case <-limit:
+			t.Fatalf("%s has heard of %d drives of %d", r.cfg.Name, heard, drives)
+		case <-tick.C:
 		}
 	}
 }
