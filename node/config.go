@@ -11,6 +11,7 @@ import (
 
 	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/object"
 	"github.com/gridloom/gridloom/observability"
 )
 
@@ -72,8 +73,11 @@ type Config struct {
 	RootKeys    func() []iam.Credential
 	MeshSecrets func() [][]byte
 
-	OTLP         observability.OTLP // what telemetry is pushed where; its zero value pushes nothing
-	ReserveBytes int64              // space kept free on each drive; 0 is dataio's default
+	OTLP observability.OTLP // what telemetry is pushed where; its zero value pushes nothing
+	// MetricsBuckets are measured each by itself, at most 32: only their metrics
+	// have the label bucket.
+	MetricsBuckets []string
+	ReserveBytes   int64 // space kept free on each drive; 0 is dataio's default
 
 	Heal   HealConfig
 	Audit  AuditConfig
@@ -168,6 +172,9 @@ func (c *Config) Validate() error {
 	if err := c.Heal.validate(); err != nil {
 		return err
 	}
+	if err := c.validateMetrics(); err != nil {
+		return err
+	}
 	if c.ReserveBytes < 0 {
 		return badConfig("ReserveBytes", "%d is negative", c.ReserveBytes)
 	}
@@ -181,6 +188,18 @@ func (c *Config) Validate() error {
 		return &ConfigError{Field: "OTLP", Err: err}
 	}
 	return c.validatePeers()
+}
+
+func (c *Config) validateMetrics() error {
+	if n := len(c.MetricsBuckets); n > observability.MaxBuckets {
+		return badConfig("MetricsBuckets", "%d buckets are named; at most %d are measured by themselves", n, observability.MaxBuckets)
+	}
+	for _, name := range c.MetricsBuckets {
+		if err := object.ValidateBucket(name); err != nil {
+			return &ConfigError{Field: "MetricsBuckets", Err: err}
+		}
+	}
+	return nil
 }
 
 func (h *HealConfig) validate() error {

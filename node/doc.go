@@ -25,6 +25,13 @@
 // fault.Waiting with the name of what is missing; nothing has to be restarted
 // when that comes up.
 //
+// # Traces, and what is shown live
+//
+// tracing.go has the context of a request's trace cross the grid and the bulk
+// port, and makes the spans of what the parts report through hooks. diagnose.go
+// shows calls and logs of all nodes, each by a stream of the grid's, and
+// profile.go the process.
+//
 // # Goroutines
 //
 // Run owns one errgroup: three servers, forming, the resource collector, the

@@ -51,6 +51,7 @@ type front struct {
 	openAPI   http.Handler // /openapi.json
 	metrics   http.Handler // /metrics, /v3/metrics…
 	resources http.Handler // /v2/metrics/resource
+	profiles  http.Handler // /debug/pprof/…
 }
 
 // ServeHTTP implements http.Handler.
@@ -83,6 +84,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (f *front) serve(ctx context.Context, w http.ResponseWriter, r *http.Request, path string) {
 	p, query, err := f.identify(ctx, r, path)
 	audit.From(ctx).Identity(p.User, p.ID, p.Via) // of who has made too many requests, too
+	observability.SetUser(ctx, p.User)
 	if err != nil {
 		observability.SetAPI(ctx, refusedAPI(err))
 		fault.WriteProblem(w, err)
@@ -181,6 +183,8 @@ func (f *front) route(path string) (h http.Handler, wait bool) {
 		return f.resources, false
 	case isMetrics(path):
 		return f.metrics, false
+	case strings.HasPrefix(path, profilePrefix):
+		return f.profiles, false
 	case path == "/openapi.json":
 		return f.openAPI, false
 	}

@@ -33,6 +33,7 @@ func peersMayCall(id grid.HandlerID) bool {
 		210, 211, 212, 213, // heal: status, start, rebalance, a bad copy's report
 		300,           // resources
 		310, 311, 312, // samples, probes, the time
+		320, 321, // calls as they happen, logs
 		400: // status
 		return true
 	}

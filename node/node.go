@@ -46,7 +46,8 @@ type Node struct {
 	log   *slog.Logger
 	quiet *slog.Logger // what it logs isn't pushed
 	logs  *observability.Logs
-	peers map[string]string // name to base URL, this node included
+	lines *observability.Lines // the last of the log
+	peers map[string]string    // name to base URL, this node included
 
 	grpcListener, httpListener, peerListener *listener
 
@@ -57,6 +58,7 @@ type Node struct {
 
 	dir         *dataio.Dir
 	telemetry   *observability.Telemetry
+	spans       *observability.Spans // nil: none are made
 	instruments *instruments
 	limits      *limited
 	collector   *observability.Collector
@@ -99,8 +101,11 @@ type Node struct {
 // configuration is a *ConfigError; on any error everything is given back.
 func Open(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err error) {
 	log = log.With("node", cfg.Name) // which what is pushed has in its resource
-	logs := observability.NewLogs(log.Handler())
-	n := &Node{cfg: cfg, logs: logs, log: slog.New(logs.Handler()), quiet: log, ready: make(chan struct{}), drivesEvery: drivesEvery}
+	logs, lines := observability.NewLogs(log.Handler()), observability.NewLines()
+	n := &Node{
+		cfg: cfg, logs: logs, lines: lines, ready: make(chan struct{}), drivesEvery: drivesEvery,
+		log: slog.New(lines.Handler(logs.Handler())), quiet: slog.New(lines.Handler(log.Handler())),
+	}
 	n.life, n.endLife = context.WithCancel(context.WithoutCancel(ctx))
 	n.onClose(func() error { n.endLife(); return nil })
 	defer func() {
@@ -180,14 +185,14 @@ func (n *Node) openListeners(context.Context) error {
 func (n *Node) openTelemetry(ctx context.Context) error {
 	t, err := observability.New(ctx, observability.Options{
 		Node: n.cfg.Name, Version: n.cfg.Version,
-		OTLP: n.cfg.OTLP, Logs: n.logs,
+		OTLP: n.cfg.OTLP, Logs: n.logs, Buckets: n.cfg.MetricsBuckets,
 		// Pushed, it would be the next thing to be dropped.
 		Failed: func(signal string, err error) { n.quiet.Warn("telemetry was dropped", "signal", signal, "error", err) },
 	})
 	if err != nil {
 		return &ConfigError{Field: "OTLP", Err: err}
 	}
-	n.telemetry = t
+	n.telemetry, n.spans = t, t.Spans()
 	n.onClose(func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 		defer cancel()
@@ -228,7 +233,7 @@ func (n *Node) openGrid(ctx context.Context) (err error) {
 		CertificateName: n.certificateName,
 		Realm:           n.realm,
 		BackoffMax:      reconnectMax,
-		Hooks:           grid.Hooks{Logger: n.log},
+		Hooks:           n.gridHooks(),
 	})
 	if err != nil {
 		return &ConfigError{Field: "Peers", Err: err}
@@ -281,7 +286,7 @@ func (n *Node) openControl(ctx context.Context) (err error) {
 		Dir: n.cfg.DataDir, Self: n.cfg.Name, Peers: n.peers, Grid: n.grid, Logger: n.log,
 		Fetch:       n.fetchSnapshot,
 		MeshSecrets: n.cfg.MeshSecrets,
-		Hooks:       n.instruments.controlHooks(control.Hooks{Topology: n.learnNodes, IAM: n.changedIdentities}),
+		Hooks:       n.instruments.controlHooks(control.Hooks{Topology: n.learnNodes, IAM: n.changedIdentities, Span: n.spanHook()}),
 	})
 	if err != nil {
 		return err
@@ -387,11 +392,11 @@ func (n *Node) Close() error {
 func (n *Node) openServices(context.Context) error {
 	n.onClose(n.closeDrives)
 	objects, err := object.New(object.Options{
-		Self: n.cfg.Name, Deployment: n.control.Deployment, Index: n.control, Topology: n.control.Topology,
+		Self: n.cfg.Name, Deployment: n.control.Deployment, Index: n.index(), Topology: n.control.Topology,
 		Grid: n.grid, Conn: n.conn, Secrets: n.cfg.MeshSecrets,
 		TLS: n.dialTLS(), HostCertificates: n.hostCertificates(),
 		SnapshotFile: n.control.SnapshotFile, Replicas: replicas, BadCopy: n.badCopy,
-		Log: n.log, Hooks: n.instruments.objectHooks(),
+		Log: n.log, Hooks: n.objectHooks(),
 	})
 	if err != nil {
 		return err
@@ -418,14 +423,18 @@ func (n *Node) openServices(context.Context) error {
 	if err := n.mesh.register(); err != nil {
 		return err
 	}
+	watched := &diagnostics{self: n.cfg.Name, urls: n.urls, grid: n.grid, calls: n.telemetry.Requests().Calls(), lines: n.lines, ending: n.showing()}
+	if err := watched.register(); err != nil {
+		return err
+	}
 	if err := checkHandlers(n.grid); err != nil {
 		return err
 	}
 	n.identities = newIdentities(n.control, n.control.Deployment, n.gate, n.log)
 	n.api, err = api.New(api.Options{
 		Objects: objects, Cluster: n.mesh, Storage: n.mesh.storage, Resources: n.mesh, Auth: n.gate, Audit: n.audit,
-		Identities: n.identities,
-		Requests:   n.telemetry.Requests(), Ready: n.waitReady, TLS: n.grpcListener.tls,
+		Identities: n.identities, Diagnostics: watched,
+		Requests: n.telemetry.Requests(), Ready: n.waitReady, TLS: n.grpcListener.tls,
 		Logger:  n.log,
 		Callers: n.limits.callers, Uploads: n.limits.uploads, Conns: n.limits.grpc, Refused: n.limits.refused("grpc"),
 		MaxStreams: uint32(n.limits.Streams), MaxFrames: n.limits.Frames,
@@ -444,6 +453,7 @@ func (n *Node) openServices(context.Context) error {
 		openAPI:   api.OpenAPI(),
 		metrics:   readsMetrics(serveMetrics(n.telemetry)),
 		resources: readsMetrics(http.HandlerFunc(n.mesh.serveResources)),
+		profiles:  new(profiler),
 	})
 	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(n.front), n.limits.http)
 	limits := n.httpServer.ConnContext

@@ -19,10 +19,17 @@
 //
 // The labels are api, proto and class, all from fixed sets: what has no name
 // of its own is "other". Buckets, keys and peers' addresses are in no label
-// and no span.
+// and no span, but that the buckets which Options.Buckets names have
+// instruments of their own. Errors are counted by kind as well: by the answer's
+// field, by what the handler says, or else by the status.
 //
 // Where traces are pushed each request also has a span, child of the caller's
-// where it sent a traceparent. Histograms carry its trace id as exemplar.
+// where it sent a traceparent. Histograms carry its trace id as exemplar. Spans
+// makes those of its parts, for package node to wire up: what isn't sampled
+// costs a look into the context.
+//
+// Calls shows requests as they end, Lines the last of the log and what comes,
+// to those who watch. Each has a bounded queue and loses what is over it.
 //
 // Beside the instruments each API has counts of its own (callCounts), of which
 // the samples below make requests a second and quantiles.

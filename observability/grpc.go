@@ -76,10 +76,15 @@ func (q *request) stamp() {
 }
 
 func (q *request) endGRPC(ctx context.Context, code codes.Code) {
-	c := classOfCode(code)
-	q.firstByte(ctx, time.Duration(q.first.Load()-1), c)
-	q.end(ctx, c)
-	q.endSpan(c,
+	o := outcome{class: classOfCode(code), code: code.String()}
+	if code != codes.OK {
+		if o.kind = q.kind; o.kind == "" || code == codes.Canceled { // its client is gone, whatever the handler made of that
+			o.kind = kindOfCode(code)
+		}
+	}
+	q.firstByte(ctx, time.Duration(q.first.Load()-1), o.class)
+	q.end(ctx, o)
+	q.endSpan(o,
 		attribute.String("rpc.method", strings.TrimPrefix(q.method, "/")),
 		attribute.String("rpc.response.status_code", code.String()))
 }

@@ -32,6 +32,9 @@ func (s slowHealth) Check(ctx context.Context, r *grpc_health_v1.HealthCheckRequ
 
 func (s slowHealth) Watch(r *grpc_health_v1.HealthCheckRequest, stream grpc_health_v1.Health_WatchServer) error {
 	ctx := stream.Context()
+	for _, kind := range metadata.ValueFromIncomingContext(ctx, "kind") {
+		SetError(ctx, kind)
+	}
 	if len(metadata.ValueFromIncomingContext(ctx, "headers")) > 0 {
 		if err := stream.SendHeader(metadata.Pairs("early", "yes")); err != nil {
 			s.t.Error(err)

@@ -198,15 +198,17 @@ func statusHasBody(status int) bool {
 	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
 }
 
+// statusClientClosed is nginx's 499: the client went away.
+const statusClientClosed = 499
+
 // finish runs when the handler has returned or panics.
 func (w *responseWriter) finish() {
-	const clientClosedRequest = 499
 	switch {
 	case w.status != 0:
 	case !w.returned:
 		w.status = http.StatusInternalServerError
 	case errors.Is(w.ctx.Err(), context.Canceled):
-		w.status = clientClosedRequest
+		w.status = statusClientClosed
 	default:
 		w.status = http.StatusOK // net/http sends it now
 	}
@@ -215,10 +217,31 @@ func (w *responseWriter) finish() {
 		at = w.elapsed()
 	}
 	w.stamp(at)
-	w.request.end(w.ctx, w.class())
+	o := outcome{class: w.class(), status: w.status, kind: w.kind()}
+	w.request.end(w.ctx, o)
 	w.request.land()
 	if w.request.span != nil {
-		w.request.endSpan(w.class(), attribute.Int("http.response.status_code", w.status))
+		w.request.endSpan(o, attribute.Int("http.response.status_code", w.status))
 	}
 	w.inner, w.ctx = ended{}, nil // the connection may be idle for long
+}
+
+// kind is that of the request's error: as its answer says, or its handler did
+// that broke the answer off, or as the status does.
+func (w *responseWriter) kind() string {
+	failed := w.status >= http.StatusBadRequest
+	if failed {
+		if kind := w.inner.Header().Get(ErrorHeader); kind != "" {
+			return kind
+		}
+	}
+	switch {
+	case w.request.kind != "":
+		return w.request.kind
+	case failed:
+		return kindOfStatus(w.status)
+	case !w.returned:
+		return kindInternal
+	}
+	return ""
 }

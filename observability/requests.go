@@ -55,15 +55,22 @@ var classNames = [classes]string{"", "1xx", "2xx", "3xx", "4xx", "5xx"}
 //	gridloom.request.in_flight   up-down counter      proto
 //	gridloom.request.bytes       counter, By          api, proto
 //	gridloom.response.bytes      counter, By          api, proto
+//	gridloom.request.errors      counter, {request}   api, proto, kind
+//
+// and of the buckets that Options.Buckets names, and of no others, the same
+// with the label bucket as gridloom.bucket.request.ttfb and so on: bucket.go.
 //
 // Bytes are those of bodies: for gRPC, messages with their 5-byte prefix.
 // They are counted as they move, the rest once, when the request ends.
 type Requests struct {
 	ttfb, duration metric.Float64Histogram
 	received, sent metric.Int64Counter
+	errors         metric.Int64Counter
 	inFlight       map[string]*inFlight // by proto; read-only
+	buckets        *bucketView          // nil: nobody has asked for one
 
 	tracer trace.Tracer // nil: no spans
+	calls  Calls
 
 	mu   sync.RWMutex
 	apis map[apiKey]*api // under mu; at most maxAPIs, and otherAPI for each protocol
@@ -93,22 +100,22 @@ type api struct {
 	calls callCounts // what a sample's rates and quantiles are made of
 }
 
-func newRequests(m metric.Meter, tracer trace.Tracer) (*Requests, error) {
+func newRequests(m metric.Meter, tracer trace.Tracer, buckets ...string) (*Requests, error) {
 	r := &Requests{tracer: tracer, apis: make(map[apiKey]*api), inFlight: make(map[string]*inFlight)}
 	labels := make(map[string]metric.MeasurementOption)
 	for _, proto := range []string{protoHTTP, protoGRPC} {
 		r.inFlight[proto] = new(inFlight)
 		labels[proto] = metric.WithAttributeSet(attribute.NewSet(attribute.String("proto", proto)))
 	}
-	var errs [5]error
+	var errs [7]error
 	r.ttfb, errs[0] = m.Float64Histogram("gridloom.request.ttfb",
 		metric.WithUnit("s"),
 		metric.WithDescription("Time from a request's head to the first byte of the response's body, or to its status where it has none."),
-		metric.WithExplicitBucketBoundaries(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10))
+		metric.WithExplicitBucketBoundaries(ttfbBounds()...))
 	r.duration, errs[1] = m.Float64Histogram("gridloom.request.duration",
 		metric.WithUnit("s"),
 		metric.WithDescription("Time from a request's head to the end of its handler."),
-		metric.WithExplicitBucketBoundaries(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900))
+		metric.WithExplicitBucketBoundaries(durationBounds()...))
 	_, errs[2] = m.Int64ObservableUpDownCounter("gridloom.request.in_flight",
 		metric.WithUnit("{request}"),
 		metric.WithDescription("Requests under way."),
@@ -126,8 +133,23 @@ func newRequests(m metric.Meter, tracer trace.Tracer) (*Requests, error) {
 	r.sent, errs[4] = m.Int64Counter("gridloom.response.bytes",
 		metric.WithUnit("By"),
 		metric.WithDescription("Bytes of response bodies."))
+	r.errors, errs[5] = m.Int64Counter("gridloom.request.errors",
+		metric.WithUnit("{request}"),
+		metric.WithDescription("Requests that have failed, or were broken off, by the kind of their error."))
+	r.buckets, errs[6] = newBucketView(m, buckets)
 	return r, errors.Join(errs[:]...)
 }
+
+// ttfbBounds are the bounds of the histograms of time to first byte, in seconds.
+func ttfbBounds() []float64 {
+	return []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+}
+
+// durationBounds are those of the histograms of durations.
+func durationBounds() []float64 { return append(ttfbBounds(), 30, 60, 300, 900) }
+
+// Calls shows the requests as they end to those who watch.
+func (r *Requests) Calls() *Calls { return &r.calls }
 
 // SetAPI names the API that the request in ctx calls ("PutObject"), for the
 // label api. The handler calls it once it knows, before the first byte of the
@@ -148,6 +170,23 @@ func API(ctx context.Context) string {
 		}
 	}
 	return ""
+}
+
+// SetTarget says what the request in ctx is about: for those who watch calls,
+// and for the buckets that Options.Buckets names. Either may be "". The handler
+// calls it from its own goroutine; the last call counts.
+func SetTarget(ctx context.Context, bucket, key string) {
+	if q := requestFrom(ctx); q != nil {
+		q.bucket, q.key = bucket, key
+	}
+}
+
+// SetUser says who makes the request in ctx, for those who watch calls. The
+// handler calls it from its own goroutine.
+func SetUser(ctx context.Context, user string) {
+	if q := requestFrom(ctx); q != nil {
+		q.user = user
+	}
 }
 
 // api returns the label sets for name, or those of otherAPI where name is
@@ -204,8 +243,15 @@ type request struct {
 	api      atomic.Pointer[api]
 	open     atomic.Bool // it has not ended
 
-	// Bytes not yet added to the counters.
-	received, sent atomic.Int64
+	// Bytes not yet added to the counters, and those that are.
+	received, sent         atomic.Int64
+	receivedUpTo, sentUpTo atomic.Int64
+
+	// What the handler says, from its own goroutine, before it returns.
+	bucket, key string
+	user        string
+	kind        string        // of its error
+	ttfb        time.Duration // as it was recorded
 
 	// For gRPC, whose class is known only at the end: nanoseconds from
 	// start to the first byte, and one; 0 for none yet.
@@ -239,28 +285,52 @@ func (q *request) land() {
 
 // firstByte records the time to first byte. It is called once.
 func (q *request) firstByte(ctx context.Context, after time.Duration, c class) {
+	q.ttfb = after
 	a := q.api.Load()
 	a.calls.count(after, c)
 	q.requests.ttfb.Record(ctx, after.Seconds(), a.class[c]...)
 }
 
-// end records the rest. It is called once.
-func (q *request) end(ctx context.Context, c class) {
-	a := q.api.Load()
-	q.requests.duration.Record(ctx, time.Since(q.start).Seconds(), a.class[c]...)
-	if n := q.received.Swap(0); n > 0 { // most have none, and nothing is not free
-		q.requests.received.Add(ctx, n, a.bytes...)
+// outcome is how a request ended.
+type outcome struct {
+	class  class
+	status int    // of HTTP; 0: it is gRPC
+	code   string // of gRPC
+	kind   string // of its error; "": there is none
+}
+
+// end records the rest. It is called once, after firstByte.
+func (q *request) end(ctx context.Context, o outcome) {
+	a, r := q.api.Load(), q.requests
+	took := time.Since(q.start)
+	r.duration.Record(ctx, took.Seconds(), a.class[o.class]...)
+	q.flush(&q.received, &q.receivedUpTo, r.received, a)
+	q.flush(&q.sent, &q.sentUpTo, r.sent, a)
+	if o.kind != "" {
+		r.errors.Add(ctx, 1, metric.WithAttributeSet(attribute.NewSet(
+			attribute.String("api", a.name), attribute.String("proto", q.proto), attribute.String("kind", o.kind))))
 	}
-	if n := q.sent.Swap(0); n > 0 {
-		q.requests.sent.Add(ctx, n, a.bytes...)
+	r.buckets.record(ctx, q, took, o)
+	r.calls.publish(ctx, q, took, o)
+}
+
+func (q *request) addReceived(n int64) {
+	if q.received.Add(n) >= bytesStep {
+		q.flush(&q.received, &q.receivedUpTo, q.requests.received, q.api.Load())
 	}
 }
 
-func (q *request) addReceived(n int64) { q.add(&q.received, q.requests.received, n) }
-func (q *request) addSent(n int64)     { q.add(&q.sent, q.requests.sent, n) }
-
-func (q *request) add(pending *atomic.Int64, counter metric.Int64Counter, n int64) {
-	if pending.Add(n) >= bytesStep {
-		counter.Add(context.Background(), pending.Swap(0), q.api.Load().bytes...)
+func (q *request) addSent(n int64) {
+	if q.sent.Add(n) >= bytesStep {
+		q.flush(&q.sent, &q.sentUpTo, q.requests.sent, q.api.Load())
 	}
+}
+
+func (q *request) flush(pending, upTo *atomic.Int64, counter metric.Int64Counter, a *api) {
+	n := pending.Swap(0)
+	if n == 0 { // most requests have no body, and adding nothing is not free
+		return
+	}
+	upTo.Add(n)
+	counter.Add(context.Background(), n, a.bytes...)
 }

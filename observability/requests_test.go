@@ -93,7 +93,7 @@ func TestAPIsAreBounded(t *testing.T) {
 		for _, proto := range []string{protoHTTP, protoGRPC} {
 			q := p.begin(proto)
 			SetAPI(context.WithValue(t.Context(), requestKey{}, q), fmt.Sprint("made-up-", i))
-			q.end(t.Context(), classSuccess)
+			q.end(t.Context(), outcome{class: classSuccess, status: 200})
 		}
 	}
 	points := p.points(t, "gridloom.request.duration")

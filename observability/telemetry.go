@@ -47,6 +47,11 @@ type Options struct {
 	// Logs is the node's log, for OTLP.Logs.
 	Logs *Logs
 
+	// Buckets are the names of those whose requests are also measured each by
+	// itself, at most MaxBuckets: the metrics gridloom.bucket.request.*, and no
+	// others, have the label bucket. Empty: none are.
+	Buckets []string
+
 	// Failed is told, for the log, of exports that were given up (signal is
 	// "metrics", "traces" or "logs"; at most once a minute of each, while
 	// gridloom.telemetry.dropped counts all that is lost), of metrics that a
@@ -132,7 +137,7 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 	t.meters = sdkmetric.NewMeterProvider(options...)
 	t.catalogue = newCatalogue(t.meters.Meter(scope))
 
-	if t.requests, err = newRequests(t.Meter(), t.tracer()); err != nil {
+	if t.requests, err = newRequests(t.Meter(), t.tracer(), o.Buckets...); err != nil {
 		return t, err
 	}
 	if err = observeRuntime(t.Meter()); err != nil {

@@ -78,6 +78,10 @@ type config struct {
 		Protocol string `cfg:"protocol" in:"serve dev" oneof:"grpc|http/protobuf" arg:"PROTOCOL" help:"push by PROTOCOL, grpc or http/protobuf (default what OTEL_EXPORTER_OTLP_PROTOCOL says, or grpc)"`
 	} `cfg:"otlp"`
 
+	Metrics struct {
+		Bucket []string `cfg:"bucket" in:"serve dev" arg:"BUCKET" node:"MetricsBuckets" help:"measure the requests to BUCKET also by themselves, as gridloom_bucket_request_* with the label bucket; repeatable, at most 32 (default none: no metric names a bucket)"`
+	} `cfg:"metrics"`
+
 	Audit struct {
 		Level string   `cfg:"level" in:"serve dev" default:"changes" oneof:"off|changes|all" arg:"LEVEL" node:"Audit.Level" help:"keep a record of requests as LEVEL says: off, changes (all but reads that succeeded) or all"`
 		File  string   `cfg:"file" in:"serve" arg:"FILE" node:"Audit.File" help:"write it to FILE, a line of JSON each (default audit.log in the data directory)"`

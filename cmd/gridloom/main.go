@@ -131,7 +131,7 @@ Exit codes: 0 done, 1 failed, 2 the command can't be run as it was given,
 		a.devCommand(), a.serveCommand(), a.keygenCommand(), a.versionCommand(),
 		a.makeBucketCommand(), a.removeBucketCommand(), a.putCommand(), a.getCommand(),
 		a.listCommand(), a.statCommand(), a.copyCommand(), a.moveCommand(), a.removeCommand(),
-		a.clusterCommand(), a.topCommand(), a.doctorCommand(), a.nodeCommand(), a.driveCommand(), a.poolCommand(), a.healCommand(), a.bucketCommand(), a.certsCommand(), a.iamCommand(), a.shareCommand(),
+		a.clusterCommand(), a.topCommand(), a.traceCommand(), a.logsCommand(), a.doctorCommand(), a.nodeCommand(), a.driveCommand(), a.poolCommand(), a.healCommand(), a.bucketCommand(), a.certsCommand(), a.iamCommand(), a.shareCommand(),
 	)
 	root.InitDefaultCompletionCmd()
 	if cmd, _, err := root.Find([]string{"completion"}); err == nil {

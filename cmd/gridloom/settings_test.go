@@ -85,7 +85,7 @@ func TestTable(t *testing.T) {
 	}
 	for field := range map[string]bool{"Name": true, "GRPC.Addr": true, "HTTP.CertFile": true, "Peer.CAFile": true, "Limits.Uploads": true, "OTLP": true,
 		"Pool": true, "Zone": true, "Heal.After": true, "Heal.BytesPerSecond": true, "Heal.ScrubPeriod": true,
-		"CORS.Origins": true, "CORS.Methods": true, "CORS.Expose": true, "CORS.MaxAge": true} {
+		"CORS.Origins": true, "CORS.Methods": true, "CORS.Expose": true, "CORS.MaxAge": true, "MetricsBuckets": true} {
 		found := false
 		for _, row := range table() {
 			found = found || row.node == field

@@ -32,9 +32,12 @@ type Options struct {
 	Storage    Storage
 	Resources  Resources
 	Identities Identities
-	Auth       *iam.Gate
-	Audit      *audit.Log              // nil keeps none
-	Requests   *observability.Requests // measures gRPC calls; nil measures none
+	// Diagnostics shows what the nodes are doing; nil: the calls for that are
+	// refused.
+	Diagnostics Diagnostics
+	Auth        *iam.Gate
+	Audit       *audit.Log              // nil keeps none
+	Requests    *observability.Requests // measures gRPC calls; nil measures none
 	// Ready waits until the node can do its work, or says what is missing. It
 	// is asked before every gRPC call but health and reflection, after
 	// authentication. The gateway doesn't ask: the HTTP listener did. Nil is
@@ -215,6 +218,7 @@ func services() []*grpc.ServiceDesc {
 		&pb.StorageService_ServiceDesc,
 		&pb.MetricsService_ServiceDesc,
 		&pb.IAMService_ServiceDesc,
+		&pb.DiagnosticsService_ServiceDesc,
 	}
 }
 
@@ -225,6 +229,7 @@ func register(r grpc.ServiceRegistrar, o *Options) {
 	pb.RegisterStorageServiceServer(r, &storageService{storage: o.Storage})
 	pb.RegisterMetricsServiceServer(r, &metricsService{resources: o.Resources})
 	pb.RegisterIAMServiceServer(r, &iamService{identities: o.Identities, now: time.Now})
+	pb.RegisterDiagnosticsServiceServer(r, &diagnosticsService{diagnostics: o.Diagnostics})
 }
 
 // GRPCServer is the gRPC server with every service, health and reflection. The

@@ -69,6 +69,7 @@ func newGateway(conn *inProcess, routes []route, bodyTimeout time.Duration) (*ga
 		pb.RegisterStorageServiceHandlerClient(ctx, mux, pb.NewStorageServiceClient(conn)),
 		pb.RegisterMetricsServiceHandlerClient(ctx, mux, pb.NewMetricsServiceClient(conn)),
 		pb.RegisterIAMServiceHandlerClient(ctx, mux, pb.NewIAMServiceClient(conn)),
+		pb.RegisterDiagnosticsServiceHandlerClient(ctx, mux, pb.NewDiagnosticsServiceClient(conn)),
 	)
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/node/limit"
+	"github.com/gridloom/gridloom/observability"
 )
 
 // credentialKeys are where the credential is looked for, in this order: the
@@ -187,6 +188,7 @@ func (g *guard) enter(ctx context.Context, method string) (_ context.Context, ch
 	if !permission.open {
 		p, err := g.authenticate(ctx)
 		audit.From(ctx).Identity(p.User, p.ID, p.Via) // of who has made too many calls, too
+		observability.SetUser(ctx, p.User)
 		if err != nil {
 			return nil, nil, err
 		}

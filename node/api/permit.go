@@ -77,6 +77,9 @@ func permissions() map[string]permission {
 		pb.IAMService_UpdateKey_FullMethodName: either(iam.IAMWrite, iam.IAMSelfKeys),
 		pb.IAMService_DeleteKey_FullMethodName: either(iam.IAMWrite, iam.IAMSelfKeys),
 
+		pb.DiagnosticsService_WatchCalls_FullMethodName: {endless: true, check: always(iam.ClusterWrite).check},
+		pb.DiagnosticsService_WatchLogs_FullMethodName:  {endless: true, check: always(iam.ClusterWrite).check},
+
 		healthpb.Health_Check_FullMethodName: {open: true, early: true},
 		healthpb.Health_List_FullMethodName:  {open: true, early: true},
 		healthpb.Health_Watch_FullMethodName: {open: true, early: true, endless: true},

@@ -19,7 +19,7 @@ const doorGRPC = "grpc"
 // the call's error, and gives that back.
 func (g *guard) record(ctx context.Context, method string) (_ context.Context, end func(error) error) {
 	if g.audit == nil || g.permissions[method].open {
-		return ctx, func(err error) error { return err }
+		return ctx, func(err error) error { return measured(ctx, err) }
 	}
 	addr := ""
 	if p, ok := peer.FromContext(ctx); ok {
@@ -33,8 +33,16 @@ func (g *guard) record(ctx context.Context, method string) (_ context.Context, e
 			r.Fail(fault.KindOf(err).Reason())
 		}
 		g.audit.End(r, readsOnly(method), observability.TraceID(ctx))
-		return err
+		return measured(ctx, err)
 	}
+}
+
+// measured tells the metrics what kind of error a call ends with.
+func measured(ctx context.Context, err error) error {
+	if err != nil && !isStatus(err) {
+		observability.SetError(ctx, fault.KindOf(err).Reason())
+	}
+	return err
 }
 
 // apiOf is a method's own name.
@@ -51,8 +59,27 @@ func readsOnly(method string) bool {
 	return false
 }
 
+// observe tells the metrics which bucket and object a request is about, if it is
+// about one.
+func observe(ctx context.Context, m any) {
+	switch m := m.(type) {
+	case *pb.PutObjectRequest:
+		observability.SetTarget(ctx, m.GetHeader().GetBucket(), m.GetHeader().GetKey())
+	case interface {
+		GetBucket() string
+		GetKey() string
+	}:
+		observability.SetTarget(ctx, m.GetBucket(), m.GetKey())
+	case *pb.ListObjectsRequest:
+		observability.SetTarget(ctx, m.GetBucket(), m.GetPrefix())
+	case interface{ GetBucket() string }:
+		observability.SetTarget(ctx, m.GetBucket(), "")
+	}
+}
+
 // note writes down what a request is about: the things that its message names.
 func note(ctx context.Context, m any) {
+	observe(ctx, m)
 	r := audit.From(ctx)
 	if r == nil {
 		return

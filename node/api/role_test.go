@@ -85,6 +85,9 @@ func TestRoles(t *testing.T) {
 		pb.StorageService_GetHealStatus_FullMethodName:      {"metrics admin", one(nil)},
 		pb.StorageService_StartHeal_FullMethodName:          {"admin", one(nil)},
 
+		pb.DiagnosticsService_WatchCalls_FullMethodName: {"admin", one(nil)},
+		pb.DiagnosticsService_WatchLogs_FullMethodName:  {"admin", one(nil)},
+
 		pb.IAMService_WhoAmI_FullMethodName:     {all, one(nil)},
 		pb.IAMService_IssueToken_FullMethodName: {keys, one(nil)},
 		pb.IAMService_CreateUser_FullMethodName: {"admin", one(nil)},

@@ -74,6 +74,10 @@ type Hooks struct {
 	Proposed func(group string, took time.Duration)
 	// Led reports that a group has another leader, "" for none, or another term.
 	Led func(group, leader string)
+	// Span begins a part of a call that its trace shows by a name, and gives the
+	// context for what belongs to it; end is called once, with the part's error.
+	// It allocates nothing where the call has no trace.
+	Span func(ctx context.Context, name string) (_ context.Context, end func(error))
 }
 
 // Control is a node's part of the index. See the package's doc.

@@ -199,7 +199,16 @@ func tryError(err error) error {
 
 // propose puts a valid command into the log of a group that this node leads,
 // and waits until it is applied here.
-func (c *Control) propose(ctx context.Context, g replica.GroupID, cmd *Command) (*outcome, error) {
+func (c *Control) propose(ctx context.Context, g replica.GroupID, cmd *Command) (out *outcome, err error) {
+	if c.hooks.Span != nil {
+		var end func(error)
+		ctx, end = c.hooks.Span(ctx, "raft.commit")
+		defer func() { end(err) }()
+	}
+	return c.agree(ctx, g, cmd)
+}
+
+func (c *Control) agree(ctx context.Context, g replica.GroupID, cmd *Command) (*outcome, error) {
 	s := c.state(g)
 	if cmd.PutRecord != nil || cmd.MoveRecord != nil || cmd.CreateBucket != nil || cmd.PutUser != nil || cmd.PutKey != nil || cmd.TouchKeys != nil ||
 		cmd.NoteScrub != nil || cmd.Recopy != nil && cmd.Recopy.adds() {

@@ -94,8 +94,14 @@ func (c *Control) describeGroup(out *GroupStatus, st replica.Status) {
 
 // DataLeader names the node that leads the data group, as far as this one knows,
 // and tells whether it is this one. There may be none, or another by now: who
-// acts as the leader must do nothing that a second one would spoil.
+// acts as the leader must do nothing that a second one would spoil. It may be
+// asked after Close, and then knows of none: metrics are pushed once more last of
+// all.
 func (c *Control) DataLeader() (name string, self bool) {
+	if c.enter() != nil {
+		return "", false
+	}
+	defer c.leave()
 	if !c.hosts(dataGroup) {
 		return c.meetings.dataLeader(), false
 	}

@@ -202,6 +202,7 @@ func (d *door) authorize(r *http.Request, action iam.Action) (target, error) {
 	}
 	t, err := parseTarget(r.URL)
 	audit.From(r.Context()).About(audit.Resource{Bucket: t.bucket, Key: t.key})
+	observability.SetTarget(r.Context(), t.bucket, t.key)
 	if err != nil {
 		return target{}, err
 	}
@@ -216,7 +217,9 @@ func (d *door) authorize(r *http.Request, action iam.Action) (target, error) {
 func (d *door) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var broken *brokenBody
 	if errors.As(err, &broken) {
-		audit.From(r.Context()).Fail(fault.KindOf(err).Reason())
+		reason := fault.KindOf(err).Reason()
+		audit.From(r.Context()).Fail(reason)
+		observability.SetError(r.Context(), reason)
 		if r.Context().Err() == nil {
 			d.log.WarnContext(r.Context(), "download broken off", "path", r.URL.Path, "error", err)
 		}

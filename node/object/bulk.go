@@ -32,7 +32,7 @@ import (
 //
 // An error has the HTTP status of its kind, no body, and the kind's reason,
 // its subject and detail (both query-escaped) in Gridloom-Bulk-Error,
-// -Subject and -Detail.
+// -Subject and -Detail. A request may have a Traceparent (W3C Trace Context).
 const (
 	// BulkPath is where BulkHandler is mounted.
 	BulkPath = "/bulk/v1/"
@@ -43,6 +43,7 @@ const (
 	headerError   = "Gridloom-Bulk-Error"
 	headerSubject = "Gridloom-Bulk-Subject"
 	headerDetail  = "Gridloom-Bulk-Detail"
+	headerTrace   = "Traceparent"
 )
 
 // bulkStall ends a bulk transfer on which nothing moves: a window going out, a
@@ -79,12 +80,29 @@ func (s *Service) serveBulkRequest(w http.ResponseWriter, r *http.Request) error
 	}
 	switch r.Method {
 	case http.MethodGet:
-		return s.serveBulkGet(w, r, ref)
+		return s.traced(w, r, ref, "bulk.get", s.serveBulkGet)
 	case http.MethodPut:
-		return s.serveBulkPut(w, r, ref)
+		return s.traced(w, r, ref, "bulk.put", s.serveBulkPut)
 	}
 	return fault.New(fault.Unimplemented, "method", "%s is not known on the bulk port", r.Method)
 }
+
+// traced serves a request of the bulk port as a part of the trace that it comes
+// with.
+func (s *Service) traced(w http.ResponseWriter, r *http.Request, ref payloadRef, name string, serve func(http.ResponseWriter, *http.Request, payloadRef) error) (err error) {
+	parent := r.Header.Get(headerTrace)
+	if s.o.Hooks.Serve == nil || parent == "" {
+		return serve(w, r, ref)
+	}
+	ctx, end := s.o.Hooks.Serve(r.Context(), parent, name, r.Header.Get(headerFrom))
+	err = errBrokenOff // by a panic
+	defer func() { end(err) }()
+	err = serve(w, r.WithContext(ctx), ref)
+	return err
+}
+
+// errBrokenOff is how the span of an answer ends that was broken off.
+var errBrokenOff = errors.New("the answer was broken off")
 
 // parseBulkPath reads /bulk/v1/payload/{drive}/{id}.
 func parseBulkPath(path string) (payloadRef, error) {

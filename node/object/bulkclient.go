@@ -280,6 +280,11 @@ func (b *bulkClient) exchange(ctx context.Context, n control.Node, method, path 
 		n.URL = host
 	}
 	b.s.sign(h, method, path, length, n.Name)
+	if f := b.s.o.Hooks.Traceparent; f != nil {
+		if parent := f(ctx); parent != "" {
+			h.Set(headerTrace, parent)
+		}
+	}
 	head := requestHead(n, method, path, h)
 	for fresh := false; ; fresh = true {
 		c, err := b.connect(ctx, n, fresh)
@@ -311,7 +316,7 @@ func requestHead(n control.Node, method, path string, h http.Header) []byte {
 	head := fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: %s\r\n", method, path, host)
 	for _, name := range []string{
 		"Range", "Expect", "Content-Length", "Transfer-Encoding",
-		headerFrom, headerTo, headerMesh, headerExpires, headerProof,
+		headerTrace, headerFrom, headerTo, headerMesh, headerExpires, headerProof,
 	} {
 		if value := h.Get(name); value != "" {
 			head = fmt.Appendf(head, "%s: %s\r\n", name, value)

@@ -26,6 +26,7 @@ type bulkSource struct {
 	left    int64
 	subject string
 	silence time.Duration // how long the peer may send nothing
+	end     func(error)   // of the span
 
 	raw      syscall.RawConn // nil unless payload can be spliced from the connection
 	deadline time.Time       // of its reads, which then don't wait
@@ -34,6 +35,17 @@ type bulkSource struct {
 
 // open asks a node for a part of a payload, which must be as its segment says.
 func (b *bulkClient) open(ctx context.Context, node control.Node, ref payloadRef, p part, how manner) (*bulkSource, error) {
+	ctx, end := b.s.span(ctx, "object.read", node.Name)
+	s, err := b.openPart(ctx, node, ref, p, how)
+	if err != nil {
+		end(err)
+		return nil, err
+	}
+	s.end = end
+	return s, nil
+}
+
+func (b *bulkClient) openPart(ctx context.Context, node control.Node, ref payloadRef, p part, how manner) (*bulkSource, error) {
 	subject := b.s.driveName(node.Name, ref.drive)
 	quiet := silence
 	if !how.hedge {
@@ -169,6 +181,7 @@ func (s *bulkSource) fault(err error) error {
 // close gives the connection back if the answer was read to its end.
 func (s *bulkSource) close() {
 	s.b.release(s.c, s.stop() && s.keep && s.left == 0)
+	s.end(nil)
 }
 
 // deadlineReader reads a bulk source whose bytes pass through memory. Each of

@@ -84,6 +84,23 @@ type Hooks struct {
 	BadCopy func(drive string, id dataio.ID)
 	// Orphans reports payload files removed that no record has ever known.
 	Orphans func(files int, bytes int64)
+
+	// Span begins a part of a call that its trace shows by a name, and gives the
+	// context for what belongs to it; end is called once, with the part's error.
+	// node is the node that it is about. It allocates nothing where the call has
+	// no trace. Traceparent is what goes along to a bulk port, "" where nothing
+	// does; Serve is Span there. All three are set or none.
+	Span        func(ctx context.Context, name, node string) (_ context.Context, end func(error))
+	Traceparent func(ctx context.Context) string
+	Serve       func(ctx context.Context, traceparent, name, node string) (_ context.Context, end func(error))
+}
+
+// span begins a part of a call.
+func (s *Service) span(ctx context.Context, name, node string) (_ context.Context, end func(error)) {
+	if s.o.Hooks.Span == nil {
+		return ctx, func(error) {}
+	}
+	return s.o.Hooks.Span(ctx, name, node)
 }
 
 // Path is the way that payload takes to a reader's destination.

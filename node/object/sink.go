@@ -24,6 +24,55 @@ type sink interface {
 // means that there is none, and nothing was written. sizeBytes is -1 where it
 // isn't known.
 func (s *Service) openSink(ctx context.Context, t target, id dataio.ID, sizeBytes int64) (sink, error) {
+	if s.o.Hooks.Span == nil {
+		return s.openPlainSink(ctx, t, id, sizeBytes)
+	}
+	ctx, end := s.span(ctx, "object.copy", t.node.Name)
+	w, err := s.openPlainSink(ctx, t, id, sizeBytes)
+	if err != nil {
+		end(err)
+		return nil, err
+	}
+	return &tracedSink{sink: w, end: end}, nil
+}
+
+// tracedSink is a sink whose span ends with it.
+type tracedSink struct {
+	sink
+	end  func(error)
+	over bool // end was called
+	err  error
+}
+
+func (t *tracedSink) Write(p []byte) (n int, err error) {
+	if n, err = t.sink.Write(p); err != nil {
+		t.err = err
+	}
+	return n, err
+}
+
+func (t *tracedSink) Commit(ctx context.Context) (dataio.Written, error) {
+	w, err := t.sink.Commit(ctx)
+	t.finish(err)
+	return w, err
+}
+
+func (t *tracedSink) Abort() {
+	t.sink.Abort()
+	if t.err == nil {
+		t.err = errGivenUp
+	}
+	t.finish(t.err)
+}
+
+func (t *tracedSink) finish(err error) {
+	if !t.over {
+		t.over = true
+		t.end(err)
+	}
+}
+
+func (s *Service) openPlainSink(ctx context.Context, t target, id dataio.ID, sizeBytes int64) (sink, error) {
 	if t.local == nil {
 		return s.bulk.create(ctx, t.node, t.drive, id, sizeBytes)
 	}
@@ -114,7 +163,9 @@ func (s *Service) writeOwn(ctx context.Context, d *dataio.Drive, id dataio.ID, d
 }
 
 // writeSmall writes a payload that is in memory to a drive here or elsewhere.
-func (s *Service) writeSmall(ctx context.Context, t target, id dataio.ID, data []byte, crc uint32) error {
+func (s *Service) writeSmall(ctx context.Context, t target, id dataio.ID, data []byte, crc uint32) (err error) {
+	ctx, end := s.span(ctx, "object.copy", t.node.Name)
+	defer func() { end(err) }()
 	w, err := s.sendSmall(ctx, t, id, data, crc)
 	if err != nil {
 		return err
