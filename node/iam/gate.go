@@ -52,8 +52,8 @@ type gateState struct {
 
 // rootKey is what is kept of a root key: nothing of it gives the key back.
 type rootKey struct {
-	link  *sealed // what is compared, and links are signed with
-	token *sealed // what its tokens are signed with
+	link  *sealed  // what is compared, and links are signed with
+	token *sealed  // what its tokens are signed with
 	is    identity // of who has it as bearer
 }
 
