@@ -35,3 +35,48 @@ func (c *Conn) writeMore(p []byte) error {
 	}
 	return err
 }
+
+// WriteNow writes what the kernel takes of p without a wait, and so without
+// looking at the write deadline, unless that is over. It may write nothing.
+func (c *Conn) WriteNow(p []byte) (n int, err error) {
+	if c.raw == nil || len(p) == 0 {
+		return 0, nil
+	}
+	var failed error
+	err = c.raw.Write(func(fd uintptr) bool {
+		for {
+			n, failed = unix.SendmsgN(int(fd), p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+			if failed != unix.EINTR {
+				return true
+			}
+		}
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case failed == unix.EAGAIN:
+		return 0, nil
+	case failed != nil:
+		return 0, os.NewSyscallError("sendmsg", failed)
+	}
+	return n, nil
+}
+
+// Gone says that the other end has closed the connection, or its half of it, and
+// that everything it has sent was read. It takes nothing that has come.
+func (c *Conn) Gone() (gone bool) {
+	if c.raw == nil {
+		return true
+	}
+	err := c.raw.Control(func(fd uintptr) {
+		var b [1]byte
+		for {
+			n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			if err != unix.EINTR {
+				gone = err == nil && n == 0 || err != nil && err != unix.EAGAIN
+				return
+			}
+		}
+	})
+	return gone || err != nil
+}
