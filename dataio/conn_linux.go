@@ -36,30 +36,45 @@ func (c *Conn) writeMore(p []byte) error {
 	return err
 }
 
+// writeNow is a write that doesn't wait. It is a field of a Conn, so that it takes
+// no memory of its own.
+type writeNow struct {
+	p   []byte
+	n   int
+	err error
+	try func(fd uintptr) bool // write
+}
+
+func (w *writeNow) write(fd uintptr) bool {
+	for {
+		w.n, w.err = unix.SendmsgN(int(fd), w.p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if w.err != unix.EINTR {
+			return true
+		}
+	}
+}
+
 // WriteNow writes what the kernel takes of p without a wait, and so without
 // looking at the write deadline, unless that is over. It may write nothing.
 func (c *Conn) WriteNow(p []byte) (n int, err error) {
 	if c.raw == nil || len(p) == 0 {
 		return 0, nil
 	}
-	var failed error
-	err = c.raw.Write(func(fd uintptr) bool {
-		for {
-			n, failed = unix.SendmsgN(int(fd), p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-			if failed != unix.EINTR {
-				return true
-			}
-		}
-	})
+	if c.now.try == nil {
+		c.now.try = c.now.write
+	}
+	c.now.p = p
+	err = c.raw.Write(c.now.try)
+	c.now.p = nil
 	switch {
 	case err != nil:
 		return 0, err
-	case failed == unix.EAGAIN:
+	case c.now.err == unix.EAGAIN:
 		return 0, nil
-	case failed != nil:
-		return 0, os.NewSyscallError("sendmsg", failed)
+	case c.now.err != nil:
+		return 0, os.NewSyscallError("sendmsg", c.now.err)
 	}
-	return n, nil
+	return c.now.n, nil
 }
 
 // Gone says that the other end has closed the connection, or its half of it, and

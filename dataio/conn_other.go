@@ -9,6 +9,8 @@ func (c *Conn) writeMore(p []byte) error {
 	return err
 }
 
+type writeNow struct{}
+
 // WriteNow writes nothing: only where the kernel says how much it takes without a
 // wait is that known.
 func (c *Conn) WriteNow([]byte) (int, error) { return 0, nil }

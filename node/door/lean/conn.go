@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"runtime"
 	"sync/atomic"
@@ -42,6 +43,7 @@ type conn struct {
 	head    head
 	request *http.Request // the same for each request, filled anew
 	header  http.Header   // of requests
+	url     url.URL       // likewise
 	writer  writer
 
 	data     []byte    // what has come and isn't served, in buf
@@ -217,8 +219,8 @@ func (c *conn) fill() {
 	for i := range h.fields {
 		c.header[h.fields[i].name] = h.fields[i].value
 	}
-	u := h.url
-	r.Method, r.URL, r.RequestURI, r.Host = h.method, &u, h.target, h.host
+	c.url = h.url
+	r.Method, r.URL, r.RequestURI, r.Host = h.method, &c.url, h.target, h.host
 	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, 1
 	r.Header, r.Body, r.ContentLength = c.header, http.NoBody, 0
 }
