@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// What one GET may allocate, through the whole front: what was measured (25, 59
+// What one GET may allocate, through the whole front: what was measured (28, 65
 // and 1), and some room. The bytes have more of it: the race detector has
 // sync.Pool drop some of the buffers it is given.
 const (

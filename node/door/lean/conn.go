@@ -33,7 +33,7 @@ const (
 type conn struct {
 	l      *Listener
 	conn   *dataio.Conn
-	ctx    context.Context // of all its requests
+	ctx    context.Context // above those of its requests
 	cancel context.CancelFunc
 
 	state  atomic.Int32
@@ -41,7 +41,7 @@ type conn struct {
 	seen   uint32        // what it was when somebody looked last: look's own
 
 	head    head
-	request *http.Request // the same for each request, filled anew
+	request *http.Request // filled anew for each
 	header  http.Header   // of requests
 	url     url.URL       // likewise
 	writer  writer
@@ -237,6 +237,9 @@ func (c *conn) run() (again bool) {
 			}
 		}
 	}()
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel() // whatever the handler has left behind ends with the request
+	c.request = c.request.WithContext(ctx)
 	c.writer.begin(c.request.Method == http.MethodHead)
 	c.l.server.Handler.ServeHTTP(&c.writer, c.request)
 	return c.writer.finish()

@@ -143,6 +143,29 @@ func TestClientGone(t *testing.T) {
 	}
 }
 
+// TestContextEnds: the context of a request ends with its handler, for those that
+// it has left behind.
+func TestContextEnds(t *testing.T) {
+	contexts := make(chan context.Context, 2)
+	d := open(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if addr, _ := r.Context().Value(http.LocalAddrContextKey).(net.Addr); addr == nil || r.Context().Value(http.ServerContextKey) == nil {
+			t.Error("the context hasn't what net/http's has")
+		}
+		contexts <- r.Context()
+	}), nil)
+	conn := dialled(t, d.lean)
+	in := bufio.NewReader(conn)
+	for range 3 {
+		write(t, conn, get("GET", "/data/b/k"))
+		read(t, in, "GET")
+		ctx := <-contexts
+		<-ctx.Done()
+		if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+}
+
 // TestSlowHeads: a head has its time, whether it is the first or not, and what is
 // idle has another. What is answered then is what net/http answers.
 func TestSlowHeads(t *testing.T) {
