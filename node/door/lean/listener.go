@@ -180,8 +180,8 @@ func (l *Listener) Wait(ctx context.Context) error {
 	}
 	l.mu.Lock()
 	for c := range l.conns {
-		c.cancel()
 		_ = c.conn.Close()
+		c.cancel()
 	}
 	l.mu.Unlock()
 	<-done
