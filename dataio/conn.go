@@ -26,6 +26,7 @@ type Conn struct {
 	held    *heldBuffer // nil: nothing
 	vectors [2][]byte
 	send    net.Buffers // of vectors, while they are written
+	now     writeNow
 }
 
 // joinBytes is up to where bytes are copied behind what was held rather than

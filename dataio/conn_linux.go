@@ -35,3 +35,63 @@ func (c *Conn) writeMore(p []byte) error {
 	}
 	return err
 }
+
+// writeNow is a write that doesn't wait. It is a field of a Conn, so that it takes
+// no memory of its own.
+type writeNow struct {
+	p   []byte
+	n   int
+	err error
+	try func(fd uintptr) bool // write
+}
+
+func (w *writeNow) write(fd uintptr) bool {
+	for {
+		w.n, w.err = unix.SendmsgN(int(fd), w.p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if w.err != unix.EINTR {
+			return true
+		}
+	}
+}
+
+// WriteNow writes what the kernel takes of p without a wait, and so without
+// looking at the write deadline, unless that is over. It may write nothing.
+func (c *Conn) WriteNow(p []byte) (n int, err error) {
+	if c.raw == nil || len(p) == 0 {
+		return 0, nil
+	}
+	if c.now.try == nil {
+		c.now.try = c.now.write
+	}
+	c.now.p = p
+	err = c.raw.Write(c.now.try)
+	c.now.p = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case c.now.err == unix.EAGAIN:
+		return 0, nil
+	case c.now.err != nil:
+		return 0, os.NewSyscallError("sendmsg", c.now.err)
+	}
+	return c.now.n, nil
+}
+
+// Gone says that the other end has closed the connection, or its half of it, and
+// that everything it has sent was read. It takes nothing that has come.
+func (c *Conn) Gone() (gone bool) {
+	if c.raw == nil {
+		return true
+	}
+	err := c.raw.Control(func(fd uintptr) {
+		var b [1]byte
+		for {
+			n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+			if err != unix.EINTR {
+				gone = err == nil && n == 0 || err != nil && err != unix.EAGAIN
+				return
+			}
+		}
+	})
+	return gone || err != nil
+}

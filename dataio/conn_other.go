@@ -8,3 +8,12 @@ func (c *Conn) writeMore(p []byte) error {
 	_, err := c.TCPConn.Write(p)
 	return err
 }
+
+type writeNow struct{}
+
+// WriteNow writes nothing: only where the kernel says how much it takes without a
+// wait is that known.
+func (c *Conn) WriteNow([]byte) (int, error) { return 0, nil }
+
+// Gone isn't known here: whoever writes will see it.
+func (c *Conn) Gone() bool { return false }

@@ -17,13 +17,13 @@ import (
 	"time"
 )
 
-// What one GET may allocate, through the whole front: what was measured (76, 117
+// What one GET may allocate, through the whole front: what was measured (28, 65
 // and 1), and some room. The bytes have more of it: the race detector has
 // sync.Pool drop some of the buffers it is given.
 const (
-	inlineAllocsMost   = 85  // of 4 KiB that the index has
-	sendfileAllocsMost = 130 // of a file of 1 MiB
-	allocsPerMiBMost   = 4   // of it, beyond the first
+	inlineAllocsMost   = 34 // of 4 KiB that the index has
+	sendfileAllocsMost = 72 // of a file of 1 MiB
+	allocsPerMiBMost   = 4  // of it, beyond the first
 	getBytesMost       = 96 << 10
 	bytesPerMiBMost    = 16 << 10
 )

@@ -362,7 +362,7 @@ func TestHTTPDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dirs := map[string]string{"": "door", "node": ".", "iam": "iam", "api": "api", "e2e": filepath.Join("..", "internal", "e2e")}
+	dirs := map[string]string{"": "door", "node": ".", "iam": "iam", "api": "api", "lean": filepath.Join("door", "lean"), "e2e": filepath.Join("..", "internal", "e2e")}
 	named := regexp.MustCompile("`(?:([a-z0-9]+):)?((?:Test|Fuzz)[A-Za-z0-9]+)`").FindAllSubmatch(text, -1)
 	if len(named) < 50 {
 		t.Fatalf("it names %d tests", len(named))

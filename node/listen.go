@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/url"
 	"strings"
 	"syscall"
 
 	"github.com/gridloom/gridloom/dataio"
 	"github.com/gridloom/gridloom/node/certs"
+	"github.com/gridloom/gridloom/node/door/lean"
 )
 
 // listener is an open listener with the TLS configuration it serves with; nil
@@ -56,6 +58,15 @@ func (l *listener) joined() *listener {
 		return l
 	}
 	return &listener{Listener: joining{l.Listener}}
+}
+
+// plain is the listener with the lean door in front of server, where it is
+// plaintext and joined.
+func (l *listener) plain(server *http.Server) *listener {
+	if l.tls != nil {
+		return l
+	}
+	return &listener{Listener: lean.NewListener(l.Listener, server)}
 }
 
 // joining is a plaintext listener whose connections send the head of an answer

@@ -342,7 +342,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return serveHTTP(ctx, n.peerServer, n.peerListener.limited(n.limits.peer.Listen)) })
 	g.Go(func() error {
-		return serveHTTP(ctx, n.httpServer, n.httpListener.limited(n.limits.http.Listen).joined())
+		return serveHTTP(ctx, n.httpServer, n.httpListener.limited(n.limits.http.Listen).joined().plain(n.httpServer))
 	})
 	g.Go(func() error { return n.serveGRPC(ctx) })
 	g.Go(func() error { return ended(ctx, n.collector.Run(ctx)) })

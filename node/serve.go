@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/gridloom/gridloom/node/door/lean"
 )
 
 // serveHTTP serves until ctx ends, then lets requests in flight finish.
@@ -30,6 +32,9 @@ func serveHTTP(ctx context.Context, s *http.Server, l *listener) error {
 	defer cancel()
 	if err := s.Shutdown(drain); err != nil {
 		_ = s.Close()
+	}
+	if plain, ok := l.Listener.(*lean.Listener); ok {
+		_ = plain.Wait(drain) // it says no more than that there was no more time
 	}
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		return err

@@ -11,13 +11,14 @@ import (
 var layers = map[string][]string{
 	"cmd/gridloom": {"node", "node/audit", "node/certs", "node/fault", "node/iam", "gen/gridloom/v1", "observability"},
 
-	"node": {"node/api", "node/door", "node/heal", "node/object", "node/control", "node/certs", "node/iam", "node/audit", "node/limit", "node/fault",
+	"node": {"node/api", "node/door", "node/door/lean", "node/heal", "node/object", "node/control", "node/certs", "node/iam", "node/audit", "node/limit", "node/fault",
 		"grid", "dataio", "observability"},
-	"node/api":     {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio", "gen", "gen/gridloom/v1"},
-	"node/door":    {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio"},
-	"node/object":  {"node/control", "node/iam", "node/fault", "grid", "dataio"},
-	"node/heal":    {"node/control", "node/object", "node/fault", "grid", "dataio"},
-	"node/control": {"node/control/replica", "node/control/disk", "node/iam", "node/fault", "grid"},
+	"node/api":       {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio", "gen", "gen/gridloom/v1"},
+	"node/door/lean": {"dataio"},
+	"node/door":      {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio"},
+	"node/object":    {"node/control", "node/iam", "node/fault", "grid", "dataio"},
+	"node/heal":      {"node/control", "node/object", "node/fault", "grid", "dataio"},
+	"node/control":   {"node/control/replica", "node/control/disk", "node/iam", "node/fault", "grid"},
 
 	"node/control/replica": nil,
 	"node/control/disk":    {"node/fault"},

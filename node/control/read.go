@@ -102,6 +102,11 @@ func (v *view) buckets(a *Answer, q *BucketsQuery) (err error) {
 }
 
 func (v *view) record(a *Answer, bucket [16]byte, q *RecordQuery) error {
+	at := place{bucket, q.Key}
+	if found := v.kept.get(at); found != nil {
+		a.Record = &found.Record
+		return nil
+	}
 	found, err := v.find(bucket, q.Key)
 	if err != nil {
 		return err
@@ -109,6 +114,7 @@ func (v *view) record(a *Answer, bucket [16]byte, q *RecordQuery) error {
 	if found == nil {
 		return fault.New(fault.ObjectNotFound, objectSubject(q.Bucket, q.Key), "doesn't exist")
 	}
+	v.kept.add(at, found)
 	a.Record = &found.Record
 	return nil
 }

@@ -37,7 +37,10 @@ func (f *freshness) age() time.Duration {
 func (f *freshness) note(at time.Time) {
 	for {
 		old := f.at.Load()
-		if old != nil && at.Sub(*old) < noteEvery || f.at.CompareAndSwap(old, &at) {
+		if old != nil && at.Sub(*old) < noteEvery {
+			return
+		}
+		if now := at; f.at.CompareAndSwap(old, &now) { // a variable of its own: most often there is none
 			return
 		}
 	}

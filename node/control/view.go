@@ -29,6 +29,8 @@ type view struct {
 	boxes       []iam.Box
 	boxRevision uint64
 
+	kept keptRecords
+
 	refs int // guarded by state.mu; being present is one
 
 	mu   sync.Mutex         // guards what follows

@@ -138,15 +138,20 @@ func inTrailer(extra []object.Algorithm) func(object.Algorithm) bool {
 
 // formatDigest is the value of a digest field with a SHA-256, empty where that
 // isn't known.
-func formatDigest(sha256 []byte) string {
+func formatDigest(sha256 []byte) string { return string(appendDigest(nil, sha256)) }
+
+// appendDigest appends the value of a digest field with a SHA-256, nothing where
+// that isn't known.
+func appendDigest(to, sha256 []byte) []byte {
 	if len(sha256) == 0 {
-		return ""
+		return to
 	}
-	return formatMember(sha256Key, sha256)
+	return appendMember(to, sha256Key, sha256)
 }
 
-func formatMember(key string, sum []byte) string {
-	return key + "=:" + base64.StdEncoding.EncodeToString(sum) + ":"
+func appendMember(to []byte, key string, sum []byte) []byte {
+	to = append(append(to, key...), "=:"...)
+	return append(base64.StdEncoding.AppendEncode(to, sum), ':')
 }
 
 // formatKnown is the value of a digest field with those of the algorithms whose
@@ -170,7 +175,7 @@ func formatKnown(keys []string, info *object.Info) string {
 			}
 		}
 		if len(sum) > 0 {
-			members = append(members, formatMember(key, sum))
+			members = append(members, string(appendMember(nil, key, sum)))
 		}
 	}
 	return strings.Join(members, ", ")

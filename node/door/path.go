@@ -68,6 +68,9 @@ func parseTarget(u *url.URL) (target, error) {
 // refused, and these where they mean nothing: a client that sends one expects it
 // to mean something.
 func parseQuery(u *url.URL, method string) (maxAge time.Duration, verify bool, err error) {
+	if u.RawQuery == "" {
+		return 0, false, nil
+	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
 		return 0, false, fault.New(fault.InvalidArgument, "query", "%v", err)

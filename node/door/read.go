@@ -33,9 +33,8 @@ func (d *door) serveHead(w http.ResponseWriter, r *http.Request, t target) error
 		return refusedRead(w.Header(), err, customOf(r))
 	}
 	h := w.Header()
-	describe(h, info)
+	describe(h, info, info.SizeBytes)
 	customOf(r).describe(h, info, false)
-	h.Set("Content-Length", strconv.FormatInt(info.SizeBytes, 10))
 	w.WriteHeader(http.StatusOK)
 	return nil
 }
@@ -111,30 +110,56 @@ func cacheable(h http.Header, info *object.Info) {
 	h.Add("Vary", "Gridloom-Authorization")
 }
 
-// describe sets the fields that GET and HEAD share.
-func describe(h http.Header, info *object.Info) {
-	identify(h, info)
-	cacheable(h, info)
-	values := make([]string, 0, 8) // one slice for all, where Set makes one for each
-	set := func(field, value string) {
-		if value != "" {
-			values = append(values, value)
-			h[field] = values[len(values)-1 : len(values) : len(values)]
-		}
+// describe sets the fields that GET and HEAD share, and the length. Nearly every
+// answer has them: their values are made in one piece of memory.
+func describe(h http.Header, info *object.Info, length int64) {
+	f := fields{h: h, values: make([]string, 0, 16)}
+	var room [256]byte
+	text := append(append(append(room[:0], '"'), info.ETag...), '"')
+	etag := len(text)
+	text = info.ModifiedAt.UTC().AppendFormat(text, http.TimeFormat)
+	modified := len(text)
+	text = appendDigest(text, info.SHA256)
+	digest := len(text)
+	text = strconv.AppendInt(text, length, 10)
+	all := string(text)
+	f.set("Etag", all[:etag])
+	f.set("Last-Modified", all[etag:modified])
+	f.set("Repr-Digest", all[modified:digest])
+	f.set("Content-Length", all[digest:])
+	f.set("Cache-Control", info.Headers.CacheControl)
+	if len(h["Vary"]) == 0 {
+		f.set("Vary", "Gridloom-Authorization") // see cacheable
+	} else {
+		h.Add("Vary", "Gridloom-Authorization")
 	}
-	set("Content-Disposition", info.Headers.ContentDisposition)
-	set("Content-Encoding", info.Headers.ContentEncoding)
-	set("Content-Language", info.Headers.ContentLanguage)
-	set("Content-Type", contentType(info))
-	set("Accept-Ranges", "bytes")
-	set("Repr-Digest", formatDigest(info.SHA256))
+	f.set("Content-Disposition", info.Headers.ContentDisposition)
+	f.set("Content-Encoding", info.Headers.ContentEncoding)
+	f.set("Content-Language", info.Headers.ContentLanguage)
+	f.set("Content-Type", contentType(info))
+	f.set("Accept-Ranges", "bytes")
 	for name, value := range info.Metadata {
 		h.Set(metaPrefix+name, value)
 	}
 	// What is stored here comes from whoever may write, and shares its origin
 	// with the API and the console: browsers neither guess its type nor run it.
-	set("X-Content-Type-Options", "nosniff")
-	set("Content-Security-Policy", "sandbox")
+	f.set("X-Content-Type-Options", "nosniff")
+	f.set("Content-Security-Policy", "sandbox")
+}
+
+// fields sets fields of a header, in their canonical spelling, with one slice for
+// all values where Set makes one for each.
+type fields struct {
+	h      http.Header
+	values []string
+}
+
+// set sets a field that has a value.
+func (f *fields) set(field, value string) {
+	if value != "" {
+		f.values = append(f.values, value)
+		f.h[field] = f.values[len(f.values)-1 : len(f.values) : len(f.values)]
+	}
 }
 
 func contentType(info *object.Info) string {
@@ -234,9 +259,8 @@ func (b *body) begin() error {
 	if !b.begun {
 		b.begun = true
 		h := b.w.Header()
-		describe(h, b.info)
+		describe(h, b.info, b.length)
 		b.custom.describe(h, b.info, b.status == http.StatusOK)
-		h.Set("Content-Length", strconv.FormatInt(b.length, 10))
 		set(h, "Content-Range", b.contentRange)
 		set(h, "Content-Type", b.contentType)
 		b.w.WriteHeader(b.status)

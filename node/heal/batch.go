@@ -317,7 +317,7 @@ func (w *work) confirmLost(ctx context.Context, t *task) {
 			continue
 		}
 		if !sameDrives(s.Drives, t.seg.Drives) {
-			t.seg.Drives = s.Drives // somebody has changed it
+			t.seg.Drives = slices.Clone(s.Drives) // somebody has changed it
 			w.again(t, "its copies have changed")
 			return
 		}

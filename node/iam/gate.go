@@ -47,12 +47,14 @@ type gateState struct {
 	snapshot   *Snapshot // nil: not read yet
 	deployment string    // "": not known yet
 	at         time.Time // of the latest change of snapshot
+	proofs     *proofs   // made on this state; nil keeps none
 }
 
 // rootKey is what is kept of a root key: nothing of it gives the key back.
 type rootKey struct {
-	link  *sealed // what is compared, and links are signed with
-	token *sealed // what its tokens are signed with
+	link  *sealed  // what is compared, and links are signed with
+	token *sealed  // what its tokens are signed with
+	is    identity // of who has it as bearer
 }
 
 // NewGate makes a gate that lets nobody in: see SetRoots, SetDeployment and
@@ -80,7 +82,9 @@ func (g *Gate) SetRoots(keys ...Credential) error {
 			return fmt.Errorf("%w: the id of a root key is %q", ErrCredential, RootID)
 		}
 		link := linkKey(c)
-		roots = append(roots, &rootKey{link: seal(link[:]), token: seal(mac(c.secret.bytes[:], tokenLabel))})
+		r := &rootKey{link: seal(link[:]), token: seal(mac(c.secret.bytes[:], tokenLabel))}
+		r.is.root = r
+		roots = append(roots, r)
 	}
 	g.change(func(s *gateState) {
 		for i, r := range roots { // a key that stays is the same one
@@ -116,6 +120,7 @@ func (g *Gate) Deployment() string { return g.state.Load().deployment }
 func (g *Gate) change(do func(s *gateState)) {
 	g.mu.Lock()
 	next := *g.state.Load()
+	next.proofs = new(proofs)
 	do(&next)
 	g.state.Store(&next)
 	if !g.opened && next.snapshot != nil && next.deployment != "" {

@@ -89,38 +89,48 @@ func (g *Gate) verifyBearer(state *gateState, authorization string, now time.Tim
 	if looksLikeToken(bearer) {
 		return g.verifyToken(state, bearer, now)
 	}
+	by, short := proofOf(bearer)
+	if short {
+		if made, ok := state.proofs.get(&by); ok {
+			return g.admit(state, made, now)
+		}
+	}
 	c, err := ParseCredential(bearer)
 	if err != nil {
 		return Principal{}, fmt.Errorf("%w: %w", ErrUnauthenticated, err)
 	}
-	return g.verifyKey(state, c, now)
+	made, err := g.verifyKey(state, c)
+	if err != nil {
+		return Principal{}, err
+	}
+	if short {
+		state.proofs.add(&by, made)
+	}
+	return g.admit(state, made, now)
 }
 
 // errKey is for a secret that wasn't proven.
 var errKey = fmt.Errorf("%w: the key isn't valid here", ErrUnauthenticated)
 
-func (g *Gate) verifyKey(state *gateState, c Credential, now time.Time) (Principal, error) {
+// verifyKey finds whose key it is, if its secret is right.
+func (g *Gate) verifyKey(state *gateState, c Credential) (proof, error) {
 	given := linkKey(c)
 	if c.ID == RootID {
 		root := state.root(given[:])
 		if root == nil {
-			return Principal{}, errKey
+			return proof{}, errKey
 		}
-		return Principal{ID: RootID, User: RootID, Root: true, Via: ViaRoot, is: &identity{root: root}}, nil
+		return proof{root: root}, nil
 	}
 	s, err := g.current(state)
 	if err != nil {
-		return Principal{}, err
+		return proof{}, err
 	}
 	e, derived, ok := s.find(c.ID)
 	if same := subtle.ConstantTimeCompare(given[:], derived[:]) == 1; !ok || !same {
-		return Principal{}, errKey
+		return proof{}, errKey
 	}
-	if err := s.admit(e, now); err != nil {
-		return Principal{}, err
-	}
-	e.used(now)
-	return e.principal(ViaKey), nil
+	return proof{entry: e}, nil
 }
 
 func (g *Gate) verifyCertificate(state *gateState, names []string) (Principal, error) {

@@ -1,7 +1,6 @@
 package limit
 
 import (
-	"container/list"
 	"context"
 	"net"
 	"net/http"
@@ -31,22 +30,23 @@ type Conns struct {
 	mu    sync.Mutex // guards what follows, and all entries. No I/O under it.
 	by    map[net.Conn]*entry
 	addrs map[netip.Addr]*address
-	quiet list.List // of *entry without a request, longest first
+	quiet queue // without a request, longest first
 }
 
 // address is what one address has.
 type address struct {
 	n     int
-	quiet list.List // as Conns.quiet
+	quiet queue // as Conns.quiet
 }
 
 // entry is one connection.
 type entry struct {
 	conn     net.Conn
 	from     netip.Addr
+	own      *address // that of from
 	requests int
-	inAll    *list.Element // in Conns.quiet; nil while it has a request
-	inOwn    *list.Element // in address.quiet, likewise
+	inAll    place // in Conns.quiet, unless it has a request
+	inOwn    place // in address.quiet, likewise
 }
 
 // NewConns begins with none.
@@ -64,6 +64,7 @@ func (c *Conns) Open() int {
 // enter lets a connection in, or closes it. Another may be closed for it.
 func (c *Conns) enter(conn net.Conn) bool {
 	e := &entry{conn: conn, from: source(conn.RemoteAddr().String())}
+	e.inAll.of, e.inOwn.of = e, e
 	c.mu.Lock()
 	gone, limit := c.makeRoomLocked(e)
 	in := gone != e
@@ -77,6 +78,7 @@ func (c *Conns) enter(conn net.Conn) bool {
 			c.addrs[e.from] = own
 		}
 		own.n++
+		e.own = own
 		c.by[conn] = e
 		c.hushLocked(e)
 	}
@@ -93,8 +95,8 @@ func (c *Conns) enter(conn net.Conn) bool {
 func (c *Conns) makeRoomLocked(e *entry) (gone *entry, limit string) {
 	loopback := e.from.IsLoopback()
 	if own := c.addrs[e.from]; own != nil && own.n >= c.o.MaxPerAddr && !loopback {
-		if oldest := own.quiet.Front(); oldest != nil {
-			return oldest.Value.(*entry), "connections_per_address"
+		if oldest := own.quiet.front(); oldest != nil {
+			return oldest, "connections_per_address"
 		}
 		return e, "connections_per_address"
 	}
@@ -102,8 +104,8 @@ func (c *Conns) makeRoomLocked(e *entry) (gone *entry, limit string) {
 	if n < c.o.Max {
 		return nil, ""
 	}
-	if oldest := c.quiet.Front(); oldest != nil {
-		return oldest.Value.(*entry), "connections"
+	if oldest := c.quiet.front(); oldest != nil {
+		return oldest, "connections"
 	}
 	if loopback && n < c.o.Max+loopbackRoom {
 		return nil, ""
@@ -112,17 +114,16 @@ func (c *Conns) makeRoomLocked(e *entry) (gone *entry, limit string) {
 }
 
 func (c *Conns) hushLocked(e *entry) {
-	if e.inAll == nil {
-		e.inAll = c.quiet.PushBack(e)
-		e.inOwn = c.addrs[e.from].quiet.PushBack(e)
+	if e.inAll.next == nil {
+		c.quiet.push(&e.inAll)
+		e.own.quiet.push(&e.inOwn)
 	}
 }
 
 func (c *Conns) rouseLocked(e *entry) {
-	if e.inAll != nil {
-		c.quiet.Remove(e.inAll)
-		c.addrs[e.from].quiet.Remove(e.inOwn)
-		e.inAll, e.inOwn = nil, nil
+	if e.inAll.next != nil {
+		c.quiet.remove(&e.inAll)
+		e.own.quiet.remove(&e.inOwn)
 	}
 }
 

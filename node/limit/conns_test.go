@@ -129,8 +129,8 @@ func checkConns(t *testing.T, c *Conns, requests map[*fakeConn]int, where string
 			quiet++
 		}
 	}
-	if c.Open() != open || c.quiet.Len() != quiet || open > 20 || len(c.addrs) != len(by) {
-		t.Fatalf("%s: %d open, %d quiet, %d addresses; want %d, %d, %d", where, c.Open(), c.quiet.Len(), len(c.addrs), open, quiet, len(by))
+	if c.Open() != open || c.quiet.n != quiet || open > 20 || len(c.addrs) != len(by) {
+		t.Fatalf("%s: %d open, %d quiet, %d addresses; want %d, %d, %d", where, c.Open(), c.quiet.n, len(c.addrs), open, quiet, len(by))
 	}
 	for addr, n := range by {
 		if n > 5 {
