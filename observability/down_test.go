@@ -195,6 +195,24 @@ func TestStopMetrics(t *testing.T) {
 	}
 }
 
+// TestStuckCallback: one that waits for what has stopped holds up StopMetrics
+// for as long as its context lives, and that ends.
+func TestStuckCallback(t *testing.T) {
+	c := &collector{}
+	tel := newTelemetry(t, Options{Node: "n1", OTLP: OTLP{Metrics: Push{Protocol: GRPC, Endpoint: "http://" + c.serveGRPC(t)}}})
+	_, err := tel.Meter().Int64ObservableGauge("gridloom.test", metric.WithInt64Callback(func(ctx context.Context, _ metric.Int64Observer) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tel.StopMetrics(t.Context())
+	if err := tel.Shutdown(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Shutdown: %v", err)
+	}
+}
+
 // TestSlowReceiver gets everything that there was room for, and all the rest
 // is counted.
 func TestSlowReceiver(t *testing.T) {

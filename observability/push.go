@@ -206,6 +206,7 @@ type metricExporter struct {
 func (e *metricExporter) Export(ctx context.Context, rm *metricdata.ResourceMetrics) error {
 	if begun, ok := ctx.Value(lastExport{}).(func()); ok {
 		begun()
+		ctx = context.WithoutCancel(ctx) // that of the reading, which is over
 	}
 	e.export(ctx, points(rm), func(ctx context.Context) error { return e.Exporter.Export(ctx, rm) })
 	return nil

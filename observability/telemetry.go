@@ -28,6 +28,10 @@ const (
 	// last push is tried for so long.
 	shutdownTimeout = 3 * time.Second
 
+	// lastReading bounds the last reading of the instruments: a callback that
+	// waits for a part that has stopped already should not hold up the rest.
+	lastReading = time.Second
+
 	// maxSeries bounds the series of one instrument; what is over it lands
 	// in one series with the attribute otel.metric.overflow.
 	maxSeries = 2000
@@ -206,8 +210,10 @@ func (t *Telemetry) StopMetrics(ctx context.Context) {
 	t.metersOnce.Do(func() {
 		begun := make(chan struct{})
 		ctx := context.WithValue(context.WithoutCancel(ctx), lastExport{}, sync.OnceFunc(func() { close(begun) }))
+		ctx, cancel := context.WithTimeout(ctx, lastReading)
 		go func() {
 			defer close(t.metersDone)
+			defer cancel()
 			if t.meters == nil {
 				return
 			}
