@@ -44,6 +44,13 @@
 // CollectorOptions.Failed is told; the rest goes on. A drive that hangs leaves
 // the drives as they were. A node that doesn't answer is Down(name, why).
 //
+// # Scrapes
+//
+// The meter remembers every instrument that is declared on it: Instruments lists
+// them, and docs/metrics.md is made of that. MetricsHandler serves all of them,
+// GroupHandler those of a part of the node, by the table of prefixes in
+// catalogue.go.
+//
 // # Goroutines
 //
 // Collector.Run samples in the caller's goroutine and watches the drives in

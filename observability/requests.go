@@ -89,7 +89,9 @@ type apiKey struct{ proto, name string }
 type api struct {
 	name  string
 	bytes []metric.AddOption
-	class [classes][]metric.RecordOption
+
+	counted atomic.Bool // a request was
+	class   [classes][]metric.RecordOption
 }
 
 func newRequests(m metric.Meter, tracer trace.Tracer) (*Requests, error) {
@@ -245,10 +247,11 @@ func (q *request) firstByte(ctx context.Context, after time.Duration, c class) {
 func (q *request) end(ctx context.Context, c class) {
 	a := q.api.Load()
 	q.requests.duration.Record(ctx, time.Since(q.start).Seconds(), a.class[c]...)
-	if n := q.received.Swap(0); n > 0 { // most have none, and nothing is not free
+	first := !a.counted.Load() && !a.counted.Swap(true) // has both counters begin at 0
+	if n := q.received.Swap(0); n > 0 || first {        // most have none, and adding nothing is not free
 		q.requests.received.Add(ctx, n, a.bytes...)
 	}
-	if n := q.sent.Swap(0); n > 0 {
+	if n := q.sent.Swap(0); n > 0 || first {
 		q.requests.sent.Add(ctx, n, a.bytes...)
 	}
 }
