@@ -79,6 +79,13 @@
 // a logger can't be changed once it is handed around: New has it push, and
 // Shutdown has it stop.
 //
+// # Scrapes
+//
+// The meter remembers every instrument that is declared on it: Instruments lists
+// them, and docs/metrics.md is made of that. MetricsHandler serves all of them,
+// GroupHandler those of a part of the node, by the table of prefixes in
+// catalogue.go.
+//
 // # Goroutines
 //
 // Collector.Run samples in the caller's goroutine and watches the drives in

@@ -50,10 +50,11 @@ func (r *Requests) HTTP(next http.Handler) http.Handler {
 
 		rw := &e.writer
 		*rw = responseWriter{inner: w, request: q, ctx: ctx, head: hr.Method == http.MethodHead}
-		if ctx != hr.Context() {
-			hr = hr.WithContext(ctx)
+		hasBody := hr.Body != nil && hr.Body != http.NoBody
+		if hasBody || ctx != hr.Context() {
+			hr = hr.WithContext(ctx) // net/http looks at its own, which stays as it is
 		}
-		if hr.Body != nil && hr.Body != http.NoBody {
+		if hasBody {
 			hr.Body = &countedBody{ReadCloser: hr.Body, request: q}
 		}
 		defer rw.finish()

@@ -98,6 +98,8 @@ type api struct {
 	bytes []metric.AddOption
 	class [classes][]metric.RecordOption
 	calls callCounts // what a sample's rates and quantiles are made of
+
+	counted atomic.Bool // a request was
 }
 
 func newRequests(m metric.Meter, tracer trace.Tracer, buckets ...string) (*Requests, error) {
@@ -304,8 +306,9 @@ func (q *request) end(ctx context.Context, o outcome) {
 	a, r := q.api.Load(), q.requests
 	took := time.Since(q.start)
 	r.duration.Record(ctx, took.Seconds(), a.class[o.class]...)
-	q.flush(&q.received, &q.receivedUpTo, r.received, a)
-	q.flush(&q.sent, &q.sentUpTo, r.sent, a)
+	first := !a.counted.Load() && !a.counted.Swap(true) // has both counters begin at 0
+	q.flush(&q.received, &q.receivedUpTo, r.received, a, first)
+	q.flush(&q.sent, &q.sentUpTo, r.sent, a, first)
 	if o.kind != "" {
 		r.errors.Add(ctx, 1, metric.WithAttributeSet(attribute.NewSet(
 			attribute.String("api", a.name), attribute.String("proto", q.proto), attribute.String("kind", o.kind))))
@@ -316,19 +319,19 @@ func (q *request) end(ctx context.Context, o outcome) {
 
 func (q *request) addReceived(n int64) {
 	if q.received.Add(n) >= bytesStep {
-		q.flush(&q.received, &q.receivedUpTo, q.requests.received, q.api.Load())
+		q.flush(&q.received, &q.receivedUpTo, q.requests.received, q.api.Load(), false)
 	}
 }
 
 func (q *request) addSent(n int64) {
 	if q.sent.Add(n) >= bytesStep {
-		q.flush(&q.sent, &q.sentUpTo, q.requests.sent, q.api.Load())
+		q.flush(&q.sent, &q.sentUpTo, q.requests.sent, q.api.Load(), false)
 	}
 }
 
-func (q *request) flush(pending, upTo *atomic.Int64, counter metric.Int64Counter, a *api) {
+func (q *request) flush(pending, upTo *atomic.Int64, counter metric.Int64Counter, a *api, always bool) {
 	n := pending.Swap(0)
-	if n == 0 { // most requests have no body, and adding nothing is not free
+	if n == 0 && !always { // most requests have no body, and adding nothing is not free
 		return
 	}
 	upTo.Add(n)
