@@ -82,7 +82,7 @@ func sum(all []map[string]*dto.MetricFamily, name, label, is string) (total floa
 func TestMetricsAreDocumented(t *testing.T) {
 	t.Parallel()
 	configs := meshConfigs(t, t.TempDir(), 3)
-	configs[0].GRPC.Auto, configs[0].OTLP = true, otlpSink(t)
+	configs[0].GRPC.Auto, configs[0].OTLP, configs[0].MetricsBuckets = true, otlpSink(t), []string{"photos"}
 	nodes := startNodes(t, configs)
 	makeBucket(t, nodes[0], "photos")
 	expect(t, http.StatusCreated, http.MethodPut, nodes[0].url("/data/photos/a"), bytes.NewReader(randomBytes(100<<10)))

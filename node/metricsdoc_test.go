@@ -91,7 +91,7 @@ var shapes = map[string]shape{
 	"gridloom_drive_utilization_ratio":        {"device, drive, path", "D", ofDevice},
 
 	"gridloom_process_":   {"", "1", ""},
-	"gridloom_telemetry_": {"signal", "3", "there is an OTLP endpoint"},
+	"gridloom_telemetry_": {"signal, reason", "6", "there is an OTLP endpoint"},
 	"go_":                 {"", "1", ""},
 	"go_memory_used_":     {"go_memory_type", "2", ""},
 	"process_":            {"", "1", ""},
@@ -120,7 +120,7 @@ func shapeOf(series string) (shape, bool) {
 func declaredMetrics(t *testing.T) []observability.Instrument {
 	t.Helper()
 	cfg := meshConfigs(t, t.TempDir(), 1)[0]
-	cfg.GRPC.Auto, cfg.OTLP = true, otlpSink(t)
+	cfg.GRPC.Auto, cfg.OTLP, cfg.MetricsBuckets = true, otlpSink(t), []string{"photos"}
 	n, err := Open(context.Background(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -265,14 +265,16 @@ A ratio goes from 0 to 1.
 
 ## Labels and cost
 
-No label has the name of a bucket, a key or a client's address: its values are
-from lists in the program, or are nodes, drives and interfaces.
+No label has a key or a client's address, and none a bucket but those that the
+settings name: values are from lists in the program, or are nodes, drives and
+interfaces.
 
 | label | values | at most |
 | --- | --- | --- |
 | ` + "`api`, `proto`" + ` | the API's name (` + "`GetObject`" + `, ` + "`other`" + ` where there is none) and how it was called: ` + "`http`, `grpc`" + ` | A = 130 pairs |
 | ` + "`class`" + ` | of the answer: ` + "`1xx` … `5xx`" + `, for gRPC by the HTTP status that its code stands for | 5 |
-| ` + "`kind`, `reason`" + ` | the kind of an error | 27 |
+| ` + "`kind`, `reason`" + ` | the kind of an error; of what telemetry has dropped: ` + "`export`, `queue`" + ` | 27; 2 |
+| ` + "`bucket`" + ` | a bucket that ` + "`--metrics-bucket`" + ` names, and no other | 32 |
 | ` + "`listener`" + ` | ` + "`grpc`, `http`, `peer`; `any`" + ` for what all share | 4 |
 | ` + "`limit`" + ` | the limit that was met, see [configuration.md](configuration.md) | 10 |
 | ` + "`issuer`" + ` | who has signed the certificate | one a certificate |

@@ -101,12 +101,10 @@ type Node struct {
 // configuration is a *ConfigError; on any error everything is given back.
 func Open(ctx context.Context, cfg Config, log *slog.Logger) (_ *Node, err error) {
 	log = log.With("node", cfg.Name) // which what is pushed has in its resource
-	lines := observability.NewLines()
-	quiet := lines.Handler(log.Handler())
-	logs := observability.NewLogs(quiet)
+	logs, lines := observability.NewLogs(log.Handler()), observability.NewLines()
 	n := &Node{
-		cfg: cfg, lines: lines, logs: logs, log: slog.New(logs.Handler()), quiet: slog.New(quiet),
-		ready: make(chan struct{}), drivesEvery: drivesEvery,
+		cfg: cfg, logs: logs, lines: lines, ready: make(chan struct{}), drivesEvery: drivesEvery,
+		log: slog.New(lines.Handler(logs.Handler())), quiet: slog.New(lines.Handler(log.Handler())),
 	}
 	n.life, n.endLife = context.WithCancel(context.WithoutCancel(ctx))
 	n.onClose(func() error { n.endLife(); return nil })

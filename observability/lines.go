@@ -167,6 +167,9 @@ func (h *lineHandler) Handle(ctx context.Context, r slog.Record) error {
 			line.Attrs = appendAttr(line.Attrs, h.group, a)
 			return true
 		})
+		for _, a := range traceAttrs(ctx) {
+			line.Attrs = appendAttr(line.Attrs, "", a)
+		}
 		h.lines.add(line)
 	}
 	if !h.inner.Enabled(ctx, r.Level) {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // messages are those of lines, with what belongs to them.
@@ -67,6 +69,17 @@ func TestLines(t *testing.T) {
 	log.Error("many", many...)
 	if n := len(lines.Last(slog.LevelError, 1)[0].Attrs); n != maxLineAttrs {
 		t.Errorf("%d attributes are kept", n)
+	}
+}
+
+// TestLinesOfATrace: a line of a request says which trace it belongs to.
+func TestLinesOfATrace(t *testing.T) {
+	lines := NewLines()
+	ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}}))
+	slog.New(lines.Handler(slog.DiscardHandler)).WarnContext(ctx, "late", "by", "a second")
+	want := "WARN late by=a second trace_id=01000000000000000000000000000000 span_id=0200000000000000"
+	if got := messages(lines.Last(slog.LevelInfo, 1)); got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

@@ -48,11 +48,20 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	if h.logs.to.pushed() {
 		_ = h.push.Handle(ctx, r) // it never fails: it puts r into a queue
 	}
-	if span := trace.SpanContextFromContext(ctx); span.IsValid() {
+	if attrs := traceAttrs(ctx); attrs != nil {
 		r = r.Clone()
-		r.AddAttrs(slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String()))
+		r.AddAttrs(attrs...)
 	}
 	return h.next.Handle(ctx, r)
+}
+
+// traceAttrs says what trace ctx is in; nil where it is in none.
+func traceAttrs(ctx context.Context) []slog.Attr {
+	span := trace.SpanContextFromContext(ctx)
+	if !span.IsValid() {
+		return nil
+	}
+	return []slog.Attr{slog.String("trace_id", span.TraceID().String()), slog.String("span_id", span.SpanID().String())}
 }
 
 func (h *logHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
