@@ -40,6 +40,7 @@ func TestReadme(t *testing.T) {
 	}
 	first, install, alone := take("Gridloom", 2), take("Install", 1), take("One node", 1)
 	two, using, users := take("Two machines", 5), take("Using it", 2), take("Users and keys", 1)
+	watching := strings.TrimSpace(take("Watching it", 1)[0])
 	for heading := range blocks {
 		t.Errorf("README: nothing runs the commands below %q", heading)
 	}
@@ -61,6 +62,7 @@ func TestReadme(t *testing.T) {
 		using[0],
 		"cmp README.md out/moved.md && test ! -e out/copy.md && diff -r docs docs.before",
 		using[1],
+		"awhile " + strings.ReplaceAll(watching, "\n", "\nawhile "),
 		users[0],
 		"! ./gridloom --key-file ann.key ls photos",
 		"stop dev",
@@ -116,6 +118,12 @@ await() {
 		read -rt 0.1 <> <(:) || :
 	done
 	echo "$1 says nothing of $2"; return 1
+}
+awhile() { # what shows something until it is told to stop, and what judges the machine
+	local code=0
+	timeout 3 "$@" >awhile.log || code=$?
+	case $code in 0 | 4 | 5 | 124) ;; *) echo "$*: exit code $code"; return 1 ;; esac
+	[ -s awhile.log ] || [ "$2" = trace ] || { echo "$*: it says nothing"; return 1; }
 }
 stop() { kill -INT -- -"${group[$1]}"; wait "${group[$1]}" || :; unset "group[$1]"; }`
 
