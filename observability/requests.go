@@ -64,7 +64,6 @@ var classNames = [classes]string{"", "1xx", "2xx", "3xx", "4xx", "5xx"}
 // They are counted as they move, the rest once, when the request ends.
 type Requests struct {
 	ttfb, duration metric.Float64Histogram
-	received, sent metric.Int64Counter
 	errors         metric.Int64Counter
 	inFlight       map[string]*inFlight // by proto; read-only
 	buckets        *bucketView          // nil: nobody has asked for one
@@ -94,12 +93,14 @@ type apiKey struct{ proto, name string }
 
 // api is the label sets of one API, made once.
 type api struct {
-	name  string
-	bytes []metric.AddOption
-	class [classes][]metric.RecordOption
-	calls callCounts // what a sample's rates and quantiles are made of
+	name   string
+	labels metric.ObserveOption
+	class  [classes][]metric.RecordOption
+	calls  callCounts // what a sample's rates and quantiles are made of
 
-	counted atomic.Bool // a request was
+	// Bytes of bodies, counted here and looked at when somebody asks.
+	received, sent atomic.Int64
+	counted        atomic.Bool // there was a request, if only one without them
 }
 
 func newRequests(m metric.Meter, tracer trace.Tracer, buckets ...string) (*Requests, error) {
@@ -129,17 +130,33 @@ func newRequests(m metric.Meter, tracer trace.Tracer, buckets ...string) (*Reque
 			}
 			return nil
 		}))
-	r.received, errs[3] = m.Int64Counter("gridloom.request.bytes",
+	_, errs[3] = m.Int64ObservableCounter("gridloom.request.bytes",
 		metric.WithUnit("By"),
-		metric.WithDescription("Bytes of request bodies."))
-	r.sent, errs[4] = m.Int64Counter("gridloom.response.bytes",
+		metric.WithDescription("Bytes of request bodies."),
+		metric.WithInt64Callback(r.observeBytes(func(a *api) *atomic.Int64 { return &a.received })))
+	_, errs[4] = m.Int64ObservableCounter("gridloom.response.bytes",
 		metric.WithUnit("By"),
-		metric.WithDescription("Bytes of response bodies."))
+		metric.WithDescription("Bytes of response bodies."),
+		metric.WithInt64Callback(r.observeBytes(func(a *api) *atomic.Int64 { return &a.sent })))
 	r.errors, errs[5] = m.Int64Counter("gridloom.request.errors",
 		metric.WithUnit("{request}"),
 		metric.WithDescription("Requests that have failed, or were broken off, by the kind of their error."))
 	r.buckets, errs[6] = newBucketView(m, buckets)
 	return r, errors.Join(errs[:]...)
+}
+
+// observeBytes looks at what the APIs have counted.
+func (r *Requests) observeBytes(of func(*api) *atomic.Int64) metric.Int64Callback {
+	return func(_ context.Context, o metric.Int64Observer) error {
+		r.mu.RLock()
+		defer r.mu.RUnlock()
+		for _, a := range r.apis {
+			if n := of(a).Load(); n > 0 || a.counted.Load() {
+				o.Observe(n, a.labels)
+			}
+		}
+		return nil
+	}
 }
 
 // ttfbBounds are the bounds of the histograms of time to first byte, in seconds.
@@ -224,8 +241,8 @@ func (r *Requests) api(proto, name string) *api {
 func newAPI(key apiKey) *api {
 	labels := []attribute.KeyValue{attribute.String("api", key.name), attribute.String("proto", key.proto)}
 	a := &api{
-		name:  key.name,
-		bytes: []metric.AddOption{metric.WithAttributeSet(attribute.NewSet(labels...))},
+		name:   key.name,
+		labels: metric.WithAttributeSet(attribute.NewSet(labels...)),
 	}
 	for c := classInformational; c < classes; c++ {
 		set := attribute.NewSet(append(labels[:2:2], attribute.String("class", classNames[c]))...)
@@ -306,9 +323,11 @@ func (q *request) end(ctx context.Context, o outcome) {
 	a, r := q.api.Load(), q.requests
 	took := time.Since(q.start)
 	r.duration.Record(ctx, took.Seconds(), a.class[o.class]...)
-	first := !a.counted.Load() && !a.counted.Swap(true) // has both counters begin at 0
-	q.flush(&q.received, &q.receivedUpTo, r.received, a, first)
-	q.flush(&q.sent, &q.sentUpTo, r.sent, a, first)
+	if !a.counted.Load() {
+		a.counted.Store(true)
+	}
+	flush(&q.received, &q.receivedUpTo, &a.received)
+	flush(&q.sent, &q.sentUpTo, &a.sent)
 	if o.kind != "" {
 		r.errors.Add(ctx, 1, metric.WithAttributeSet(attribute.NewSet(
 			attribute.String("api", a.name), attribute.String("proto", q.proto), attribute.String("kind", o.kind))))
@@ -319,21 +338,21 @@ func (q *request) end(ctx context.Context, o outcome) {
 
 func (q *request) addReceived(n int64) {
 	if q.received.Add(n) >= bytesStep {
-		q.flush(&q.received, &q.receivedUpTo, q.requests.received, q.api.Load(), false)
+		flush(&q.received, &q.receivedUpTo, &q.api.Load().received)
 	}
 }
 
 func (q *request) addSent(n int64) {
 	if q.sent.Add(n) >= bytesStep {
-		q.flush(&q.sent, &q.sentUpTo, q.requests.sent, q.api.Load(), false)
+		flush(&q.sent, &q.sentUpTo, &q.api.Load().sent)
 	}
 }
 
-func (q *request) flush(pending, upTo *atomic.Int64, counter metric.Int64Counter, a *api, always bool) {
-	n := pending.Swap(0)
-	if n == 0 && !always { // most requests have no body, and adding nothing is not free
-		return
+// flush adds what is pending of a request to its API's count, and to what has
+// been added of it.
+func flush(pending, upTo, count *atomic.Int64) {
+	if n := pending.Swap(0); n != 0 {
+		upTo.Add(n)
+		count.Add(n)
 	}
-	upTo.Add(n)
-	counter.Add(context.Background(), n, a.bytes...)
 }
