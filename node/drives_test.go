@@ -263,7 +263,11 @@ func TestDriveFromAnotherDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, "the drive to be missed", func() bool { return atPath(t, r, path).State == "DRIVE_STATE_OFFLINE" })
-	if err := os.CopyFS(path, os.DirFS(path+"-gone")); err != nil {
+	// All of it at once, as a mount is: the node looks there all the time.
+	if err := os.CopyFS(path+"-other", os.DirFS(path+"-gone")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+"-other", path); err != nil {
 		t.Fatal(err)
 	}
 	waitFor(t, "the drive to be used again", func() bool {

@@ -331,10 +331,14 @@ func TestMasterAndItsBoxes(t *testing.T) {
 		}
 		ready(t, m.running()...)
 		var master iam.Master
-		m.eventually("there is a master", func() bool {
-			var err error
-			master, err = opens(m.node(3), 1)
-			return err == nil
+		m.eventually("every node has a master", func() bool {
+			for _, c := range m.running() {
+				var err error
+				if master, err = opens(c, 1); err != nil {
+					return false
+				}
+			}
+			return true
 		})
 		same := func(n byte) {
 			t.Helper()
