@@ -190,7 +190,7 @@ func sameRecords(t *testing.T, file string) {
 		for _, name := range []string{"time", "seconds", "address", "trace_id", "unlisted"} {
 			delete(m, name)
 		}
-		if m["api"] != nil && (m["method"] == "GET" || m["method"] == "HEAD") {
+		if m["api"] != nil && m["api"] != "GetMetrics" && (m["method"] == "GET" || m["method"] == "HEAD") { // countsOf asks as often as it has to
 			b, _ := json.Marshal(m)
 			counts[string(b)]++
 		}
