@@ -24,8 +24,8 @@ const leastBytes = 4
 
 // States of a connection.
 const (
-	idle   int32 = iota // nothing has come of a request
-	active              // a head has begun, or a request is served
+	idle   int32 = iota // there is no whole head of a request
+	active              // a request is served, or the connection given away
 	ended               // it is closed, or net/http's
 )
 
@@ -40,11 +40,11 @@ type conn struct {
 	serial atomic.Uint32 // of the request that is served; odd: there is one
 	seen   uint32        // what it was when somebody looked last: look's own
 
-	head    head
-	request *http.Request // filled anew for each
-	header  http.Header   // of requests
-	url     url.URL       // likewise
-	writer  writer
+	head   head
+	remote string      // address, as requests have it
+	header http.Header // of requests, filled anew for each
+	url    url.URL     // likewise
+	writer writer
 
 	data     []byte    // what has come and isn't served, in buf
 	served   bool      // one request at least
@@ -63,8 +63,7 @@ func newConn(l *Listener, joined *dataio.Conn) *conn {
 	}
 	ctx = context.WithValue(ctx, http.LocalAddrContextKey, joined.LocalAddr())
 	c.ctx, c.cancel = context.WithCancel(ctx)
-	c.request = new(http.Request).WithContext(c.ctx)
-	c.request.RemoteAddr = joined.RemoteAddr().String()
+	c.remote = joined.RemoteAddr().String()
 	c.writer.c = c
 	c.writer.header = make(http.Header)
 	return c
@@ -85,16 +84,15 @@ func (c *conn) serve() {
 	c.setReadDeadline(after(time.Now(), c.l.server.ReadHeaderTimeout))
 	for !finished {
 		n, v := c.next()
-		switch v {
-		case plain:
-			finished = !c.answer(n)
-		case doubtful:
+		if v == unended || !c.rouse() {
+			return
+		}
+		if v == doubtful {
 			handed = true
 			c.hand()
 			return
-		default:
-			return
 		}
+		finished = !c.answer(n)
 	}
 }
 
@@ -106,11 +104,7 @@ func (c *conn) next() (n int, v verdict) {
 	} else {
 		c.headUntil = time.Time{}
 	}
-	begun := len(c.data) > 0
-	if begun && !c.rouse() {
-		return 0, unended
-	}
-	if !begun && !c.wait() {
+	if len(c.data) == 0 && !c.wait() {
 		return 0, unended
 	}
 	for {
@@ -156,7 +150,7 @@ func (c *conn) wait() bool {
 		err := c.read()
 		switch {
 		case len(c.data) > 0:
-			return c.rouse()
+			return true
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded) && !c.deadline.Equal(until):
 			c.setReadDeadline(until)
@@ -166,7 +160,8 @@ func (c *conn) wait() bool {
 	}
 }
 
-// rouse makes an idle connection active, unless it was closed.
+// rouse makes an idle connection active, now that there is a head to serve,
+// unless it was closed: one that comes in pieces keeps nobody from stopping.
 func (c *conn) rouse() bool { return c.state.CompareAndSwap(idle, active) && !c.l.closing() }
 
 // after is a time that comes after limit; the zero time, which never comes, where
@@ -202,7 +197,6 @@ func (c *conn) hand() {
 // answer serves the request whose head has n bytes, and says whether another may
 // follow.
 func (c *conn) answer(n int) bool {
-	c.fill()
 	c.data = c.data[n:]
 	c.serial.Add(1)
 	again := c.run()
@@ -212,17 +206,19 @@ func (c *conn) answer(n int) bool {
 	return again && !c.l.closing()
 }
 
-// fill makes the request of the head.
-func (c *conn) fill() {
-	h, r := &c.head, c.request
+// fill makes the request of the head, with nothing of the one before.
+func (c *conn) fill(ctx context.Context) *http.Request {
+	h := &c.head
 	clear(c.header)
 	for i := range h.fields {
 		c.header[h.fields[i].name] = h.fields[i].value
 	}
 	c.url = h.url
-	r.Method, r.URL, r.RequestURI, r.Host = h.method, &c.url, h.target, h.host
-	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, 1
-	r.Header, r.Body, r.ContentLength = c.header, http.NoBody, 0
+	fresh := http.Request{
+		Method: h.method, URL: &c.url, RequestURI: h.target, Host: h.host, RemoteAddr: c.remote,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: c.header, Body: http.NoBody,
+	}
+	return fresh.WithContext(ctx)
 }
 
 // run has the handler serve the request, and ends the answer.
@@ -233,15 +229,15 @@ func (c *conn) run() (again bool) {
 			again = false
 			if p != http.ErrAbortHandler && c.l.server.ErrorLog != nil {
 				buf := make([]byte, 64<<10)
-				c.l.server.ErrorLog.Printf("http: panic serving %v: %v\n%s", c.request.RemoteAddr, p, buf[:runtime.Stack(buf, false)])
+				c.l.server.ErrorLog.Printf("http: panic serving %v: %v\n%s", c.remote, p, buf[:runtime.Stack(buf, false)])
 			}
 		}
 	}()
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel() // whatever the handler has left behind ends with the request
-	c.request = c.request.WithContext(ctx)
-	c.writer.begin(c.request.Method == http.MethodHead)
-	c.l.server.Handler.ServeHTTP(&c.writer, c.request)
+	r := c.fill(ctx)
+	c.writer.begin(r.Method == http.MethodHead)
+	c.l.server.Handler.ServeHTTP(&c.writer, r)
 	return c.writer.finish()
 }
 

@@ -90,6 +90,47 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// TestHalfAHead: the beginning of a head, be it the first or a later one, keeps
+// nobody from stopping.
+func TestHalfAHead(t *testing.T) {
+	d := open(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "answer") }), func(s *http.Server) {
+		s.ReadHeaderTimeout = time.Hour
+	})
+	first, later := dialled(t, d.lean), dialled(t, d.lean)
+	write(t, first, "GET /data/b")
+	write(t, later, get("GET", "/data/b/k"))
+	if _, body := read(t, bufio.NewReader(later), "GET"); body != "answer" {
+		t.Fatalf("%q", body)
+	}
+	write(t, later, "GET /data/b")
+	_ = d.listener.Close()
+	if err := d.listener.Wait(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, conn := range []net.Conn{first, later} {
+		if n, err := conn.Read(make([]byte, 1)); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%d bytes, %v; want the end", n, err)
+		}
+	}
+}
+
+// TestRequestsAreNew: what a handler notes on a request isn't on the next.
+func TestRequestsAreNew(t *testing.T) {
+	d := open(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.FormValue("a")+r.Pattern+r.PathValue("x"))
+		r.Pattern = "before"
+		r.SetPathValue("x", "y")
+	}), nil)
+	conn := dialled(t, d.lean)
+	in := bufio.NewReader(conn)
+	for _, a := range []string{"1", "2"} {
+		write(t, conn, get("GET", "/data/b/k?a="+a))
+		if _, body := read(t, in, "GET"); body != a {
+			t.Errorf("%q, want %q", body, a)
+		}
+	}
+}
+
 // TestWaitEnds: whoever can't wait has what is left closed, and its context
 // ended.
 func TestWaitEnds(t *testing.T) {

@@ -13,6 +13,9 @@ import (
 // lookEvery is how often requests that take longer are looked after.
 const lookEvery = 250 * time.Millisecond
 
+// endTimeout is what handlers have whose connections were closed in the middle.
+const endTimeout = time.Second
+
 // Listener serves what is plain of the connections that it accepts, by the
 // handler of an http.Server, and gives that server the others.
 type Listener struct {
@@ -166,7 +169,8 @@ func (l *Listener) closing() bool {
 }
 
 // Wait is for the end of all connections here, after Close. Those that are left
-// when ctx ends are closed in the middle; then too it waits for their handlers.
+// when ctx ends are closed in the middle, and their handlers have endTimeout. One
+// that hangs in the kernel longer is left behind, as http.Server does.
 func (l *Listener) Wait(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
@@ -184,7 +188,12 @@ func (l *Listener) Wait(ctx context.Context) error {
 		c.cancel()
 	}
 	l.mu.Unlock()
-	<-done
+	end := time.NewTimer(endTimeout)
+	defer end.Stop()
+	select {
+	case <-done:
+	case <-end.C:
+	}
 	return ctx.Err()
 }
 
