@@ -59,6 +59,7 @@ func (h *statsHandler) HandleRPC(ctx context.Context, event stats.RPCStats) {
 	case *stats.OutTrailer:
 		q.stamp()
 		if !q.known.Load() {
+			q.method = "_OTHER" // as the client made it up, in any bytes
 			q.endGRPC(ctx, codes.Unimplemented)
 		}
 	case *stats.End:

@@ -184,14 +184,21 @@ func TestGRPCBytes(t *testing.T) {
 func TestUnknownMethods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newProbe(t)
+		watch := p.Calls().Watch(func(*Call) bool { return true })
+		defer watch.Close()
 		call(t, p, func(ctx context.Context, conn *grpc.ClientConn) {
-			for _, method := range []string{"/made.up.Service/Get", "/made.up.Service/Put", "/grpc.health.v1.Health/Made"} {
+			for _, method := range []string{"/made.up.Service/Get", "/made.up.Service/\xff\xfe", "/grpc.health.v1.Health/Made"} {
 				err := conn.Invoke(ctx, method, &grpc_health_v1.HealthCheckRequest{}, &grpc_health_v1.HealthCheckResponse{})
 				if status.Code(err) != codes.Unimplemented {
 					t.Errorf("%s: %v", method, err)
 				}
 			}
 		})
+		for range 3 {
+			if c := <-watch.C(); c.Method != "_OTHER" {
+				t.Errorf("shown is %+v", c)
+			}
+		}
 		p.want(t, "gridloom.request.ttfb", map[string]point{"other grpc 5xx": {3, 0}})
 		p.want(t, "gridloom.request.duration", map[string]point{"other grpc 5xx": {3, 0}})
 		p.want(t, "gridloom.request.in_flight", map[string]point{})

@@ -144,7 +144,7 @@ func protoCall(c *observability.Call) *pb.Call {
 		return nil
 	}
 	return &pb.Call{
-		Api: c.API, Protocol: c.Proto, Method: c.Method,
+		Api: c.API, Protocol: c.Proto, Method: plain(c.Method),
 		StartedAt: timestamppb.New(c.Start), Ttfb: durationpb.New(c.TTFB), Duration: durationpb.New(c.Duration),
 		Status: c.Status, Class: c.Class, Error: c.Kind, ReceivedBytes: c.Received, SentBytes: c.Sent,
 		Bucket: plain(c.Bucket), Key: plain(c.Key), User: plain(c.User), TraceId: c.TraceID,
