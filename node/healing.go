@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"time"
 
 	"go.opentelemetry.io/otel/metric"
 
@@ -12,6 +13,10 @@ import (
 // replicas is the number of copies of each payload file, in a pool that has so
 // many drives.
 const replicas = 3
+
+// healStatusTimeout bounds what a scrape waits for healing, which answers at
+// once unless it has just moved to another node, or here.
+const healStatusTimeout = 500 * time.Millisecond
 
 // openHeal makes this node's part in healing. It runs once the node is ready.
 func (n *Node) openHeal() (err error) {
@@ -79,6 +84,9 @@ func (n *Node) observeHeal(o *observed) metric.Callback {
 		if _, self := n.control.DataLeader(); !self {
 			return nil
 		}
+		// At once, but for the moment in which another takes over.
+		ctx, cancel := context.WithTimeout(ctx, healStatusTimeout)
+		defer cancel()
 		s, err := n.heal.Status(ctx)
 		if err != nil {
 			return nil // it leads no more, or not yet

@@ -65,16 +65,7 @@ func (p *probing) probe(ctx context.Context, probe func(context.Context) *probeR
 		}
 		p.mu.Unlock()
 		if now == nil {
-			reply := probe(ctx)
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			close(p.now)
-			p.now = nil
-			if ctx.Err() != nil {
-				return nil, ctx.Err() // who waits makes another
-			}
-			p.last, p.at = reply, time.Now()
-			return reply, nil
+			return p.make(ctx, probe)
 		}
 		select {
 		case <-now:
@@ -82,6 +73,24 @@ func (p *probing) probe(ctx context.Context, probe func(context.Context) *probeR
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// make makes a probe, and lets those go on who wait for it, whatever comes of it.
+func (p *probing) make(ctx context.Context, probe func(context.Context) *probeReply) (reply *probeReply, err error) {
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		close(p.now)
+		p.now = nil
+		if reply != nil {
+			p.last, p.at = reply, time.Now()
+		}
+	}()
+	made := probe(ctx)
+	if err := ctx.Err(); err != nil {
+		return nil, err // who waits makes another
+	}
+	return made, nil
 }
 
 // probe looks at this node's drives and peers, all at once.

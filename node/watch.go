@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -32,6 +33,8 @@ const (
 // watching is the samples of other nodes that somebody here watches. Each of
 // those nodes is asked once, however many watch it.
 type watching struct {
+	every time.Duration // between two looks at which nodes there are; 0: namesEvery
+
 	mu     sync.Mutex // guards what follows
 	calls  int        // of Watch
 	relays map[string]*relay
@@ -94,7 +97,7 @@ func (m *mesh) Watch(ctx context.Context, node string, send func(observability.W
 		}
 	}
 	follow()
-	look := time.Now().Add(namesEvery)
+	look := time.Now().Add(m.watching.lookEvery())
 	for {
 		next, err := nextBefore(ctx, w, look)
 		switch {
@@ -105,9 +108,12 @@ func (m *mesh) Watch(ctx context.Context, node string, send func(observability.W
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
 		}
-		if now := time.Now(); node == "" && !now.Before(look) {
-			names, look = m.names(), now.Add(namesEvery)
-			follow()
+		if now := time.Now(); !now.Before(look) {
+			look = now.Add(m.watching.lookEvery())
+			if node == "" {
+				names = m.names()
+				follow()
+			}
 		}
 	}
 }
@@ -117,6 +123,8 @@ func nextBefore(ctx context.Context, w *observability.Watcher, until time.Time) 
 	defer cancel()
 	return w.Next(ctx)
 }
+
+func (w *watching) lookEvery() time.Duration { return cmp.Or(w.every, namesEvery) }
 
 func (w *watching) begin() error {
 	w.mu.Lock()
@@ -154,8 +162,8 @@ func (s *watching) join(ctx context.Context, name string, w *observability.Watch
 		if s.relays == nil {
 			s.relays = make(map[string]*relay)
 		}
-		// It outlives this watch, if others join.
-		relayCtx, end := context.WithCancel(context.WithoutCancel(ctx))
+		// It outlives this watch, if others join, and is nobody's request.
+		relayCtx, end := context.WithCancel(context.Background())
 		r = &relay{end: end, ended: make(chan struct{})}
 		s.relays[name] = r
 		go r.run(relayCtx, name, receive)

@@ -159,6 +159,25 @@ func TestProbesAreShared(t *testing.T) {
 	})
 }
 
+// TestWatchOneNode: a watch of one node goes on after it would have looked which
+// others there are.
+func TestWatchOneNode(t *testing.T) {
+	r := startMesh(t, t.TempDir(), 1)[0]
+	r.mesh.watching.every = 20 * time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	seen, enough := map[int64]bool{}, errors.New("enough")
+	err := r.mesh.Watch(ctx, "local", func(w observability.Watched) error {
+		if seen[w.Resources.SampledAtUnixNano] = true; len(seen) == 3 {
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) {
+		t.Errorf("%d samples, %v", len(seen), err)
+	}
+}
+
 // watchedLine is what the test below reads of a line.
 type watchedLine struct {
 	Result struct {
