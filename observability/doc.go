@@ -120,6 +120,6 @@
 //
 // Nothing is registered globally and no global is read but the standard
 // OTEL_* variables, by the SDK: those that say what is pushed where (endpoints,
-// protocols, certificates, exporters, timeouts, queues) are the caller's to
-// read into Options.
+// protocols, certificates, exporters) and how much and when (timeouts, delays,
+// queues, batches) are the caller's to read into Options.
 package observability

@@ -296,7 +296,6 @@ func TestSDKVariables(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%20b")
 	t.Setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
 	t.Setenv("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "base2_exponential_bucket_histogram")
-	t.Setenv("OTEL_METRIC_EXPORT_INTERVAL", "3600000")
 	// What Options say counts before these.
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://192.0.2.1:1")
 	https := httptest.NewTLSServer(nil)
@@ -328,6 +327,7 @@ func TestSDKVariables(t *testing.T) {
 
 func testSDKVariables(t *testing.T, c *collector, to OTLP) {
 	logs := NewLogs(slog.DiscardHandler)
+	to.Interval = time.Hour
 	tel := newTelemetry(t, Options{Node: "n1", OTLP: to, Logs: logs})
 	tel.Requests().HTTP(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), "GET", "/", nil))
 	slog.New(enabled{logs.Handler()}).Info("hello")

@@ -38,15 +38,15 @@ const (
 // which is mostly the same one. The zero value pushes nothing.
 //
 // Beside it the SDK honours the standard environment: OTEL_EXPORTER_OTLP_HEADERS
-// and _COMPRESSION, OTEL_TRACES_SAMPLER, OTEL_BSP_SCHEDULE_DELAY and so on.
+// and _COMPRESSION, OTEL_TRACES_SAMPLER and so on, but not the sizes, delays and
+// timeouts that are here: it would take some that make it panic or spin.
 type OTLP struct {
 	Metrics, Traces, Logs Push
-	// Interval is the time between two pushes of metrics; 0: 60 s, or the
-	// environment's OTEL_METRIC_EXPORT_INTERVAL.
+	// Interval is the time between two pushes of metrics; 0: 60 s.
 	Interval time.Duration
 }
 
-// Push is how one signal is pushed.
+// Push is how one signal is pushed. Sizes and times below 1 are as good as 0.
 type Push struct {
 	// Protocol is that of the receiver; empty: the signal isn't pushed.
 	Protocol Protocol
@@ -65,26 +65,71 @@ type Push struct {
 	// to take them; what is over it is dropped and counted. 0: 2,048.
 	// Metrics have no queue.
 	Queue int
+	// Batch is how many spans or log records go at once; 0: 512. It is never
+	// more than Queue.
+	Batch int
+	// Delay is how long spans or log records wait for others before they go;
+	// 0: 5 s for spans, 1 s for log records.
+	Delay time.Duration
+	// BatchTimeout bounds the work on one batch, in which Timeout bounds the
+	// export; for metrics that is collecting them, too. 0: 30 s.
+	BatchTimeout time.Duration
 }
 
 const (
 	defaultPushTimeout = 10 * time.Second
 	defaultQueue       = 2048
-	maxPushConns       = 4 // to a receiver, by HTTP; an exporter uses one at a time
+
+	// Those of the specification, given to the SDK always: what it isn't given
+	// it reads from the environment, unchecked.
+	defaultBatch        = 512
+	defaultSpanDelay    = 5 * time.Second
+	defaultLogDelay     = time.Second
+	defaultBatchTimeout = 30 * time.Second
+	defaultInterval     = time.Minute
+
+	maxPushConns = 4 // to a receiver, by HTTP; an exporter uses one at a time
 )
 
-func (p Push) timeout() time.Duration {
-	if p.Timeout > 0 {
-		return p.Timeout
+// positive is v, or otherwise where v is none.
+func positive[T int | time.Duration](v, otherwise T) T {
+	if v > 0 {
+		return v
 	}
-	return defaultPushTimeout
+	return otherwise
 }
 
-func (p Push) queue() int {
-	if p.Queue > 0 {
-		return p.Queue
+func (p Push) timeout() time.Duration      { return positive(p.Timeout, defaultPushTimeout) }
+func (p Push) batchTimeout() time.Duration { return positive(p.BatchTimeout, defaultBatchTimeout) }
+func (p Push) queue() int                  { return positive(p.Queue, defaultQueue) }
+func (p Push) batch() int                  { return min(positive(p.Batch, defaultBatch), p.queue()) }
+
+// reader is when metrics are pushed.
+func (o OTLP) reader() []sdkmetric.PeriodicReaderOption {
+	return []sdkmetric.PeriodicReaderOption{
+		sdkmetric.WithInterval(positive(o.Interval, defaultInterval)),
+		sdkmetric.WithTimeout(o.Metrics.batchTimeout()),
 	}
-	return defaultQueue
+}
+
+// spans is how spans are batched.
+func (p Push) spans() []sdktrace.BatchSpanProcessorOption {
+	return []sdktrace.BatchSpanProcessorOption{
+		sdktrace.WithMaxQueueSize(p.queue()),
+		sdktrace.WithMaxExportBatchSize(p.batch()),
+		sdktrace.WithBatchTimeout(positive(p.Delay, defaultSpanDelay)),
+		sdktrace.WithExportTimeout(p.batchTimeout()),
+	}
+}
+
+// records is how log records are batched.
+func (p Push) records() []sdklog.BatchProcessorOption {
+	return []sdklog.BatchProcessorOption{
+		sdklog.WithMaxQueueSize(p.queue()),
+		sdklog.WithExportMaxBatchSize(p.batch()),
+		sdklog.WithExportInterval(positive(p.Delay, defaultLogDelay)),
+		sdklog.WithExportTimeout(p.batchTimeout()),
+	}
 }
 
 // Validate says what is wrong with o.

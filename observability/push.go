@@ -72,8 +72,8 @@ func (p *push) giveUp(ctx context.Context) {
 	}
 }
 
-func (p *push) reader(interval time.Duration) sdkmetric.Reader {
-	return sdkmetric.NewPeriodicReader(p.metrics, sdkmetric.WithInterval(interval))
+func (p *push) reader(o OTLP) sdkmetric.Reader {
+	return sdkmetric.NewPeriodicReader(p.metrics, o.reader()...)
 }
 
 // outs are the ways out that there are.
@@ -257,9 +257,9 @@ func (e *spanExporter) Shutdown(ctx context.Context) error {
 	return e.shutdown(ctx, e.SpanExporter.Shutdown)
 }
 
-// processor batches spans for e, as the environment's OTEL_BSP_* say.
-func (e *spanExporter) processor() sdktrace.SpanProcessor {
-	return &spanProcessor{sdktrace.NewBatchSpanProcessor(e, sdktrace.WithMaxQueueSize(e.queue)), e.out}
+// processor batches spans for e.
+func (e *spanExporter) processor(p Push) sdktrace.SpanProcessor {
+	return &spanProcessor{sdktrace.NewBatchSpanProcessor(e, p.spans()...), e.out}
 }
 
 type spanProcessor struct {
@@ -287,9 +287,9 @@ func (e *logExporter) Shutdown(ctx context.Context) error {
 	return e.shutdown(ctx, e.Exporter.Shutdown)
 }
 
-// processor batches log records for e, as the environment's OTEL_BLRP_* say.
-func (e *logExporter) processor() sdklog.Processor {
-	return &logProcessor{sdklog.NewBatchProcessor(e, sdklog.WithMaxQueueSize(e.queue)), e.out}
+// processor batches log records for e.
+func (e *logExporter) processor(p Push) sdklog.Processor {
+	return &logProcessor{sdklog.NewBatchProcessor(e, p.records()...), e.out}
 }
 
 type logProcessor struct {

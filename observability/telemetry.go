@@ -126,15 +126,15 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 		return t, err
 	}
 	if t.push.metrics != nil {
-		options = append(options, sdkmetric.WithReader(t.push.reader(o.OTLP.Interval)))
+		options = append(options, sdkmetric.WithReader(t.push.reader(o.OTLP)))
 	}
 	if t.push.spans != nil {
 		// The sampler is the SDK's: parent-based, and always on where there is
 		// no parent, unless OTEL_TRACES_SAMPLER says otherwise.
-		t.tracers = sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithSpanProcessor(t.push.spans.processor()))
+		t.tracers = sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithSpanProcessor(t.push.spans.processor(o.OTLP.Traces)))
 	}
 	if t.push.logs != nil {
-		t.loggers = sdklog.NewLoggerProvider(sdklog.WithResource(res), sdklog.WithProcessor(t.push.logs.processor()))
+		t.loggers = sdklog.NewLoggerProvider(sdklog.WithResource(res), sdklog.WithProcessor(t.push.logs.processor(o.OTLP.Logs)))
 		t.logs = o.Logs
 		t.logs.to.set(t.loggers.Logger(scope))
 	}

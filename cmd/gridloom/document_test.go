@@ -138,8 +138,10 @@ the same, the setting counts. ` + "`{}`" + ` stands for nothing, or for one sign
 ` + "`METRICS_`, `TRACES_` or `LOGS_`" + `, which counts before the one for all.
 
 A number or a word that can't be read is ignored, with a warning that names the
-variable. An endpoint, a protocol, headers or a certificate that can't be used
-are an error: telemetry doesn't go elsewhere instead.
+variable, and so is a number that is out of range: sizes are from 1 to 1048576,
+times from 1 to 2147483647, limits from 0 to 2147483647. An endpoint, a protocol,
+headers or a certificate that can't be used are an error: telemetry doesn't go
+elsewhere instead.
 
 | variable | meaning |
 | --- | --- |

@@ -51,7 +51,13 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // from then on a signal has its usual effect
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Environ())
+	env := os.Environ()
+	code := exitFailed
+	if err := forgetOTel(env, os.Unsetenv); err != nil {
+		tell(os.Stderr, false, "", err)
+	} else {
+		code = run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, env)
+	}
 	stop()
 	os.Exit(code)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/url"
 	"os"
 	"path"
@@ -20,8 +21,8 @@ import (
 const otelPrefix = "OTEL_"
 
 // otel is what the standard variables of OpenTelemetry say beside the settings.
-// Some are the SDK's to read, and this only looks at their values: the SDK
-// falls back to a default where it can't read one.
+// Some are the SDK's to read, and this only looks at their values: those that
+// are ignored here forgetOTel keeps from it.
 //
 // https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 // has it that numbers and words that can't be read are ignored with a warning.
@@ -29,7 +30,7 @@ const otelPrefix = "OTEL_"
 // certificates, headers, protocols), is an error.
 type otel struct {
 	values  map[string]string // those that are set and not empty
-	ignored []error           // each names its variable
+	ignored []ignoredVariable
 }
 
 func readOTel(env []string) *otel {
@@ -49,10 +50,27 @@ func readOTel(env []string) *otel {
 	return o
 }
 
-// ignore leaves a variable out, and its user will be told. The SDK does the
-// same with those that it reads.
+// forgetOTel unsets those of a process's variables that readOTel ignores: the
+// SDK reads the environment itself, and checks little of it.
+func forgetOTel(env []string, unset func(name string) error) error {
+	var all []error
+	for _, ignored := range readOTel(env).ignored {
+		all = append(all, unset(ignored.name))
+	}
+	return errors.Join(all...)
+}
+
+// ignoredVariable is a variable that is left out, and why.
+type ignoredVariable struct {
+	name string
+	err  error
+}
+
+func (i ignoredVariable) Error() string { return i.name + ": " + i.err.Error() }
+
+// ignore leaves a variable out, and its user will be told.
 func (o *otel) ignore(name string, err error) {
-	o.ignored = append(o.ignored, fmt.Errorf("%s: %w", name, err))
+	o.ignored = append(o.ignored, ignoredVariable{name, err})
 	delete(o.values, name)
 }
 
@@ -87,9 +105,19 @@ func (s *settings) otlp(o *otel) (out observability.OTLP, err error) {
 			return observability.OTLP{}, err
 		}
 	}
-	out.Traces.Queue = o.number("OTEL_BSP_MAX_QUEUE_SIZE")
-	out.Logs.Queue = o.number("OTEL_BLRP_MAX_QUEUE_SIZE")
+	o.batches("OTEL_BSP_", &out.Traces)
+	o.batches("OTEL_BLRP_", &out.Logs)
+	out.Interval = o.milliseconds("OTEL_METRIC_EXPORT_INTERVAL")
+	out.Metrics.BatchTimeout = o.milliseconds("OTEL_METRIC_EXPORT_TIMEOUT")
 	return out, nil
+}
+
+// batches sets how a signal is batched.
+func (o *otel) batches(prefix string, p *observability.Push) {
+	p.Queue = o.number(prefix + "MAX_QUEUE_SIZE")
+	p.Batch = o.number(prefix + "MAX_EXPORT_BATCH_SIZE")
+	p.Delay = o.milliseconds(prefix + "SCHEDULE_DELAY")
+	p.BatchTimeout = o.milliseconds(prefix + "EXPORT_TIMEOUT")
 }
 
 // pushOf is how one signal is pushed.
@@ -123,7 +151,7 @@ func (s *settings) pushOf(o *otel, signal string) (p observability.Push, err err
 		}
 	}
 	name, _ := o.of(signal, "TIMEOUT")
-	p.Timeout = time.Duration(o.number(name)) * time.Millisecond
+	p.Timeout = o.milliseconds(name)
 	return p, nil
 }
 
@@ -227,6 +255,10 @@ func (o *otel) number(name string) int {
 	return n
 }
 
+func (o *otel) milliseconds(name string) time.Duration {
+	return time.Duration(o.number(name)) * time.Millisecond
+}
+
 func (o *otel) isTrue(name string) bool { return strings.EqualFold(o.values[name], "true") }
 
 func splitList(list string) []string {
@@ -250,19 +282,21 @@ func checkHeaders(list string) error {
 
 // Checks of values that are ignored when they are wrong.
 
-func checkNumber(value string) error {
-	if n, err := strconv.Atoi(value); err != nil || n < 0 {
-		return fmt.Errorf("%q is not a whole number", value)
+func checkRange(least, most int) func(string) error {
+	return func(value string) error {
+		if n, err := strconv.Atoi(value); err != nil || n < least || n > most {
+			return fmt.Errorf("%q is not a whole number from %d to %d", value, least, most)
+		}
+		return nil
 	}
-	return nil
 }
 
-func checkPositive(value string) error {
-	if n, err := strconv.Atoi(value); err != nil || n <= 0 || n > 1<<20 {
-		return fmt.Errorf("%q is not a number from 1 to %d", value, 1<<20)
-	}
-	return nil
-}
+func checkLimit(value string) error { return checkRange(0, math.MaxInt32)(value) }
+func checkSize(value string) error  { return checkRange(1, 1<<20)(value) }
+
+// checkMilliseconds keeps zero out, for which the SDK would not wait at all, and
+// what is no time.Duration any more.
+func checkMilliseconds(value string) error { return checkRange(1, math.MaxInt32)(value) }
 
 func checkBool(value string) error {
 	if strings.EqualFold(value, "true") || strings.EqualFold(value, "false") {

@@ -3,10 +3,14 @@ package main
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,6 +72,14 @@ func TestOTel(t *testing.T) {
 				Traces:  observability.Push{Protocol: observability.GRPC, Endpoint: "http://h:1", Timeout: 2 * time.Second, Queue: 7},
 				Logs:    observability.Push{Protocol: observability.GRPC, Endpoint: "http://h:1", Timeout: 500 * time.Millisecond},
 			}, "OTEL_BLRP_MAX_QUEUE_SIZE"},
+		{"batches and delays", "", []string{"OTEL_TRACES_EXPORTER=otlp", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE=3", "OTEL_BSP_SCHEDULE_DELAY=40", "OTEL_BSP_EXPORT_TIMEOUT=50",
+			"OTEL_BLRP_MAX_EXPORT_BATCH_SIZE=6", "OTEL_BLRP_SCHEDULE_DELAY=70", "OTEL_BLRP_EXPORT_TIMEOUT=80", "OTEL_METRIC_EXPORT_INTERVAL=90", "OTEL_METRIC_EXPORT_TIMEOUT=100"},
+			observability.OTLP{
+				Metrics:  observability.Push{BatchTimeout: 100 * time.Millisecond},
+				Traces:   observability.Push{Protocol: observability.GRPC, Endpoint: "http://localhost:4317", Batch: 3, Delay: 40 * time.Millisecond, BatchTimeout: 50 * time.Millisecond},
+				Logs:     observability.Push{Batch: 6, Delay: 70 * time.Millisecond, BatchTimeout: 80 * time.Millisecond},
+				Interval: 90 * time.Millisecond,
+			}, ""},
 		{"empty", "", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=", "OTEL_TRACES_EXPORTER="}, observability.OTLP{}, ""},
 		{"ratio", "", []string{"OTEL_TRACES_SAMPLER_ARG=2"}, observability.OTLP{}, "OTEL_TRACES_SAMPLER_ARG"},
 	} {
@@ -90,6 +102,84 @@ func TestOTel(t *testing.T) {
 		if ignored != c.ignored {
 			t.Errorf("%s: ignored %q, want %q", c.name, ignored, c.ignored)
 		}
+	}
+}
+
+// TestIgnoredOTel: a number that is ignored changes nothing that is pushed, and
+// the SDK, which reads the environment itself, doesn't see it.
+func TestIgnoredOTel(t *testing.T) {
+	var exports atomic.Int64
+	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { exports.Add(1) }))
+	defer receiver.Close()
+	endpoint := []string{"OTEL_EXPORTER_OTLP_ENDPOINT=" + receiver.URL, "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"}
+	plain, err := loadSettings(t, forServe, "", endpoint, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := 0
+	for _, v := range otelVariables() {
+		if v.check == nil || v.check("7") != nil { // no number
+			continue
+		}
+		for _, value := range []string{"-5", "0", "x", "4294967297", "9223372036855", "9223372036854775807", "99999999999999999999"} {
+			if v.check(value) == nil {
+				if value != "0" || !strings.HasSuffix(v.name, "_LIMIT") {
+					t.Errorf("%s=%s is not ignored", v.name, value)
+				}
+				continue
+			}
+			tried++
+			t.Setenv(v.name, value)
+			env := append([]string{v.name + "=" + value}, endpoint...)
+			if err := forgetOTel(env, os.Unsetenv); err != nil {
+				t.Error(err)
+			}
+			if _, set := os.LookupEnv(v.name); set {
+				t.Errorf("%s=%s: the SDK sees it", v.name, value)
+			}
+			s, err := loadSettings(t, forServe, "", env, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(s.otel.ignored) != 1 || s.otel.ignored[0].name != v.name {
+				t.Errorf("%s=%s: ignored %v", v.name, value, s.otel.ignored)
+			}
+			if diff := cmp.Diff(plain.nodeConfig().OTLP, s.nodeConfig().OTLP); diff != "" {
+				t.Errorf("%s=%s (-want +got):\n%s", v.name, value, diff)
+			}
+		}
+	}
+	if tried < 100 {
+		t.Errorf("%d values were tried", tried)
+	}
+
+	// All of them at once, and telemetry as it is then.
+	env := slices.Clone(endpoint)
+	for _, v := range otelVariables() {
+		if v.check != nil && v.check("7") == nil {
+			t.Setenv(v.name, "-5")
+			env = append(env, v.name+"=-5")
+		}
+	}
+	if err := forgetOTel(env, os.Unsetenv); err != nil {
+		t.Error(err)
+	}
+	s, err := loadSettings(t, forServe, "", env, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	logs := observability.NewLogs(slog.DiscardHandler)
+	tel, err := observability.New(t.Context(), observability.Options{Node: "n1", OTLP: s.nodeConfig().OTLP, Logs: logs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, span := tel.TracerProvider().Tracer("test").Start(t.Context(), "part")
+	span.End()
+	if err := tel.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if n := exports.Load(); n != 2 {
+		t.Errorf("%d exports, want one of metrics and one of spans", n)
 	}
 }
 
