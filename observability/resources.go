@@ -48,10 +48,10 @@ type Gauge struct {
 	MaximumHour float64 `msg:"mh"`
 }
 
-// Drive is a drive's current values. The node fills in the fields up to
-// FreeInodes, Errors and Timeouts
-// (CollectorOptions.Drives); the collector adds the
-// rates of the block device below.
+// Drive is a drive's current values. The node tells the fields up to
+// FreeInodes, Errors and Timeouts (DriveSource); the collector adds the rates
+// of the block device below. From TotalBytes to FreeInodes they are of the
+// drive's last answer, and zero before the first.
 type Drive struct {
 	ID   string `msg:"id"`
 	Path string `msg:"path"`
