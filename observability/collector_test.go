@@ -214,7 +214,10 @@ func TestEveryValueArrives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := runCollector(t, CollectorOptions{Node: "n1", Host: newHost(&scripted{script: func(n int, r *reading) {
 			s := float64(n)
-			r.cpu = &cpuTimes{user: 6 * s, system: 4 * s, idle: 3 * s, iowait: 2 * s, steal: 1 * s}
+			r.cpu = map[int32]cpuTimes{
+				0: {user: 5 * s, idle: 3 * s},
+				1: {user: 1 * s, system: 4 * s, iowait: 2 * s, steal: 1 * s},
+			}
 			r.load = &loads{1, 2, 3}
 			r.memory = &memoryBytes{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
 			u := uint64(1 + n)

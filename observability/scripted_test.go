@@ -82,12 +82,12 @@ func TestCores(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := runCollector(t, CollectorOptions{Node: "n1", Host: newHost(&scripted{script: func(n int, r *reading) {
 			s := float64(n)
-			r.perCore = map[int32]cpuTimes{0: {user: 0.5 * s, idle: 0.5 * s}, 5: {user: s}}
+			r.cpu = map[int32]cpuTimes{0: {user: 0.5 * s, idle: 0.5 * s}, 5: {user: s}}
 			if n >= 10 && n < 20 {
-				delete(r.perCore, 5)
+				delete(r.cpu, 5)
 			}
 			if n >= 20 {
-				r.perCore[5] = cpuTimes{idle: s} // it has begun at 0 again
+				r.cpu[5] = cpuTimes{idle: s} // it has begun at 0 again
 			}
 		}})})
 		time.Sleep(time.Millisecond)
@@ -112,10 +112,30 @@ func TestCores(t *testing.T) {
 	})
 }
 
+// TestCoreThatComesOnline brings all it did since boot: that isn't the load of
+// a second, and neither is it when one goes.
+func TestCoreThatComesOnline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := runCollector(t, CollectorOptions{Node: "n1", Host: newHost(&scripted{script: func(n int, r *reading) {
+			s := float64(n)
+			r.cpu = map[int32]cpuTimes{0: {user: 0.25 * s, idle: 0.75 * s}}
+			if n >= 5 && n < 10 {
+				r.cpu[1] = cpuTimes{user: 1e6 + 0.25*s, system: 1e5, idle: 1e4 + 0.75*s}
+			}
+		}})})
+		time.Sleep(time.Millisecond)
+		advance(15)
+		quarter := Gauge{0.25, 0.25, 0.25, 0.25, 0.25}
+		if got := c.Resources().CPU; got.BusyRatio != quarter || got.UserRatio != quarter || got.SystemRatio != (Gauge{}) {
+			t.Errorf("cpu %+v, want a quarter, of the user", got)
+		}
+	})
+}
+
 func TestCoresAreBounded(t *testing.T) {
-	r := &reading{perCore: make(map[int32]cpuTimes)}
+	r := &reading{cpu: make(map[int32]cpuTimes)}
 	for i := range int32(5000) {
-		r.perCore[i] = cpuTimes{idle: 1}
+		r.cpu[i] = cpuTimes{idle: 1}
 	}
 	if s := r.since(nil); len(s.busy) != maxCores || s.busy[maxCores-1].core != maxCores-1 {
 		t.Errorf("%d cores, want the first %d", len(s.busy), maxCores)
