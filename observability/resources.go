@@ -37,8 +37,8 @@ type Resources struct {
 
 // Gauge is a value over time. Average and Maximum are those of the samples
 // since the collector's start, folded in minute by minute, AverageHour and
-// MaximumHour those of the last sixty minutes folded; before the first minute
-// is over, all are of the samples so far. All are 0 before the first sample; a
+// MaximumHour those of the last sixty minutes folded; while none of these has a
+// sample, as before the first is over, all are of the samples so far. All are 0 before the first sample; a
 // rate or ratio has that with the second reading.
 type Gauge struct {
 	Current     float64 `msg:"c"`

@@ -45,6 +45,44 @@ func TestLastHour(t *testing.T) {
 	})
 }
 
+// TestInterfaceBackAfterLong has an average and a maximum of the last hour as
+// soon as it has samples again, which are no more than those since the start.
+func TestInterfaceBackAfterLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const away = 2 * 60 * 60
+		c := runCollector(t, CollectorOptions{Node: "n1", Host: newHost(&scripted{script: func(n int, r *reading) {
+			r.networks = map[string]networkCounters{"lo": {receivedBytes: 1}}
+			switch {
+			case n < 60: // 59 rates of 50
+				r.networks["eth0"] = networkCounters{receivedBytes: uint64(1<<40 + 50*n)}
+			case n >= away: // 60 a second
+				r.networks["eth0"] = networkCounters{receivedBytes: uint64(1 + 60*(n-away))}
+			}
+		}})})
+		time.Sleep(time.Millisecond)
+		advance(away)
+		received := func() Gauge {
+			t.Helper()
+			n := c.Resources().Networks
+			if len(n) != 2 || n[0].Interface != "eth0" {
+				t.Fatalf("networks %+v, want eth0 and lo", n)
+			}
+			return n[0].ReceivedBytes
+		}
+		if got, want := received(), (Gauge{50, 50, 50, 0, 0}); got != want {
+			t.Errorf("at its return: %+v, want %+v", got, want)
+		}
+		advance(1)
+		if got, want := received(), (Gauge{60, 50 + 10./60, 60, 60, 60}); got != want {
+			t.Errorf("a second later: %+v, want %+v", got, want)
+		}
+		advance(60) // a minute was folded, with 59 rates
+		if got, want := received(), (Gauge{60, 55, 60, 60, 60}); got != want {
+			t.Errorf("a minute later: %+v, want %+v", got, want)
+		}
+	})
+}
+
 // TestInterfaceThatComesBack keeps what was known of it: average and maximum go
 // on, the time without it has no samples, and its return gives no spike.
 func TestInterfaceThatComesBack(t *testing.T) {
