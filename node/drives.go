@@ -11,7 +11,6 @@ import (
 
 	"github.com/gridloom/gridloom/dataio"
 	"github.com/gridloom/gridloom/node/control"
-	"github.com/gridloom/gridloom/observability"
 )
 
 const (
@@ -326,25 +325,4 @@ func (n *Node) closeDrives() error {
 	}
 	late.Wait()
 	return errors.Join(errs...)
-}
-
-// sampleDrives gives the collector the drives' current values.
-func (n *Node) sampleDrives() []observability.Drive {
-	drives := n.drivesNow()
-	out := make([]observability.Drive, 0, len(drives.open)+len(drives.closed))
-	for _, d := range drives.open {
-		s := observability.Drive{ID: d.ID(), Path: d.Path(), State: d.State().String(), Errors: d.Errors(), Timeouts: d.Timeouts()}
-		if u, err := d.Usage(); err == nil {
-			s.TotalBytes, s.UsedBytes, s.FreeBytes = u.TotalBytes, u.UsedBytes, u.FreeBytes
-			s.TotalInodes, s.UsedInodes, s.FreeInodes = u.TotalInodes, u.UsedInodes, u.FreeInodes
-		}
-		out = append(out, s)
-	}
-	for _, d := range drives.closed {
-		if d.ID == "" { // nothing was ever there
-			continue
-		}
-		out = append(out, observability.Drive{ID: d.ID, Path: d.Path, State: dataio.Offline.String()})
-	}
-	return out
 }

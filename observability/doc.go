@@ -56,8 +56,9 @@
 // and are in Resources alone.
 //
 // A part of the host that can't be read leaves its values as they were, and
-// CollectorOptions.Failed is told; the rest goes on. A drive that hangs leaves
-// the drives as they were. A node that doesn't answer is Down(name, why). What
+// CollectorOptions.Failed is told; the rest goes on. A drive that hangs
+// leaves its usage and device as they were; its state and its errors, which the
+// node knows without asking it, go on like the other drives. A node that doesn't answer is Down(name, why). What
 // goes away (an interface, a core) is gone from the next sample on; what was
 // known of it is kept for when it comes back.
 //
@@ -89,7 +90,9 @@
 // # Goroutines
 //
 // Collector.Run samples in the caller's goroutine and watches the drives in
-// one of its own, which it waits for. Host has none: whoever comes first takes
+// one of its own, which it waits for. Each drive is asked in another, one a
+// drive and none while one is out: Run waits for those for a second and leaves
+// behind what hangs in the kernel, which ends with the drive's answer. Host has none: whoever comes first takes
 // the reading, under a lock that yields to the context. New starts the SDK's
 // reader and batchers of the signals that are pushed; Telemetry.Shutdown waits
 // for them, for at most 3 s, and then cuts off what they are sending. What the

@@ -1,6 +1,7 @@
 package observability
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -10,8 +11,8 @@ import (
 
 const (
 	// maxInterfaces bounds the network interfaces that are reported, and
-	// with them the series: the first in the order of their names. A
-	// container host may have thousands.
+	// with them the series: those that have carried the most bytes. A
+	// container host may have thousands, most of them virtual.
 	maxInterfaces = 64
 
 	// readTimeout bounds one reading. On macOS and FreeBSD it runs a program.
@@ -66,8 +67,7 @@ type source interface {
 type reading struct {
 	at       time.Time
 	cores    int32
-	cpu      *cpuTimes
-	perCore  map[int32]cpuTimes // by number; nil: not known
+	cpu      map[int32]cpuTimes // of each core, by number; nil: not known
 	load     *loads
 	memory   *memoryBytes
 	networks map[string]networkCounters
@@ -75,7 +75,7 @@ type reading struct {
 	problems []error
 }
 
-// cpuTimes are seconds over all cores.
+// cpuTimes are seconds, of one core or of several together.
 type cpuTimes struct{ user, system, idle, iowait, steal float64 }
 
 type loads struct{ one, five, fifteen float64 }
@@ -191,35 +191,13 @@ func (r *reading) since(last *reading) *sample {
 		last = &reading{at: r.at}
 	}
 	seconds := r.at.Sub(last.at).Seconds()
-	if r.cpu != nil && last.cpu != nil {
-		s.cpu = r.cpu.since(last.cpu)
-	}
-	for _, core := range slices.Sorted(maps.Keys(r.perCore)) {
-		if len(s.busy) == maxCores {
-			break
-		}
-		now := r.perCore[core]
-		c := coreBusy{core: core}
-		if before, ok := last.perCore[core]; ok {
-			if ratios := now.since(&before); ratios != nil {
-				c.busy, c.known = ratios.busy, true
-			}
-		}
-		s.busy = append(s.busy, c)
-	}
+	s.addCPU(r.cpu, last.cpu)
 
 	s.networks = make(map[string]*networkRates)
-	for _, name := range slices.Sorted(maps.Keys(r.networks)) {
-		now := r.networks[name]
-		if now == (networkCounters{}) {
-			continue // never carried a packet
-		}
-		if len(s.networks) == maxInterfaces {
-			break
-		}
+	for _, name := range busiest(r.networks) {
 		var rates *networkRates
 		if before, ok := last.networks[name]; ok {
-			rates = now.since(before, seconds)
+			rates = r.networks[name].since(before, seconds)
 		}
 		s.networks[name] = rates
 	}
@@ -235,14 +213,68 @@ func (r *reading) since(last *reading) *sample {
 	return s
 }
 
-func (now *cpuTimes) since(before *cpuTimes) *cpuRatios {
-	d := cpuTimes{
+// addCPU makes ratios of the cores, and of all together: of those that are in
+// both readings. One that has come online since, with all that it did before,
+// or that begins at zero again, is in neither this time.
+func (s *sample) addCPU(now, last map[int32]cpuTimes) {
+	var all cpuTimes
+	for _, core := range slices.Sorted(maps.Keys(now)) {
+		c := coreBusy{core: core}
+		if before, ok := last[core]; ok {
+			d := now[core].minus(before)
+			if ratios := d.ratios(); ratios != nil {
+				c.busy, c.known = ratios.busy, true
+				all.add(d)
+			}
+		}
+		if len(s.busy) < maxCores {
+			s.busy = append(s.busy, c)
+		}
+	}
+	s.cpu = all.ratios()
+}
+
+// busiest returns the interfaces to report: those that ever carried a packet
+// or, where these are too many, the ones with the most bytes, and among equals
+// the first by name.
+func busiest(networks map[string]networkCounters) []string {
+	names := make([]string, 0, len(networks))
+	for name, n := range networks {
+		if n != (networkCounters{}) {
+			names = append(names, name)
+		}
+	}
+	if len(names) <= maxInterfaces {
+		return names
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(cmp.Compare(networks[b].bytes(), networks[a].bytes()), cmp.Compare(a, b))
+	})
+	return names[:maxInterfaces]
+}
+
+func (c networkCounters) bytes() uint64 { return c.receivedBytes + c.sentBytes }
+
+func (t *cpuTimes) add(other cpuTimes) {
+	t.user += other.user
+	t.system += other.system
+	t.idle += other.idle
+	t.iowait += other.iowait
+	t.steal += other.steal
+}
+
+func (now cpuTimes) minus(before cpuTimes) cpuTimes {
+	return cpuTimes{
 		user:   now.user - before.user,
 		system: now.system - before.system,
 		idle:   now.idle - before.idle,
 		iowait: max(0, now.iowait-before.iowait), // Linux's goes back at times: proc(5)
 		steal:  now.steal - before.steal,
 	}
+}
+
+// ratios is nil for times that went back, or when none passed.
+func (d cpuTimes) ratios() *cpuRatios {
 	total := d.user + d.system + d.idle + d.iowait + d.steal
 	if d.user < 0 || d.system < 0 || d.idle < 0 || d.steal < 0 || total <= 0 {
 		return nil

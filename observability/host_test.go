@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -110,7 +111,7 @@ func TestDiskRates(t *testing.T) {
 }
 
 func TestCPURatios(t *testing.T) {
-	before := &cpuTimes{user: 1000, system: 500, idle: 9000, iowait: 10, steal: 1}
+	before := cpuTimes{user: 1000, system: 500, idle: 9000, iowait: 10, steal: 1}
 	for _, test := range []struct {
 		name string
 		now  cpuTimes
@@ -121,10 +122,10 @@ func TestCPURatios(t *testing.T) {
 		{"iowait went back", cpuTimes{user: 1001, system: 500, idle: 9001, iowait: 9, steal: 1},
 			&cpuRatios{busy: 0.5, user: 0.5, idle: 0.5}},
 		{"reset", cpuTimes{user: 1, idle: 10}, nil},
-		{"no time passed", *before, nil},
+		{"no time passed", before, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := test.now.since(before)
+			got := test.now.minus(before).ratios()
 			if (got == nil) != (test.want == nil) || got != nil && *got != *test.want {
 				t.Fatalf("ratios %+v, want %+v", got, test.want)
 			}
@@ -151,6 +152,29 @@ func TestInterfacesAreBounded(t *testing.T) {
 	}
 	if _, ok := s.networks["dummy0"]; ok {
 		t.Error("dummy0 never carried a packet and is there")
+	}
+}
+
+// TestBusiestInterfacesAreReported: the physical one is, whatever its name, and
+// those that carried the most, of equals the first by name.
+func TestBusiestInterfacesAreReported(t *testing.T) {
+	r := &reading{networks: map[string]networkCounters{
+		"wan": {receivedBytes: 1 << 40, sentBytes: 1},
+		"zwo": {sentBytes: 1 << 41},
+	}}
+	for i := range 100 {
+		r.networks[fmt.Sprintf("cali%03d", i)] = networkCounters{receivedBytes: 500, sentBytes: 500}
+	}
+	r.networks["cali050"] = networkCounters{receivedPackets: 1 << 50}
+	want := []string{"wan", "zwo"}
+	for i := range 63 {
+		if i != 50 {
+			want = append(want, fmt.Sprintf("cali%03d", i))
+		}
+	}
+	slices.Sort(want)
+	if got := slices.Sorted(maps.Keys(r.since(nil).networks)); !slices.Equal(got, want) {
+		t.Errorf("interfaces %q, want %q", got, want)
 	}
 }
 

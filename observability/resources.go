@@ -37,8 +37,8 @@ type Resources struct {
 
 // Gauge is a value over time. Average and Maximum are those of the samples
 // since the collector's start, folded in minute by minute, AverageHour and
-// MaximumHour those of the last sixty minutes folded; before the first minute
-// is over, all are of the samples so far. All are 0 before the first sample; a
+// MaximumHour those of the last sixty minutes folded; while none of these has a
+// sample, as before the first is over, all are of the samples so far. All are 0 before the first sample; a
 // rate or ratio has that with the second reading.
 type Gauge struct {
 	Current     float64 `msg:"c"`
@@ -48,10 +48,10 @@ type Gauge struct {
 	MaximumHour float64 `msg:"mh"`
 }
 
-// Drive is a drive's current values. The node fills in the fields up to
-// FreeInodes, Errors and Timeouts
-// (CollectorOptions.Drives); the collector adds the
-// rates of the block device below.
+// Drive is a drive's current values. The node tells the fields up to
+// FreeInodes, Errors and Timeouts (DriveSource); the collector adds the rates
+// of the block device below. From TotalBytes to FreeInodes they are of the
+// drive's last answer, and zero before the first.
 type Drive struct {
 	ID   string `msg:"id"`
 	Path string `msg:"path"`

@@ -45,6 +45,44 @@ func TestLastHour(t *testing.T) {
 	})
 }
 
+// TestInterfaceBackAfterLong has an average and a maximum of the last hour as
+// soon as it has samples again, which are no more than those since the start.
+func TestInterfaceBackAfterLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const away = 2 * 60 * 60
+		c := runCollector(t, CollectorOptions{Node: "n1", Host: newHost(&scripted{script: func(n int, r *reading) {
+			r.networks = map[string]networkCounters{"lo": {receivedBytes: 1}}
+			switch {
+			case n < 60: // 59 rates of 50
+				r.networks["eth0"] = networkCounters{receivedBytes: uint64(1<<40 + 50*n)}
+			case n >= away: // 60 a second
+				r.networks["eth0"] = networkCounters{receivedBytes: uint64(1 + 60*(n-away))}
+			}
+		}})})
+		time.Sleep(time.Millisecond)
+		advance(away)
+		received := func() Gauge {
+			t.Helper()
+			n := c.Resources().Networks
+			if len(n) != 2 || n[0].Interface != "eth0" {
+				t.Fatalf("networks %+v, want eth0 and lo", n)
+			}
+			return n[0].ReceivedBytes
+		}
+		if got, want := received(), (Gauge{50, 50, 50, 0, 0}); got != want {
+			t.Errorf("at its return: %+v, want %+v", got, want)
+		}
+		advance(1)
+		if got, want := received(), (Gauge{60, 50 + 10./60, 60, 60, 60}); got != want {
+			t.Errorf("a second later: %+v, want %+v", got, want)
+		}
+		advance(60) // a minute was folded, with 59 rates
+		if got, want := received(), (Gauge{60, 55, 60, 60, 60}); got != want {
+			t.Errorf("a minute later: %+v, want %+v", got, want)
+		}
+	})
+}
+
 // TestInterfaceThatComesBack keeps what was known of it: average and maximum go
 // on, the time without it has no samples, and its return gives no spike.
 func TestInterfaceThatComesBack(t *testing.T) {
@@ -82,12 +120,12 @@ func TestCores(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := runCollector(t, CollectorOptions{Node: "n1", Host: newHost(&scripted{script: func(n int, r *reading) {
 			s := float64(n)
-			r.perCore = map[int32]cpuTimes{0: {user: 0.5 * s, idle: 0.5 * s}, 5: {user: s}}
+			r.cpu = map[int32]cpuTimes{0: {user: 0.5 * s, idle: 0.5 * s}, 5: {user: s}}
 			if n >= 10 && n < 20 {
-				delete(r.perCore, 5)
+				delete(r.cpu, 5)
 			}
 			if n >= 20 {
-				r.perCore[5] = cpuTimes{idle: s} // it has begun at 0 again
+				r.cpu[5] = cpuTimes{idle: s} // it has begun at 0 again
 			}
 		}})})
 		time.Sleep(time.Millisecond)
@@ -112,10 +150,30 @@ func TestCores(t *testing.T) {
 	})
 }
 
+// TestCoreThatComesOnline brings all it did since boot: that isn't the load of
+// a second, and neither is it when one goes.
+func TestCoreThatComesOnline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := runCollector(t, CollectorOptions{Node: "n1", Host: newHost(&scripted{script: func(n int, r *reading) {
+			s := float64(n)
+			r.cpu = map[int32]cpuTimes{0: {user: 0.25 * s, idle: 0.75 * s}}
+			if n >= 5 && n < 10 {
+				r.cpu[1] = cpuTimes{user: 1e6 + 0.25*s, system: 1e5, idle: 1e4 + 0.75*s}
+			}
+		}})})
+		time.Sleep(time.Millisecond)
+		advance(15)
+		quarter := Gauge{0.25, 0.25, 0.25, 0.25, 0.25}
+		if got := c.Resources().CPU; got.BusyRatio != quarter || got.UserRatio != quarter || got.SystemRatio != (Gauge{}) {
+			t.Errorf("cpu %+v, want a quarter, of the user", got)
+		}
+	})
+}
+
 func TestCoresAreBounded(t *testing.T) {
-	r := &reading{perCore: make(map[int32]cpuTimes)}
+	r := &reading{cpu: make(map[int32]cpuTimes)}
 	for i := range int32(5000) {
-		r.perCore[i] = cpuTimes{idle: 1}
+		r.cpu[i] = cpuTimes{idle: 1}
 	}
 	if s := r.since(nil); len(s.busy) != maxCores || s.busy[maxCores-1].core != maxCores-1 {
 		t.Errorf("%d cores, want the first %d", len(s.busy), maxCores)

@@ -54,20 +54,16 @@ func (r *reading) readCPU(ctx context.Context) {
 		r.failed("cpu", err)
 		return
 	}
-	// The whole is the sum: one reading of the file has both.
-	r.cpu = new(cpuTimes)
-	r.perCore = make(map[int32]cpuTimes, len(times))
+	r.cpu = make(map[int32]cpuTimes, len(times))
 	for i, t := range times {
 		// On Linux guest time is in user and nice already: proc(5).
-		core := cpuTimes{
+		r.cpu[coreNumber(t.CPU, i)] = cpuTimes{
 			user:   t.User + t.Nice,
 			system: t.System + t.Irq + t.Softirq,
 			idle:   t.Idle,
 			iowait: t.Iowait,
 			steal:  t.Steal,
 		}
-		r.cpu.add(core)
-		r.perCore[coreNumber(t.CPU, i)] = core
 	}
 }
 
@@ -78,14 +74,6 @@ func coreNumber(name string, place int) int32 {
 		return int32(n)
 	}
 	return int32(place)
-}
-
-func (t *cpuTimes) add(other cpuTimes) {
-	t.user += other.user
-	t.system += other.system
-	t.idle += other.idle
-	t.iowait += other.iowait
-	t.steal += other.steal
 }
 
 func (r *reading) readLoad(ctx context.Context) {

@@ -6,8 +6,8 @@ const hourFolds = 60
 // window keeps what became of one value: the last sample, mean and maximum
 // since the start, and those of the last hour. Samples are gathered in open,
 // and each minute fold moves them to closed and to the hour, from which gauge
-// answers; before the first fold it answers from open. It has a fixed size,
-// whatever its age: some 1.5 KiB.
+// answers; while the hour has no sample, as before the first fold, it answers
+// from open too. It has a fixed size, whatever its age: some 1.5 KiB.
 type window struct {
 	current      float64
 	open, closed tally
@@ -34,11 +34,14 @@ func (w *window) fold() {
 }
 
 // gauge is all zero before the first sample. The last hour's are zero as well
-// when it had none, which is so of an interface that was away.
+// while there is none in it, as of an interface that is away; when it is back
+// they are of its samples so far, and so is what is said since the start: its
+// maximum is never the smaller one.
 func (w *window) gauge() Gauge {
 	all, hour := w.closed, w.hour
-	if all.n == 0 {
-		all, hour = w.open, w.open
+	if hour.n == 0 {
+		all.merge(w.open)
+		hour = w.open
 	}
 	return Gauge{
 		Current: w.current, Average: all.mean, Maximum: all.max,

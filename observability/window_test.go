@@ -10,8 +10,8 @@ import (
 
 // TestWindow runs random samples and folds against the definition: current is
 // the last sample; average and maximum are those of the samples before the
-// last fold, or of all before the first one that had any; the last hour's are
-// those of the last sixty folds.
+// last fold, and the last hour's those of the last sixty folds; while these had
+// none, the samples since the last fold count for both.
 func TestWindow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var w window
@@ -40,8 +40,8 @@ func TestWindow(t *testing.T) {
 			},
 			"": func(t *rapid.T) {
 				samples, hour := closed, slices.Concat(minutes[max(0, len(minutes)-hourFolds):]...)
-				if len(samples) == 0 {
-					samples, hour = open, open
+				if len(hour) == 0 {
+					samples, hour = slices.Concat(samples, open), open
 				}
 				average, maximum := meanAndMax(samples)
 				averageHour, maximumHour := meanAndMax(hour)
