@@ -38,8 +38,11 @@ type gateway struct {
 
 func newGateway(conn *inProcess, routes []route, bodyTimeout time.Duration) (*gateway, error) {
 	// What the call takes is its own business, what the client takes to read is
-	// not.
+	// not. The messages of a stream are bound one by one, by its lineWriter.
 	boundAnswer := func(_ context.Context, w http.ResponseWriter, _ proto.Message) error {
+		if _, stream := w.(*lineWriter); stream {
+			return nil
+		}
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(bodyTimeout))
 		return nil
 	}
@@ -57,8 +60,11 @@ func newGateway(conn *inProcess, routes []route, bodyTimeout time.Duration) (*ga
 		runtime.WithWriteContentLength(),
 		runtime.WithForwardResponseOption(boundAnswer),
 		runtime.WithErrorHandler(writeGatewayError),
-		// What ends a stream that has begun is its last line, {"error":…}.
-		runtime.WithStreamErrorHandler(func(_ context.Context, err error) *status.Status { return status.Convert(statusOf(err)) }),
+		// What ends a stream that has begun is its last line, {"error":…}. Its
+		// status is that of a success, so the metrics are told.
+		runtime.WithStreamErrorHandler(func(ctx context.Context, err error) *status.Status {
+			return status.Convert(statusOf(measured(ctx, err)))
+		}),
 		runtime.WithRoutingErrorHandler(writeRoutingError),
 	)
 	ctx := context.Background() // grpc-gateway keeps it for nothing here
@@ -79,19 +85,62 @@ func noHeader(string) (string, bool) { return "", false }
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// What is about one moment and one caller is nobody else's to keep.
 	w.Header().Set("Cache-Control", "no-store")
-	inner, err := g.prepare(w, r)
-	if err != nil {
+	inner, stream, err := g.prepare(w, r)
+	switch {
+	case err != nil:
 		fault.WriteProblem(w, err)
-		return
-	}
-	if inner != nil {
+	case inner == nil:
+	case stream:
+		lines := &lineWriter{ResponseWriter: w, timeout: g.bodyTimeout}
+		g.mux.ServeHTTP(lines, inner)
+		lines.bind() // net/http writes the end of the body
+	default:
 		g.mux.ServeHTTP(w, inner)
 	}
 }
 
-// prepare makes the request that grpc-gateway is given. Without one and without
-// an error, the answer is written.
-func (g *gateway) prepare(w http.ResponseWriter, r *http.Request) (*http.Request, error) {
+// lineWriter bounds how long each line of a stream takes to leave, and not how
+// long there is none: HTTP/2 resets a stream whose write deadline passes, though
+// nothing is being written.
+type lineWriter struct {
+	http.ResponseWriter
+	timeout time.Duration
+	bound   bool // since the first Write after a flush
+}
+
+// Unwrap is for http.ResponseController.
+func (w *lineWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// bind sets the deadline, where none is set. One that can't be set bounds nothing,
+// as in the answers to calls.
+func (w *lineWriter) bind() {
+	if !w.bound {
+		w.bound = true
+		_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.timeout))
+	}
+}
+
+// Write implements http.ResponseWriter.
+func (w *lineWriter) Write(p []byte) (int, error) {
+	w.bind()
+	return w.ResponseWriter.Write(p)
+}
+
+// FlushError is what http.ResponseController calls, at the end of each line.
+func (w *lineWriter) FlushError() error {
+	w.bind()
+	control := http.NewResponseController(w.ResponseWriter)
+	if err := control.Flush(); err != nil {
+		return err
+	}
+	w.bound = false
+	_ = control.SetWriteDeadline(time.Time{})
+	return nil
+}
+
+// prepare makes the request that grpc-gateway is given, and says whether its answer
+// is a stream. Without one and without an error, the answer is written.
+func (g *gateway) prepare(w http.ResponseWriter, r *http.Request) (_ *http.Request, stream bool, _ error) {
 	// No path of the API needs escaping, so an escaped one is none of them; like
 	// this there is one reading of it.
 	path := r.URL.EscapedPath()
@@ -99,26 +148,26 @@ func (g *gateway) prepare(w http.ResponseWriter, r *http.Request) (*http.Request
 	if route == nil || path != r.URL.Path {
 		if len(allowed) > 0 {
 			fault.RefuseMethod(w, r.Method, allowed...)
-			return nil, nil
+			return nil, false, nil
 		}
-		return nil, fault.New(fault.NotFound, path, "is no path of the API; /openapi.json lists them")
+		return nil, false, fault.New(fault.NotFound, path, "is no path of the API; /openapi.json lists them")
 	}
 	observability.SetAPI(r.Context(), route.api)
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, fault.New(fault.InvalidArgument, "query", "%v", err)
+		return nil, false, fault.New(fault.InvalidArgument, "query", "%v", err)
 	}
 	for name := range query {
 		switch _, ok := route.parameter(name); {
 		case route.body:
-			return nil, fault.New(fault.InvalidArgument, name, "is in the query; this call takes its parameters from the body")
+			return nil, false, fault.New(fault.InvalidArgument, name, "is in the query; this call takes its parameters from the body")
 		case !ok:
-			return nil, fault.New(fault.InvalidArgument, name, "is no query parameter of %s", route.api)
+			return nil, false, fault.New(fault.InvalidArgument, name, "is no query parameter of %s", route.api)
 		}
 	}
 	body, err := g.readBody(w, r, route.body)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	inner := &http.Request{
 		Method: route.method, URL: r.URL, Host: r.Host, Proto: r.Proto, ProtoMajor: r.ProtoMajor, ProtoMinor: r.ProtoMinor,
@@ -127,7 +176,7 @@ func (g *gateway) prepare(w http.ResponseWriter, r *http.Request) (*http.Request
 	if len(body) > 0 {
 		inner.Body, inner.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 	}
-	return inner.WithContext(r.Context()), nil
+	return inner.WithContext(r.Context()), route.stream, nil
 }
 
 // readBody reads the body of a call that takes one, and makes sure that there
