@@ -90,6 +90,10 @@
 // kernel looks at each page: 75 µs for 4 MiB, 3 for 128 KiB. The checksums cost
 // 0.1 ms per MiB. Monitor writes a file of 4 KiB every 10 s.
 //
+// An ext4 that finds itself damaged gives its journal up a moment before it
+// refuses writes, and an fsync within that moment returns 0: what was acknowledged
+// then may be missing, as if this copy had been lost.
+//
 // On Windows a directory can't be synced, and FreeBSD isn't asked to allocate;
 // elsewhere than on Linux fdatasync is the system's fsync (F_FULLFSYNC on
 // macOS), and what is in memory isn't known, so that each Prefetch is a read.
