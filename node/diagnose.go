@@ -161,15 +161,9 @@ func (d *diagnostics) WatchCalls(ctx context.Context, f api.CallFilter, send fun
 			return err
 		}
 		defer p.Cancel()
-		for {
-			m, err := p.Recv(ctx)
-			if err != nil {
-				return err
-			}
-			if err := give(api.CallEvent{Node: name, Call: m.call(), Dropped: m.Dropped}); err != nil {
-				return err
-			}
-		}
+		return takeAll(ctx, p.Recv, func(m *shownCall) error {
+			return give(api.CallEvent{Node: name, Call: m.call(), Dropped: m.Dropped})
+		})
 	}
 	return gather(ctx, names, true, ask, func(name string, err error) api.CallEvent { return api.CallEvent{Node: name, Err: err.Error()} }, send)
 }
@@ -205,18 +199,25 @@ func (d *diagnostics) WatchLogs(ctx context.Context, f api.LogFilter, send func(
 			return err
 		}
 		defer p.Cancel()
-		for {
-			m, err := p.Recv(ctx)
-			if err != nil {
-				return err
-			}
+		return takeAll(ctx, p.Recv, func(m *shownLine) error {
 			start()
-			if err := give(api.LogEvent{Node: name, Line: m.line(), Dropped: m.Dropped}); err != nil {
-				return err
-			}
-		}
+			return give(api.LogEvent{Node: name, Line: m.line(), Dropped: m.Dropped})
+		})
 	}
 	return gather(ctx, names, f.Follow, ask, func(name string, err error) api.LogEvent { return api.LogEvent{Node: name, Err: err.Error()} }, send)
+}
+
+// takeAll takes what a stream brings, until it or take ends.
+func takeAll[M any](ctx context.Context, next func(context.Context) (M, error), take func(M) error) error {
+	for {
+		m, err := next(ctx)
+		if err != nil {
+			return err
+		}
+		if err := take(m); err != nil {
+			return err
+		}
+	}
 }
 
 func (d *diagnostics) conn(name string) *grid.Connection { return d.grid.Connection(d.urls()[name]) }

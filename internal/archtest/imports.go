@@ -35,6 +35,7 @@ var layers = map[string][]string{
 	"grid/gridtest":   {"grid"},
 	"dataio/datatest": {"dataio"},
 
+	"node/control/controltest":         {"node/control"},
 	"node/control/replica/replicatest": {"node/control/replica"},
 
 	"gen":               nil,
@@ -51,8 +52,8 @@ var forTests = map[string][]string{
 	"node":                 {"gen/gridloom/v1", "grid/gridtest", "dataio/datatest"},
 	"node/api":             {"node/control", "grid/gridtest", "dataio/datatest"},
 	"node/door":            {"node/control", "grid/gridtest", "dataio/datatest"},
-	"node/object":          {"grid/gridtest", "dataio/datatest"},
-	"node/heal":            {"grid/gridtest", "dataio/datatest"},
+	"node/object":          {"grid/gridtest", "dataio/datatest", "node/control/controltest"},
+	"node/heal":            {"grid/gridtest", "dataio/datatest", "node/control/controltest"},
 	"node/control":         {"grid/gridtest", "node/control/replica/replicatest"},
 	"node/control/replica": {"node/control/disk", "node/control/replica/replicatest"},
 	"internal/e2e":         {"gen/gridloom/v1", "dataio/datatest"},
@@ -63,7 +64,11 @@ var forTests = map[string][]string{
 // helps says whether a package is there for tests alone, and so is as free as
 // they are.
 func (p *pkg) helps() bool {
-	return p.dir == "grid/gridtest" || p.dir == "dataio/datatest" || p.dir == "node/control/replica/replicatest"
+	switch p.dir {
+	case "grid/gridtest", "dataio/datatest", "node/control/controltest", "node/control/replica/replicatest":
+		return true
+	}
+	return false
 }
 
 func checkLayers(t *tree, r *report) {

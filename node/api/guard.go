@@ -75,18 +75,11 @@ func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 		endNow(why)
 		cancel(why)
 	}
-	if g.permissions[info.FullMethod].endless {
-		defer context.AfterFunc(g.stopping, func() { cut(context.Cause(g.stopping)) })()
-		if err := context.Cause(g.stopping); err != nil {
-			return err
-		}
-		if p, ok := iam.FromContext(ctx); ok && !p.ExpiresAt.IsZero() {
-			expiry := time.AfterFunc(time.Until(p.ExpiresAt), func() {
-				cut(fault.New(fault.Unauthenticated, "", "the credential's time is up"))
-			})
-			defer expiry.Stop()
-		}
+	unbind, err := g.bind(ctx, info.FullMethod, cut)
+	if err != nil {
+		return err
 	}
+	defer unbind()
 	defer func() {
 		if why := context.Cause(ending); err != nil && why != nil {
 			err = why
@@ -103,6 +96,26 @@ func (g *guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInf
 	}}
 	defer guarded.leave()
 	return next(srv, guarded)
+}
+
+// bind has a stream that would not end by itself end with the node, and with the
+// time of its caller's credential, by cut, until unbind is called.
+func (g *guard) bind(ctx context.Context, method string, cut func(error)) (unbind func(), err error) {
+	if !g.permissions[method].endless {
+		return func() {}, nil
+	}
+	if err := context.Cause(g.stopping); err != nil {
+		return nil, err
+	}
+	stay := context.AfterFunc(g.stopping, func() { cut(context.Cause(g.stopping)) })
+	p, ok := iam.FromContext(ctx)
+	if !ok || p.ExpiresAt.IsZero() {
+		return func() { stay() }, nil
+	}
+	expiry := time.AfterFunc(time.Until(p.ExpiresAt), func() {
+		cut(fault.New(fault.Unauthenticated, "", "the credential's time is up"))
+	})
+	return func() { stay(); expiry.Stop() }, nil
 }
 
 // follow has an open stream end when its principal may no longer do what the
@@ -158,15 +171,11 @@ func (g *guard) localStream(ctx context.Context, req any, method string, serve f
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	cut := func(why error) { cancel(&ended{why}) }
-	if g.permissions[method].endless {
-		defer context.AfterFunc(g.stopping, func() { cut(context.Cause(g.stopping)) })()
-		if p, ok := iam.FromContext(ctx); ok && !p.ExpiresAt.IsZero() {
-			expiry := time.AfterFunc(time.Until(p.ExpiresAt), func() {
-				cut(fault.New(fault.Unauthenticated, "", "the credential's time is up"))
-			})
-			defer expiry.Stop()
-		}
+	unbind, err := g.bind(ctx, method, cut)
+	if err != nil {
+		return err
 	}
+	defer unbind()
 	defer g.follow(ctx, check, req, cut)()
 	if err = ctx.Err(); err == nil {
 		err = serve(ctx)

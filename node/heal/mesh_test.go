@@ -5,9 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -22,6 +20,7 @@ import (
 	"github.com/gridloom/gridloom/dataio"
 	"github.com/gridloom/gridloom/grid"
 	"github.com/gridloom/gridloom/node/control"
+	"github.com/gridloom/gridloom/node/control/controltest"
 	"github.com/gridloom/gridloom/node/object"
 )
 
@@ -29,9 +28,9 @@ import (
 // between them, the index on every node, payload in directories. Who coordinates
 // healing is the test's to say, so that it can change without anything else.
 type mesh struct {
-	t        testing.TB
-	nodes    []*meshNode
-	controls sync.Map // by node: *control.Control
+	t         testing.TB
+	nodes     []*meshNode
+	snapshots controltest.Snapshots
 
 	mu   sync.Mutex // guards lead
 	lead int
@@ -114,27 +113,6 @@ func newMesh(t testing.TB, drives []int, pools []string) *mesh {
 	return m
 }
 
-// fetchSnapshot reads of the files of another node's snapshot, which a node needs
-// that was slower than the mesh began.
-func (m *mesh) fetchSnapshot(_ context.Context, node, path string, offset, size int64, to io.Writer) error {
-	from, ok := m.controls.Load(node)
-	if !ok {
-		return errors.New(node + " isn't there")
-	}
-	name, release, err := from.(*control.Control).SnapshotFile(path)
-	if err != nil {
-		return err
-	}
-	defer release()
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = io.Copy(to, io.NewSectionReader(f, offset, size))
-	return err
-}
-
 // start makes everything of a node but its drives.
 func (m *mesh) start(ctx context.Context, n *meshNode, hosts []string, urls map[string]string, l net.Listener) {
 	t := m.t
@@ -148,9 +126,9 @@ func (m *mesh) start(ctx context.Context, n *meshNode, hosts []string, urls map[
 	conn := func(node string) *grid.Connection { return n.grid.Connection(urls[node]) }
 	dir := filepath.Join(t.TempDir(), n.name)
 	must(t, os.Mkdir(dir, 0o700))
-	n.ctl, err = control.Open(ctx, control.Options{Dir: dir, Self: n.name, Peers: urls, Grid: n.grid, Fetch: m.fetchSnapshot})
+	n.ctl, err = control.Open(ctx, control.Options{Dir: dir, Self: n.name, Peers: urls, Grid: n.grid, Fetch: m.snapshots.Fetch})
 	must(t, err)
-	m.controls.Store(n.name, n.ctl)
+	m.snapshots.Offer(n.name, n.ctl)
 	n.objects, err = object.New(object.Options{
 		Self: n.name, Deployment: n.ctl.Deployment, Index: n.ctl, Topology: n.ctl.Topology, Grid: n.grid, Conn: conn,
 		Secrets: secrets, SegmentBytes: meshSegment, HealthEvery: 100 * time.Millisecond, WaitTimeout: 2 * time.Second,

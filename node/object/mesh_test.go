@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -17,22 +16,22 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/gridloom/gridloom/dataio"
 	"github.com/gridloom/gridloom/grid"
 	"github.com/gridloom/gridloom/node/control"
+	"github.com/gridloom/gridloom/node/control/controltest"
 	"github.com/gridloom/gridloom/node/fault"
 )
 
 // testMesh is a mesh of real parts in one process: listeners on loopback, the
 // grid between them, the index on the first node, drives in directories.
 type testMesh struct {
-	controls sync.Map // by node: *control.Control
-	t        testing.TB
-	nodes    []*testNode
+	snapshots controltest.Snapshots
+	t         testing.TB
+	nodes     []*testNode
 }
 
 type testNode struct {
@@ -127,27 +126,6 @@ func newMesh(t testing.TB, c meshConfig) *testMesh {
 	return m
 }
 
-// fetchSnapshot reads of the files of another node's snapshot, which a node needs
-// that was slower than the mesh began.
-func (m *testMesh) fetchSnapshot(_ context.Context, node, path string, offset, size int64, to io.Writer) error {
-	from, ok := m.controls.Load(node)
-	if !ok {
-		return errors.New(node + " isn't there")
-	}
-	name, release, err := from.(*control.Control).SnapshotFile(path)
-	if err != nil {
-		return err
-	}
-	defer release()
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = io.Copy(to, io.NewSectionReader(f, offset, size))
-	return err
-}
-
 // usable is how many drives a node would put payload on.
 func (n *testNode) usable() (drives int) {
 	for _, p := range n.pools(n.ctl.Topology(), 0) {
@@ -173,12 +151,12 @@ func (m *testMesh) start(ctx context.Context, c meshConfig, i int, n *testNode, 
 	}
 	conn := func(node string) *grid.Connection { return n.grid.Connection(urls[node]) }
 	n.ctl, err = control.Open(ctx, control.Options{
-		Dir: c.directory(t, n.name), Self: n.name, Peers: urls, Grid: n.grid, Fetch: m.fetchSnapshot,
+		Dir: c.directory(t, n.name), Self: n.name, Peers: urls, Grid: n.grid, Fetch: m.snapshots.Fetch,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.controls.Store(n.name, n.ctl)
+	m.snapshots.Offer(n.name, n.ctl)
 	o := Options{
 		Self: n.name, Deployment: n.ctl.Deployment, Index: n.ctl, Topology: n.ctl.Topology,
 		Grid: n.grid, Conn: conn, Secrets: secrets, TLS: c.tls, SegmentBytes: testSegment,
