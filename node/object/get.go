@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/crc32"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/gridloom/gridloom/dataio"
@@ -26,8 +27,22 @@ func (s *Service) lookup(ctx context.Context, bucket, key string, c *Conditions,
 	if err != nil {
 		return nil, nil, err
 	}
-	info := infoOf(bucket, a.Record)
+	info := keptInfo(bucket, a)
 	return a.Record, info, c.checkRead(info)
+}
+
+// keptInfo is what infoOf gives, kept with the record where that is.
+func keptInfo(bucket string, a *control.Answer) *Info {
+	if a.Made == nil {
+		return infoOf(bucket, a.Record)
+	}
+	info, ok := a.Made.Load().(*Info)
+	if !ok {
+		info = infoOf(bucket, a.Record)
+		info.Made = new(atomic.Value)
+		a.Made.Store(info)
+	}
+	return info
 }
 
 // Stat describes an object. With a maxAge of 0 it shows every change that was
@@ -86,6 +101,9 @@ type Reader struct {
 // AtHand says that all bytes are in memory: sending them waits for nobody but
 // the destination.
 func (r *Reader) AtHand() bool { return len(r.record.Segments) == 0 }
+
+// InOne says that there is no more than one payload to send.
+func (r *Reader) InOne() bool { return len(r.record.Segments) <= 1 }
 
 // Close releases the reader. It may be called again. Sending holds nothing
 // beyond its return, so that there is nothing to release yet.
