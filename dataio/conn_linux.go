@@ -47,7 +47,7 @@ type writeNow struct {
 
 func (w *writeNow) write(fd uintptr) bool {
 	for {
-		w.n, w.err = unix.SendmsgN(int(fd), w.p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		w.n, w.err = unix.Write(int(fd), w.p) // which doesn't wait: a net.Conn's never does
 		if w.err != unix.EINTR {
 			return true
 		}
@@ -72,7 +72,7 @@ func (c *Conn) WriteNow(p []byte) (n int, err error) {
 	case c.now.err == unix.EAGAIN:
 		return 0, nil
 	case c.now.err != nil:
-		return 0, os.NewSyscallError("sendmsg", c.now.err)
+		return 0, os.NewSyscallError("write", c.now.err)
 	}
 	return c.now.n, nil
 }

@@ -30,12 +30,18 @@ type direct struct {
 }
 
 // of makes what serves a connection.
-func (d *direct) of(conn net.Conn) lean.Direct { return &directConn{direct: d, conn: conn} }
+func (d *direct) of(conn net.Conn) lean.Direct {
+	c := &directConn{direct: d, conn: conn}
+	c.whole = d.door.NewWhole(c)
+	return c
+}
 
 // directConn is a connection's: one request at a time.
 type directConn struct {
 	*direct
-	conn net.Conn
+	conn  net.Conn
+	whole *door.Whole
+	get   *lean.Get // the request
 
 	by      iam.Principal // of the last request
 	account string        // by's
@@ -45,57 +51,67 @@ type directConn struct {
 func (c *directConn) ServeGet(ctx context.Context, g *lean.Get) (served, again bool) {
 	c.conns.Busy(c.conn)
 	defer c.conns.Quiet(c.conn)
-	select {
-	case <-c.ready:
-	default:
-		return false, false
-	}
 	began := time.Now()
-	p, err := c.auth.Verify(iam.Request{Authorization: g.Credential, Addr: g.Addr, Door: doorHTTP, Now: began})
-	if err != nil {
-		return false, false
-	}
-	if c.account == "" || p != c.by {
-		c.by, c.account = p, p.Account()
-	}
-	if !c.callers.Identities.Take(c.account, began) {
+	p, ok := c.admit(g, began)
+	if !ok {
 		return false, false
 	}
 	answer := c.requests.Get(ctx, g.Answer, door.GetAPI)
 	if answer == nil {
 		return false, false
 	}
-	ended := false
 	defer func() {
-		if !ended { // it panics
+		if answer != nil { // it panics
 			answer.End(false)
 		}
 	}()
-	o, ok := c.door.Whole(ctx, p, g.Path)
-	if !ok {
-		ended = true
-		answer.Forget()
-		return false, false
+	begun, reason, about := false, "", audit.Resource{}
+	if c.whole.Find(ctx, p, g.Path) {
+		about.Bucket, about.Key = c.whole.Target()
+		answer.About(about.Bucket, about.Key, p.User)
+		c.get = g
+		begun, reason = c.whole.Send(ctx, answer)
 	}
-	bucket, key := o.Target()
-	answer.About(bucket, key, p.User)
-	begun, reason := o.Send(ctx, answer, func() { g.Answer.Begin(o.Info().SizeBytes, c.fields(&o)) }, g.Answer.SetWriteDeadline)
-	ended = true
 	if !begun {
 		answer.Forget()
+		answer = nil
 		return false, false
 	}
 	answer.End(reason == "")
+	answer = nil
 	if reason != "" || c.audit.Reads() {
-		c.record(began, g.Addr, &p, audit.Resource{Bucket: bucket, Key: key}, reason)
+		c.record(began, g.Addr, &p, about, reason)
 	}
 	return true, reason == ""
 }
 
+// admit says whose request it is, if it may be served.
+func (c *directConn) admit(g *lean.Get, now time.Time) (p iam.Principal, ok bool) {
+	select {
+	case <-c.ready:
+	default:
+		return p, false
+	}
+	p, err := c.auth.Verify(iam.Request{Authorization: g.Credential, Addr: g.Addr, Door: doorHTTP, Now: now})
+	if err != nil {
+		return p, false
+	}
+	if c.account == "" || p != c.by {
+		c.by, c.account = p, p.Account()
+	}
+	return p, c.callers.Identities.Take(c.account, now)
+}
+
+// Begin implements door.Head.
+func (c *directConn) Begin() { c.get.Answer.Begin(c.whole.Info().SizeBytes, c.fields()) }
+
+// SetWriteDeadline implements door.Head.
+func (c *directConn) SetWriteDeadline(t time.Time) error { return c.get.Answer.SetWriteDeadline(t) }
+
 // fields are those of an answer's header. They are made once for as long as the
 // object is kept with its record.
-func (c *directConn) fields(o *door.Whole) []byte {
-	made := o.Info().Made
+func (c *directConn) fields() []byte {
+	made := c.whole.Info().Made
 	if made != nil {
 		if fields, ok := made.Load().([]byte); ok {
 			return fields
@@ -103,7 +119,7 @@ func (c *directConn) fields(o *door.Whole) []byte {
 	}
 	h := make(http.Header)
 	c.cors.unasked(h)
-	o.Describe(h)
+	c.whole.Describe(h)
 	fields := lean.AppendHeader(nil, h)
 	if made != nil {
 		made.Store(fields)

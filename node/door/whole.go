@@ -11,33 +11,81 @@ import (
 	"github.com/gridloom/gridloom/node/object"
 )
 
-// Whole is an object that a GET asks for, which asks for nothing else: no part of
-// it, no condition, no digest, and by no link. Its answer is that of ServeHTTP,
-// without what the others need on the way there.
+// Whole serves GETs that ask for nothing but an object: no part of it, no
+// condition, no digest, and by no link. Their answers are those of ServeHTTP,
+// without what other requests need on the way there. It belongs to a connection,
+// and has one request at a time: Find, and then Send.
 type Whole struct {
-	door   *Door
-	p      iam.Principal
-	t      target
+	door *Door
+	p    iam.Principal
+	t    target
+
 	reader *object.Reader
+	own    object.Reader // where reader most often is
+
+	head  Head
+	w     WholeWriter
+	begun bool
+	ctx   context.Context // of Send
+
+	// Methods of this and of head, bound once.
+	before   func() error
+	recheck  func(now iam.Principal) error
+	deadline func(time.Time) error
 }
 
-// Whole finds the object at a path below Prefix that has nothing to be unescaped,
-// for a principal. It gives no answer to anything that isn't plain, which
-// ServeHTTP does: nothing was counted or written yet.
-func (d *Door) Whole(ctx context.Context, p iam.Principal, path string) (o Whole, ok bool) {
+// WholeWriter is what an object is sent to.
+type WholeWriter interface {
+	http.ResponseWriter
+	io.ReaderFrom
+}
+
+// Head is what stands before the object, and holds for what is written of it.
+type Head interface {
+	// Begin writes the head. It is called once the first bytes are at hand.
+	Begin()
+	// SetWriteDeadline is the connection's, for what is written next.
+	SetWriteDeadline(t time.Time) error
+}
+
+// NewWhole makes one that has no request yet.
+func (d *Door) NewWhole(head Head) *Whole {
+	o := &Whole{door: d, head: head, deadline: head.SetWriteDeadline}
+	o.before, o.recheck = o.renew, o.authorize
+	return o
+}
+
+// Find finds the object at a path below Prefix that has nothing to be unescaped,
+// for a principal. Of what it doesn't find plain ServeHTTP has to say what it is:
+// nothing was written yet.
+func (o *Whole) Find(ctx context.Context, p iam.Principal, path string) bool {
+	if !o.find(ctx, p, path) {
+		o.forget()
+		return false
+	}
+	return true
+}
+
+func (o *Whole) find(ctx context.Context, p iam.Principal, path string) bool {
 	t, err := parsePath(path)
 	if err != nil || !iam.Allowed(p, iam.ObjectRead, t.bucket, t.key) {
-		return o, false
+		return false
 	}
-	reader, err := d.objects.Open(ctx, t.bucket, t.key, object.Conditions{}, 0)
-	if err != nil || !reader.InOne() || reader.Info.SizeBytes == 0 {
-		return o, false
+	o.p, o.t, o.reader, o.begun = p, t, &o.own, false
+	if !o.door.objects.OpenNow(&o.own, t.bucket, t.key) {
+		if o.reader, err = o.door.objects.Open(ctx, t.bucket, t.key, object.Conditions{}, 0); err != nil {
+			return false
+		}
 	}
-	o = Whole{d, p, t, reader}
-	if reader.AtHand() && d.allowed(p, iam.ObjectRead, t) != nil {
-		return o, false
+	if !o.reader.InOne() || o.reader.Info.SizeBytes == 0 {
+		return false
 	}
-	return o, true
+	return !o.reader.AtHand() || o.door.still == nil || o.door.still(p, o.recheck) == nil
+}
+
+// authorize says whether the principal, as it is now, may still read the object.
+func (o *Whole) authorize(now iam.Principal) error {
+	return iam.Authorize(now, iam.ObjectRead, o.t.bucket, o.t.key)
 }
 
 // Target names the object.
@@ -49,66 +97,61 @@ func (o *Whole) Info() *object.Info { return o.reader.Info }
 // Describe sets the fields of its answer.
 func (o *Whole) Describe(h http.Header) { describe(h, o.reader.Info, o.reader.Info.SizeBytes) }
 
-// WholeWriter is what a Whole is sent to.
-type WholeWriter interface {
-	http.ResponseWriter
-	io.ReaderFrom
-}
-
-// Send sends it to w. begin writes the head, and is called once the first bytes
-// are at hand; renew sets the deadline of what is written next. Where begin wasn't
-// called, there has been no answer yet. Else reason says why it was broken off; ""
-// is why it wasn't.
-func (o *Whole) Send(ctx context.Context, w WholeWriter, begin func(), setDeadline func(time.Time) error) (begun bool, reason string) {
-	b := &wholeBody{o: o, w: w, head: begin, set: setDeadline}
+// Send sends it, and forgets it. If it hasn't begun, there is no answer yet. Else
+// reason says why it was broken off; "": it wasn't.
+func (o *Whole) Send(ctx context.Context, w WholeWriter) (begun bool, reason string) {
+	o.w = w
+	defer o.forget()
 	var err error
 	if o.reader.AtHand() {
-		err = b.send(ctx)
+		err = o.send(ctx)
 	} else {
-		err = o.door.watch(ctx, w, o.p, iam.ObjectRead, o.t, b.send)
+		err = o.door.watch(ctx, w, o.p, iam.ObjectRead, o.t, o.send)
 	}
-	if err == nil || !b.begun {
-		return b.begun, ""
+	if err == nil || !o.begun {
+		return o.begun, ""
 	}
 	return true, o.door.brokenOff(ctx, Prefix+o.t.bucket+"/"+o.t.key, err)
 }
 
-// wholeBody is the body of its answer.
-type wholeBody struct {
-	o     *Whole
-	w     WholeWriter
-	head  func()
-	set   func(time.Time) error
-	begun bool
+// forget lets go of what the request had: a connection may be idle for long.
+func (o *Whole) forget() {
+	o.w, o.ctx, o.reader, o.own, o.p = nil, nil, nil, object.Reader{}, iam.Principal{}
 }
 
-func (b *wholeBody) send(ctx context.Context) error {
-	size := b.o.reader.Info.SizeBytes
-	window := min(size, dataio.NextWindowBytes)
-	_, err := b.o.reader.Send(ctx, b, 0, size, dataio.Windows{
-		Before: func() error { return renew(ctx, b.set, b.o.door.writeDeadline(window)) },
-	})
-	if err != nil && b.begun {
+func (o *Whole) send(ctx context.Context) error {
+	o.ctx = ctx
+	_, err := o.reader.Send(ctx, (*wholeBody)(o), 0, o.reader.Info.SizeBytes, dataio.Windows{Before: o.before})
+	if err != nil && o.begun {
 		return &brokenBody{err}
 	}
 	return err
 }
 
-func (b *wholeBody) begin() {
-	if !b.begun {
-		b.begun = true
-		b.head()
+// renew sets the deadline of a window.
+func (o *Whole) renew() error {
+	window := min(o.reader.Info.SizeBytes, dataio.NextWindowBytes)
+	return renew(o.ctx, o.deadline, o.door.writeDeadline(window))
+}
+
+func (o *Whole) begin() {
+	if !o.begun {
+		o.begun = true
+		o.head.Begin()
 	}
 }
 
+// wholeBody is what the object service writes to.
+type wholeBody Whole
+
 // Write implements io.Writer.
 func (b *wholeBody) Write(p []byte) (int, error) {
-	b.begin()
+	(*Whole)(b).begin()
 	return b.w.Write(p)
 }
 
 // ReadFrom implements io.ReaderFrom.
 func (b *wholeBody) ReadFrom(src io.Reader) (int64, error) {
-	b.begin()
+	(*Whole)(b).begin()
 	return b.w.ReadFrom(src)
 }

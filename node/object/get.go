@@ -27,20 +27,21 @@ func (s *Service) lookup(ctx context.Context, bucket, key string, c *Conditions,
 	if err != nil {
 		return nil, nil, err
 	}
-	info := keptInfo(bucket, a)
+	info := keptInfo(bucket, a.Record, a.Made)
 	return a.Record, info, c.checkRead(info)
 }
 
-// keptInfo is what infoOf gives, kept with the record where that is.
-func keptInfo(bucket string, a *control.Answer) *Info {
-	if a.Made == nil {
-		return infoOf(bucket, a.Record)
+// keptInfo is what infoOf gives, kept with the record where that is: see
+// control.Answer.Made.
+func keptInfo(bucket string, record *control.Record, made *atomic.Value) *Info {
+	if made == nil {
+		return infoOf(bucket, record)
 	}
-	info, ok := a.Made.Load().(*Info)
+	info, ok := made.Load().(*Info)
 	if !ok {
-		info = infoOf(bucket, a.Record)
+		info = infoOf(bucket, record)
 		info.Made = new(atomic.Value)
-		a.Made.Store(info)
+		made.Store(info)
 	}
 	return info
 }
@@ -74,14 +75,41 @@ func (s *Service) Open(ctx context.Context, bucket, key string, c Conditions, ma
 	if err != nil {
 		return nil, err
 	}
+	if err := checkTotal(record); err != nil {
+		return nil, err
+	}
+	return &Reader{Info: info, s: s, record: record}, nil
+}
+
+// checkTotal compares what a record says of the payload.
+func checkTotal(record *control.Record) error {
 	total := int64(len(record.Inline))
 	for i := range record.Segments {
 		total += record.Segments[i].SizeBytes
 	}
 	if total != record.SizeBytes || record.Layout != 0 {
-		return nil, fault.New(fault.Corrupted, "object", "has a record of %d bytes with payload of %d in layout %d", record.SizeBytes, total, record.Layout)
+		return fault.New(fault.Corrupted, "object", "has a record of %d bytes with payload of %d in layout %d", record.SizeBytes, total, record.Layout)
 	}
-	return &Reader{Info: info, s: s, record: record}, nil
+	return nil
+}
+
+// recordsNow is an index that has some records at hand: see control.RecordNow.
+type recordsNow interface {
+	RecordNow(bucket, key string) (*control.Record, *atomic.Value)
+}
+
+// OpenNow is Open without conditions, where the record is at hand, into a reader
+// that nothing is read with any more. Where it says false, Open may find it.
+func (s *Service) OpenNow(r *Reader, bucket, key string) bool {
+	if s.now == nil || ValidateBucket(bucket) != nil || ValidateKey(key) != nil {
+		return false
+	}
+	record, made := s.now.RecordNow(bucket, key)
+	if record == nil || checkTotal(record) != nil {
+		return false
+	}
+	*r = Reader{Info: keptInfo(bucket, record, made), s: s, record: record}
+	return true
 }
 
 // Reader reads one version of an object. It belongs to one goroutine at a
