@@ -108,6 +108,9 @@ func (c *directConn) Begin() { c.get.Answer.Begin(c.whole.Info().SizeBytes, c.fi
 // SetWriteDeadline implements door.Head.
 func (c *directConn) SetWriteDeadline(t time.Time) error { return c.get.Answer.SetWriteDeadline(t) }
 
+// OnWait implements door.Head.
+func (c *directConn) OnWait(f func()) { c.get.Answer.OnWait(f) }
+
 // fields are those of an answer's header. They are made once for as long as the
 // object is kept with its record.
 func (c *directConn) fields() []byte {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/gridloom/gridloom/dataio"
@@ -27,11 +28,16 @@ type Whole struct {
 	w     WholeWriter
 	begun bool
 	ctx   context.Context // of Send
+	stop  func()          // ends what follow began; nil: it didn't
+
+	gone atomic.Pointer[revoked] // why the principal may not any more
 
 	// Methods of this and of head, bound once.
 	before   func() error
 	recheck  func(now iam.Principal) error
 	deadline func(time.Time) error
+	waits    func()
+	end      func(why error)
 }
 
 // WholeWriter is what an object is sent to.
@@ -46,12 +52,14 @@ type Head interface {
 	Begin()
 	// SetWriteDeadline is the connection's, for what is written next.
 	SetWriteDeadline(t time.Time) error
+	// OnWait has f called before what is written waits for the client, once.
+	OnWait(f func())
 }
 
 // NewWhole makes one that has no request yet.
 func (d *Door) NewWhole(head Head) *Whole {
 	o := &Whole{door: d, head: head, deadline: head.SetWriteDeadline}
-	o.before, o.recheck = o.renew, o.authorize
+	o.before, o.recheck, o.waits, o.end = o.renew, o.authorize, o.follow, o.revoke
 	return o
 }
 
@@ -80,7 +88,29 @@ func (o *Whole) find(ctx context.Context, p iam.Principal, path string) bool {
 	if !o.reader.InOne() || o.reader.Info.SizeBytes == 0 {
 		return false
 	}
-	return !o.reader.AtHand() || o.door.still == nil || o.door.still(p, o.recheck) == nil
+	return o.still() == nil
+}
+
+// still says whether the principal may do now what it was let in for.
+func (o *Whole) still() error {
+	if o.door.still == nil {
+		return nil
+	}
+	return o.door.still(o.p, o.recheck)
+}
+
+// follow ends the answer once the principal may not have it any more. It is for
+// one that has to wait: most are in the kernel's hands before anybody could end
+// them.
+func (o *Whole) follow() {
+	if o.door.follow != nil {
+		o.stop = o.door.follow(o.p, o.recheck, o.end)
+	}
+}
+
+func (o *Whole) revoke(why error) {
+	o.gone.Store(&revoked{why})
+	cut(o.w)
 }
 
 // authorize says whether the principal, as it is now, may still read the object.
@@ -103,9 +133,12 @@ func (o *Whole) Send(ctx context.Context, w WholeWriter) (begun bool, reason str
 	o.w = w
 	defer o.forget()
 	var err error
-	if o.reader.AtHand() {
+	switch {
+	case o.reader.AtHand():
 		err = o.send(ctx)
-	} else {
+	case o.reader.Info.SizeBytes <= dataio.FirstWindowBytes:
+		err = o.sendFollowed(ctx)
+	default:
 		err = o.door.watch(ctx, w, o.p, iam.ObjectRead, o.t, o.send)
 	}
 	if err == nil || !o.begun {
@@ -128,8 +161,26 @@ func (o *Whole) send(ctx context.Context) error {
 	return err
 }
 
-// renew sets the deadline of a window.
+// sendFollowed is send of one window, followed from when it waits for the client.
+func (o *Whole) sendFollowed(ctx context.Context) error {
+	o.head.OnWait(o.waits)
+	err := o.send(ctx)
+	if o.stop == nil {
+		return err
+	}
+	o.stop()
+	o.stop = nil
+	if why := o.gone.Swap(nil); why != nil && err != nil {
+		return &brokenBody{why}
+	}
+	return err
+}
+
+// renew sets the deadline of a window, if it is still to be sent.
 func (o *Whole) renew() error {
+	if err := o.still(); err != nil {
+		return err
+	}
 	window := min(o.reader.Info.SizeBytes, dataio.NextWindowBytes)
 	return renew(o.ctx, o.deadline, o.door.writeDeadline(window))
 }

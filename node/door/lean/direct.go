@@ -36,6 +36,10 @@ func (a Answer) Begin(length int64, fields []byte) {
 	*w.out = append(append(*w.out, "HTTP/1.1 200 OK\r\n"...), fields...)
 }
 
+// OnWait has f called once, before the answer waits for the client to take it. It
+// comes before Begin.
+func (a Answer) OnWait(f func()) { a.waits = f }
+
 // AppendHeader appends the fields of a header as they are sent: those of an answer
 // with a body and a type.
 func AppendHeader(to []byte, h http.Header) []byte { return appendHeader(to, h) }
