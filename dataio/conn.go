@@ -27,6 +27,7 @@ type Conn struct {
 	vectors [2][]byte
 	send    net.Buffers // of vectors, while they are written
 	now     writeNow
+	file    sendNow
 }
 
 // joinBytes is up to where bytes are copied behind what was held rather than

@@ -1,7 +1,9 @@
 package dataio
 
 import (
+	"io"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,7 +49,7 @@ type writeNow struct {
 
 func (w *writeNow) write(fd uintptr) bool {
 	for {
-		w.n, w.err = unix.SendmsgN(int(fd), w.p, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		w.n, w.err = unix.Write(int(fd), w.p) // which doesn't wait: a net.Conn's never does
 		if w.err != unix.EINTR {
 			return true
 		}
@@ -72,9 +74,85 @@ func (c *Conn) WriteNow(p []byte) (n int, err error) {
 	case c.now.err == unix.EAGAIN:
 		return 0, nil
 	case c.now.err != nil:
-		return 0, os.NewSyscallError("sendmsg", c.now.err)
+		return 0, os.NewSyscallError("write", c.now.err)
 	}
 	return c.now.n, nil
+}
+
+// sendNow is a write and a sendfile that don't wait. It is a field of a Conn, as
+// writeNow is.
+type sendNow struct {
+	head  []byte
+	fd    int // of the file
+	n     int64
+	wrote int
+	sent  int64
+	err   error
+	try   func(fd uintptr) bool // send
+}
+
+func (s *sendNow) send(fd uintptr) bool {
+	s.wrote, s.sent, s.err = 0, 0, nil
+	for s.wrote < len(s.head) {
+		n, err := unix.SendmsgN(int(fd), s.head[s.wrote:], nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
+		switch err {
+		case nil:
+			s.wrote += n
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return true
+		default:
+			s.err = os.NewSyscallError("sendmsg", err)
+			return true
+		}
+	}
+	for s.sent < s.n {
+		n, err := unix.Sendfile(int(fd), s.fd, nil, int(min(s.n-s.sent, sendfileMost)))
+		switch {
+		case n > 0:
+			s.sent += int64(n)
+		case err == unix.EINTR:
+		case err == nil || err == unix.EAGAIN: // the file has ended, or there is no room
+			return true
+		case err == unix.EINVAL || err == unix.ENOSYS || err == unix.EOPNOTSUPP: // ReadFrom copies what can't be moved
+			return true
+		default:
+			s.err = os.NewSyscallError("sendfile", err)
+			return true
+		}
+	}
+	return true
+}
+
+// sendfileMost is what one sendfile is asked for.
+const sendfileMost = 4 << 20
+
+// SendNow writes head and moves bytes of a file behind it, as many as the kernel
+// takes without a wait, and so without looking at the write deadline, unless that
+// is over. src has what is left then; of anything but a file that is all.
+func (c *Conn) SendNow(head []byte, src io.Reader) (wrote int, sent int64, err error) {
+	limited, ok := src.(*io.LimitedReader)
+	if !ok || c.raw == nil || c.held != nil || limited.N <= 0 {
+		return 0, 0, nil
+	}
+	f, ok := limited.R.(*os.File)
+	if !ok {
+		return 0, 0, nil
+	}
+	s := &c.file
+	if s.try == nil {
+		s.try = s.send
+	}
+	s.head, s.fd, s.n = head, int(f.Fd()), limited.N
+	s.wrote, s.sent, s.err = 0, 0, nil
+	err = c.raw.Write(s.try)
+	runtime.KeepAlive(f)
+	s.head = nil
+	if err == nil {
+		err = s.err
+	}
+	limited.N -= s.sent
+	return s.wrote, s.sent, err
 }
 
 // Gone says that the other end has closed the connection, or its half of it, and

@@ -2,6 +2,8 @@
 
 package dataio
 
+import "io"
+
 // writeMore writes p. The systems that have no flag for more to come send it in
 // a packet of its own.
 func (c *Conn) writeMore(p []byte) error {
@@ -17,3 +19,9 @@ func (c *Conn) WriteNow([]byte) (int, error) { return 0, nil }
 
 // Gone isn't known here: whoever writes will see it.
 func (c *Conn) Gone() bool { return false }
+
+// sendNow has nothing to remember.
+type sendNow struct{}
+
+// SendNow moves nothing: whoever calls it goes on with ReadFrom.
+func (c *Conn) SendNow([]byte, io.Reader) (wrote int, sent int64, err error) { return 0, 0, nil }

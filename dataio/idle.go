@@ -18,6 +18,12 @@ const (
 	idleShards = 256
 )
 
+// stillFor is for how long what was seen of an open file counts: that nobody has
+// changed it behind the drive's back, and that bytes of it are in memory. Looking
+// takes as long as sending a small payload; what is seen may be over a moment
+// later either way, so that nothing rests on it but how soon that is noticed.
+const stillFor = 100 * time.Millisecond
+
 // opened is a payload file with its footer, read and checked. One File at a time
 // has it, since sendfile moves its position; between two, idle has it.
 type opened struct {
@@ -32,6 +38,8 @@ type opened struct {
 	seen    fileMark // what tells that the file is still what was opened
 	suspect atomic.Bool
 	since   time.Time // nobody has it
+	looked  time.Time // seen was right
+	memory  inMemory
 
 	newer, older *opened // in idle.order
 }
@@ -45,10 +53,31 @@ func (o *opened) close() error {
 	return o.f.Close()
 }
 
+// inMemory is the latest range of a file that was found in memory.
+type inMemory struct {
+	mu      sync.Mutex // guards what follows
+	off, to int64
+	at      time.Time
+}
+
+// has says that a range was found in memory lately.
+func (m *inMemory) has(off, n int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.off <= off && off+n <= m.to && time.Since(m.at) < stillFor
+}
+
+// found notes a range that is.
+func (m *inMemory) found(off, n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.off, m.to, m.at = off, off+n, time.Now()
+}
+
 // idle keeps files open that nobody reads, for whoever asks for them next. What
 // it gives is what opening would give: a payload that was removed or replaced is
 // forgotten before the call that did it returns, and what somebody else did to
-// the file shows by its inode, which is looked at. It keeps nothing where the
+// the file shows by its inode, which is looked at again after stillFor. It keeps nothing where the
 // system can't say that, nor on a drive with an Interceptor, which is to see
 // each operation.
 //
@@ -78,11 +107,16 @@ func (i *idle) take(id ID) *opened {
 	o := of[len(of)-1]
 	i.dropLocked(o)
 	i.mu.Unlock()
+	now := time.Now()
+	if now.Sub(o.looked) < stillFor {
+		return o
+	}
 	if mark, ok := markOf(o.f); !ok || mark != o.seen {
 		o.close()
 		i.forget(id) // the others aren't what is there, either
 		return nil
 	}
+	o.looked = now
 	return o
 }
 

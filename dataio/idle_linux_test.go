@@ -156,6 +156,9 @@ func TestIdleFilesOfWhatIsGone(t *testing.T) {
 			d, id := idleDrive(t, old)
 			used, kept := openIdle(t, d, id, old), openIdle(t, d, id, old)
 			kept.Close()
+			for _, f := range []*File{used, kept} { // they are looked at again after stillFor
+				f.looked = f.looked.Add(-stillFor)
+			}
 			c.change(t, d, id)
 			c.then(t, d, id)
 			used.Close()
@@ -167,6 +170,35 @@ func TestIdleFilesOfWhatIsGone(t *testing.T) {
 				t.Errorf("a file of a closed drive is still open: %v", err)
 			}
 		})
+	}
+}
+
+// TestStill: what was seen of an open file counts for stillFor, and not for longer.
+func TestStill(t *testing.T) {
+	content := bytes.Repeat([]byte("0123456789"), 10_000)
+	d, id := idleDrive(t, content)
+	f := openIdle(t, d, id, content)
+	if !f.InMemory(0, 1000) || f.memory.at.IsZero() {
+		t.Fatal("what was just read isn't in memory")
+	}
+	if !f.memory.has(0, 1000) || !f.memory.has(10, 900) || f.memory.has(0, 1001) {
+		t.Error("another range is known than was asked for")
+	}
+	if f.memory.at = f.memory.at.Add(-stillFor); f.memory.has(0, 1000) {
+		t.Error("it is known for longer")
+	}
+	f.Close()
+	looked := f.looked
+	again := openIdle(t, d, id, content)
+	if again.opened != f.opened || again.looked != looked {
+		t.Error("a file is looked at for each use")
+	}
+	again.Close()
+	again.looked = again.looked.Add(-stillFor)
+	if third := openIdle(t, d, id, content); third.opened != f.opened || !third.looked.After(looked) {
+		t.Error("a file isn't looked at again")
+	} else {
+		third.Close()
 	}
 }
 

@@ -41,11 +41,20 @@ func (f *File) Prefetch(ctx context.Context, off, n int64) error {
 	return err
 }
 
-// InMemory reports whether a range is known to be in memory: then Prefetch has
-// nothing to do. It doesn't wait.
+// InMemory reports whether a range is known to be in memory, or was a moment ago:
+// then Prefetch has nothing to do. It doesn't wait.
 func (f *File) InMemory(off, n int64) bool {
 	n, err := f.clip("prefetch", off, n)
-	return err == nil && f.d.options.Interceptor == nil && f.inMemory(off, n)
+	switch {
+	case err != nil || f.d.options.Interceptor != nil:
+		return false
+	case f.memory.has(off, n):
+		return true
+	case !f.inMemory(off, n):
+		return false
+	}
+	f.memory.found(off, n)
+	return true
 }
 
 // touch reads what isn't in memory.

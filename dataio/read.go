@@ -148,7 +148,7 @@ func (f *File) readFooter(read func(b []byte, offset int64) error) error {
 	if !info.Mode().IsRegular() {
 		return &Error{Kind: ErrCorrupted, Err: errors.New("it is not a regular file")}
 	}
-	f.modified, f.seen = info.ModTime(), markFrom(info)
+	f.modified, f.seen, f.looked = info.ModTime(), markFrom(info), time.Now()
 	size := info.Size()
 	f.fileBytes = size
 	tail := make([]byte, min(size, tailBytes))

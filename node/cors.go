@@ -92,7 +92,17 @@ func (c *CORSConfig) handler(next http.Handler) http.Handler {
 	if len(c.Origins) == 0 {
 		return next
 	}
-	h := &cors{next: next, origins: c.Origins, methods: corsMethods, expose: "*"}
+	h := c.rules()
+	h.next = next
+	return h
+}
+
+// rules are what is answered to browsers; nil where there are no origins.
+func (c *CORSConfig) rules() *cors {
+	if len(c.Origins) == 0 {
+		return nil
+	}
+	h := &cors{origins: c.Origins, methods: corsMethods, expose: "*"}
 	if c.Origins[0] == "*" {
 		h.origins = nil
 	}
@@ -121,9 +131,19 @@ func (c *cors) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if allowed {
-		w.Header().Set("Access-Control-Expose-Headers", c.expose)
+		c.show(w.Header())
 	}
 	c.next.ServeHTTP(w, r)
+}
+
+// show has a page that may see an answer see its fields.
+func (c *cors) show(h http.Header) { h.Set("Access-Control-Expose-Headers", c.expose) }
+
+// unasked says on an answer whose request is of no page what ServeHTTP says on it.
+func (c *cors) unasked(h http.Header) {
+	if c != nil && c.allow(h, nil) {
+		c.show(h)
+	}
 }
 
 // allow says on an answer whose pages may see it, and whether it is those of the

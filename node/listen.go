@@ -61,12 +61,14 @@ func (l *listener) joined() *listener {
 }
 
 // plain is the listener with the lean door in front of server, where it is
-// plaintext and joined.
-func (l *listener) plain(server *http.Server) *listener {
+// plaintext and joined. direct may be nil.
+func (l *listener) plain(server *http.Server, direct func(net.Conn) lean.Direct) *listener {
 	if l.tls != nil {
 		return l
 	}
-	return &listener{Listener: lean.NewListener(l.Listener, server)}
+	plain := lean.NewListener(l.Listener, server)
+	plain.Direct = direct
+	return &listener{Listener: plain}
 }
 
 // joining is a plaintext listener whose connections send the head of an answer

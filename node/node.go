@@ -73,6 +73,7 @@ type Node struct {
 	api         *api.API
 
 	front                  http.Handler // of httpServer, but for what counts and measures
+	direct                 *direct      // the short way, in front of httpServer
 	grpcServer             *grpc.Server
 	httpServer, peerServer *http.Server
 
@@ -342,7 +343,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return serveHTTP(ctx, n.peerServer, n.peerListener.limited(n.limits.peer.Listen)) })
 	g.Go(func() error {
-		return serveHTTP(ctx, n.httpServer, n.httpListener.limited(n.limits.http.Listen).joined().plain(n.httpServer))
+		return serveHTTP(ctx, n.httpServer, n.httpListener.limited(n.limits.http.Listen).joined().plain(n.httpServer, n.direct.of))
 	})
 	g.Go(func() error { return n.serveGRPC(ctx) })
 	g.Go(func() error { return ended(ctx, n.collector.Run(ctx)) })
@@ -446,9 +447,14 @@ func (n *Node) openServices(context.Context) error {
 	}
 	n.grpcServer = n.api.GRPCServer()
 	n.onClose(func() error { n.grpcServer.Stop(); return nil }) // its workers, where Run never was
+	bytes := door.New(door.Options{Objects: objects, Follow: n.follow, Still: n.still, Uploads: n.limits.uploads, Logger: n.log})
+	n.direct = &direct{
+		conns: n.limits.http, requests: n.telemetry.Requests(), auth: n.gate, callers: n.limits.callers, audit: n.audit,
+		cors: n.cfg.CORS.rules(), ready: n.ready, door: bytes,
+	}
 	n.front = n.cfg.CORS.handler(&front{
 		auth: n.gate, callers: n.limits.callers, audit: n.audit, ready: n.waitReady, state: n.state,
-		door:      door.New(door.Options{Objects: objects, Follow: n.follow, Still: n.still, Uploads: n.limits.uploads, Logger: n.log}),
+		door:      bytes,
 		gateway:   n.api.Gateway(),
 		openAPI:   api.OpenAPI(),
 		metrics:   readsMetrics(serveMetrics(n.telemetry)),

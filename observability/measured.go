@@ -14,6 +14,46 @@ type measured struct {
 	reused  bool // for the connection's next request
 }
 
+// Get measures a GET that no http.Handler serves, as HTTP measures those that one
+// does: the same is counted of it. It is for the requests of a connection that
+// ConnContext knows, and its ctx, which SetError finds it by; nil where spans are
+// wanted of requests, which need an *http.Request. Whoever has one ends it by End,
+// or by Forget, and uses nothing of it after that.
+func (r *Requests) Get(ctx context.Context, w http.ResponseWriter, api string) *Answer {
+	e, ok := ctx.Value(requestKey{}).(*measured)
+	if r.tracer != nil || !ok || !e.reused {
+		return nil
+	}
+	q := &e.request
+	r.beginAt(q, protoHTTP)
+	q.method = http.MethodGet
+	q.api.Store(r.api(protoHTTP, api))
+	q.launch()
+	e.writer = responseWriter{inner: w, request: q, ctx: ctx}
+	return &e.writer
+}
+
+// Answer is the http.ResponseWriter of a GET that is measured.
+type Answer = responseWriter
+
+// About says what the request is about, and who makes it, as SetTarget and SetUser
+// do.
+func (w *responseWriter) About(bucket, key, user string) {
+	w.request.bucket, w.request.key, w.request.user = bucket, key, user
+}
+
+// End is for when the answer has ended; whole: it was not broken off.
+func (w *responseWriter) End(whole bool) {
+	w.returned = whole
+	w.finish()
+}
+
+// Forget is for a request that is served in another way, and counted there.
+func (w *responseWriter) Forget() {
+	w.request.land()
+	w.inner, w.ctx = ended{}, nil
+}
+
 // ended is the ResponseWriter of a request that has ended.
 type ended struct{}
 

@@ -122,10 +122,19 @@ func (l *Log) open() error {
 
 // Begin makes the record of a request that has just come in by a door.
 func (l *Log) Begin(door, address, method string) *Record {
+	return l.Since(time.Now(), door, address, method)
+}
+
+// Reads says that reads that succeeded are recorded, too. Who makes records of
+// others only needs Since.
+func (l *Log) Reads() bool { return l != nil && l.o.Level == All }
+
+// Since is Begin for a request that came in at a time.
+func (l *Log) Since(began time.Time, door, address, method string) *Record {
 	if l == nil || l.o.Level == Off {
 		return nil
 	}
-	r := &Record{began: time.Now(), line: line{
+	r := &Record{began: began, line: line{
 		Node: l.o.Node, Door: door, Address: address, Method: bounded(method, maxMethodBytes),
 	}}
 	r.line.Resources = r.first[:0]

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -445,7 +446,8 @@ func findBucket(r pebble.Reader, name string) (Bucket, error) {
 // foundRecord is a record with the key of its row.
 type foundRecord struct {
 	Record
-	row []byte
+	row  []byte
+	made atomic.Value // see Answer.Made
 }
 
 // findRecord gives the newest version of a record, nil where there is none.

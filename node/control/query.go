@@ -2,6 +2,7 @@ package control
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -241,6 +242,10 @@ type Answer struct {
 	// which no key holds.
 	Next string `msg:"nx,omitempty"`
 	More bool   `msg:"m,omitempty"` // there is something behind Next
+
+	// Made has room for what a reader makes of Record, which the next one finds
+	// there, for as long as the record is kept here. nil: it isn't kept.
+	Made *atomic.Value `msg:"-"`
 }
 
 // Topology is the nodes that have joined. It is immutable: whoever holds one

@@ -104,7 +104,7 @@ func (v *view) buckets(a *Answer, q *BucketsQuery) (err error) {
 func (v *view) record(a *Answer, bucket [16]byte, q *RecordQuery) error {
 	at := place{bucket, q.Key}
 	if found := v.kept.get(at); found != nil {
-		a.Record = &found.Record
+		a.Record, a.Made = &found.Record, &found.made
 		return nil
 	}
 	found, err := v.find(bucket, q.Key)

@@ -82,6 +82,40 @@ func (c *Control) Read(ctx context.Context, q *Query) (a *Answer, err error) {
 	return a, nil
 }
 
+// RecordNow gives a record as Read does, with Answer.Made, where this node alone
+// knows everything that was acknowledged before the call, and keeps the record.
+// Else there is none, and Read says why, or has it.
+func (c *Control) RecordNow(bucket, key string) (*Record, *atomic.Value) {
+	if c.enter() != nil {
+		return nil, nil
+	}
+	defer c.leave()
+	e := c.engine.Load()
+	if e == nil || c.Err() != nil || !e.ReadNow(dataGroup) {
+		return nil, nil
+	}
+	system := c.system.acquire()
+	b := system.known.get(bucket)
+	c.system.release(system)
+	if b == nil {
+		return nil, nil
+	}
+	v, err := c.data.at(c.ctx, 0) // any state of the group shows it all
+	if err != nil {
+		return nil, nil
+	}
+	defer c.data.release(v)
+	if v.open.check(v, bucket, b.ID) != nil {
+		return nil, nil
+	}
+	found := v.kept.get(place{b.ID, key})
+	if found == nil {
+		return nil, nil
+	}
+	c.reached()
+	return &found.Record, &found.made
+}
+
 // ofBucket names the bucket whose records a query is for, and tells whether a
 // data group answers it.
 func (q *Query) ofBucket() (name string, data bool) {

@@ -61,9 +61,9 @@ func (k *keptRecords) add(at place, found *foundRecord) {
 	k.bytes += size
 }
 
-// bytes is about how much memory a record takes.
+// bytes is about how much memory a record takes, with what is made of it.
 func (r *foundRecord) bytes() int {
-	n := 512 + 2*len(r.Key) + len(r.row) + len(r.Inline) + len(r.ContentType) + len(r.CacheControl) +
+	n := 2048 + 2*len(r.Key) + len(r.row) + len(r.Inline) + len(r.ContentType) + len(r.CacheControl) +
 		len(r.ContentDisposition) + len(r.ContentEncoding) + len(r.ContentLanguage)
 	for _, pairs := range []Pairs{r.Metadata, r.Tags} {
 		for name, value := range pairs {

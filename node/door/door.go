@@ -33,8 +33,8 @@ type Options struct {
 	MinRate        int64         // bytes a second below which a download is cut off (32 KiB)
 }
 
-// door implements http.Handler.
-type door struct {
+// Door implements http.Handler.
+type Door struct {
 	objects        *object.Service
 	follow         func(p iam.Principal, recheck func(now iam.Principal) error, cut func(why error)) (stop func())
 	still          func(p iam.Principal, recheck func(now iam.Principal) error) (why error)
@@ -47,8 +47,8 @@ type door struct {
 
 // New makes the handler of /data/. It expects the principal in the request's
 // context and refuses requests without one.
-func New(o Options) http.Handler {
-	d := &door{objects: o.Objects, follow: o.Follow, still: o.Still, log: o.Logger, uploads: o.Uploads, maxObjectBytes: o.MaxObjectBytes, stall: o.Stall, minRate: o.MinRate}
+func New(o Options) *Door {
+	d := &Door{objects: o.Objects, follow: o.Follow, still: o.Still, log: o.Logger, uploads: o.Uploads, maxObjectBytes: o.MaxObjectBytes, stall: o.Stall, minRate: o.MinRate}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -70,8 +70,11 @@ func New(o Options) http.Handler {
 type method struct {
 	api    string
 	action iam.Action
-	serve  func(d *door, w http.ResponseWriter, r *http.Request, t target) error
+	serve  func(d *Door, w http.ResponseWriter, r *http.Request, t target) error
 }
+
+// GetAPI is what a GET counts as.
+const GetAPI = "GetObject"
 
 // allow lists the methods that methodOf knows.
 const allow = "GET, HEAD, PUT, DELETE"
@@ -80,19 +83,19 @@ const allow = "GET, HEAD, PUT, DELETE"
 func methodOf(name string) (method, bool) {
 	switch name {
 	case http.MethodGet:
-		return method{"GetObject", iam.ObjectRead, (*door).serveGet}, true
+		return method{GetAPI, iam.ObjectRead, (*Door).serveGet}, true
 	case http.MethodHead:
-		return method{"StatObject", iam.ObjectRead, (*door).serveHead}, true
+		return method{"StatObject", iam.ObjectRead, (*Door).serveHead}, true
 	case http.MethodPut:
-		return method{"PutObject", iam.ObjectWrite, (*door).servePut}, true
+		return method{"PutObject", iam.ObjectWrite, (*Door).servePut}, true
 	case http.MethodDelete:
-		return method{"DeleteObject", iam.ObjectDelete, (*door).serveDelete}, true
+		return method{"DeleteObject", iam.ObjectDelete, (*Door).serveDelete}, true
 	}
 	return method{}, false
 }
 
 // ServeHTTP implements http.Handler.
-func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m, ok := methodOf(r.Method)
 	if !ok {
 		fault.RefuseMethod(w, r.Method, allow)
@@ -115,11 +118,12 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve serves the request, and ends it once its principal may no longer do what
 // it does.
-func (d *door) serve(w http.ResponseWriter, r *http.Request, m method, t target) error {
+func (d *Door) serve(w http.ResponseWriter, r *http.Request, m method, t target) error {
 	if m.action == iam.ObjectRead {
 		return m.serve(d, w, r, t)
 	}
-	return d.watch(r.Context(), w, m.action, t, func(ctx context.Context) error {
+	p, _ := iam.FromContext(r.Context())
+	return d.watch(r.Context(), w, p, m.action, t, func(ctx context.Context) error {
 		if ctx != r.Context() {
 			r = r.WithContext(ctx)
 		}
@@ -127,13 +131,12 @@ func (d *door) serve(w http.ResponseWriter, r *http.Request, m method, t target)
 	})
 }
 
-// watch does something for the principal in ctx, and ends it once the principal
-// may no longer do that.
-func (d *door) watch(ctx context.Context, w http.ResponseWriter, action iam.Action, t target, do func(ctx context.Context) error) error {
+// watch does something for a principal, and ends it once the principal may no
+// longer do that.
+func (d *Door) watch(ctx context.Context, w http.ResponseWriter, p iam.Principal, action iam.Action, t target, do func(ctx context.Context) error) error {
 	if d.follow == nil {
 		return do(ctx)
 	}
-	p, _ := iam.FromContext(ctx)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := d.follow(p,
@@ -158,13 +161,12 @@ func (d *door) watch(ctx context.Context, w http.ResponseWriter, action iam.Acti
 	return why
 }
 
-// allowed says whether the principal in ctx may still do what it was let in for,
-// for an answer that is at hand: there is nothing to end in the middle.
-func (d *door) allowed(ctx context.Context, action iam.Action, t target) error {
+// allowed says whether a principal may still do what it was let in for, for an
+// answer that is at hand: there is nothing to end in the middle.
+func (d *Door) allowed(p iam.Principal, action iam.Action, t target) error {
 	if d.still == nil {
 		return nil
 	}
-	p, _ := iam.FromContext(ctx)
 	return d.still(p, func(now iam.Principal) error { return iam.Authorize(now, action, t.bucket, t.key) })
 }
 
@@ -195,7 +197,7 @@ func renew(ctx context.Context, set func(time.Time) error, t time.Time) error {
 
 // authorize reads what the request is about and decides whether its principal
 // may do it.
-func (d *door) authorize(r *http.Request, action iam.Action) (target, error) {
+func (d *Door) authorize(r *http.Request, action iam.Action) (target, error) {
 	p, ok := iam.FromContext(r.Context())
 	if !ok {
 		return target{}, fault.New(fault.Unauthenticated, "", "no credential was given")
@@ -214,15 +216,10 @@ func (d *door) authorize(r *http.Request, action iam.Action) (target, error) {
 
 // fail answers with err or, where the answer has begun, breaks the connection,
 // so that a part of a body is never taken for the whole.
-func (d *door) fail(w http.ResponseWriter, r *http.Request, err error) {
+func (d *Door) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var broken *brokenBody
 	if errors.As(err, &broken) {
-		reason := fault.KindOf(err).Reason()
-		audit.From(r.Context()).Fail(reason)
-		observability.SetError(r.Context(), reason)
-		if r.Context().Err() == nil {
-			d.log.WarnContext(r.Context(), "download broken off", "path", r.URL.Path, "error", err)
-		}
+		audit.From(r.Context()).Fail(d.brokenOff(r.Context(), r.URL.Path, err))
 		panic(http.ErrAbortHandler)
 	}
 	// net/http may first read what is left of the body, for as long as that may
@@ -233,4 +230,15 @@ func (d *door) fail(w http.ResponseWriter, r *http.Request, err error) {
 		d.log.ErrorContext(r.Context(), "request failed", "method", r.Method, "path", r.URL.Path, "error", err)
 	}
 	fault.WriteProblem(w, err)
+}
+
+// brokenOff tells of an answer that has begun and can't be ended, and gives the
+// reason.
+func (d *Door) brokenOff(ctx context.Context, path string, err error) (reason string) {
+	reason = fault.KindOf(err).Reason()
+	observability.SetError(ctx, reason)
+	if ctx.Err() == nil {
+		d.log.WarnContext(ctx, "download broken off", "path", path, "error", err)
+	}
+	return reason
 }

@@ -42,6 +42,11 @@ func parseTarget(u *url.URL) (target, error) {
 	if sent == "" {
 		sent = u.EscapedPath()
 	}
+	return parsePath(sent)
+}
+
+// parsePath is parseTarget for a path as it was sent.
+func parsePath(sent string) (target, error) {
 	rest, ok := strings.CutPrefix(sent, Prefix)
 	if !ok {
 		return target{}, fault.New(fault.InvalidArgument, "path", "bytes are at %s{bucket}/{key}", Prefix)

@@ -19,14 +19,15 @@ import (
 const defaultContentType = "application/octet-stream"
 
 // serveHead describes an object. Range has no meaning for HEAD (RFC 9110, 14.2).
-func (d *door) serveHead(w http.ResponseWriter, r *http.Request, t target) error {
+func (d *Door) serveHead(w http.ResponseWriter, r *http.Request, t target) error {
 	ctx := r.Context()
 	conditions, err := parseConditions(r.Header)
 	if err != nil {
 		return err
 	}
 	info, err := d.objects.Stat(ctx, t.bucket, t.key, conditions, t.maxAge)
-	if why := d.allowed(ctx, iam.ObjectRead, t); why != nil {
+	p, _ := iam.FromContext(ctx) // authorize has seen it
+	if why := d.allowed(p, iam.ObjectRead, t); why != nil {
 		return why
 	}
 	if err != nil {
@@ -41,15 +42,16 @@ func (d *door) serveHead(w http.ResponseWriter, r *http.Request, t target) error
 
 // serveGet sends an object or ranges of it. Nothing is written before its
 // first bytes are at hand, so that up to there an error has its own status.
-func (d *door) serveGet(w http.ResponseWriter, r *http.Request, t target) error {
+func (d *Door) serveGet(w http.ResponseWriter, r *http.Request, t target) error {
 	ctx := r.Context()
 	conditions, err := parseConditions(r.Header)
 	if err != nil {
 		return err
 	}
 	reader, err := d.objects.Open(ctx, t.bucket, t.key, conditions, t.maxAge)
+	p, _ := iam.FromContext(ctx) // authorize has seen it
 	if err != nil || reader.AtHand() {
-		if why := d.allowed(ctx, iam.ObjectRead, t); why != nil {
+		if why := d.allowed(p, iam.ObjectRead, t); why != nil {
 			return why
 		}
 	}
@@ -73,7 +75,7 @@ func (d *door) serveGet(w http.ResponseWriter, r *http.Request, t target) error 
 	if reader.AtHand() {
 		return b.answer(ctx, reader, ranges)
 	}
-	return d.watch(ctx, w, iam.ObjectRead, t, func(ctx context.Context) error { return b.answer(ctx, reader, ranges) })
+	return d.watch(ctx, w, p, iam.ObjectRead, t, func(ctx context.Context) error { return b.answer(ctx, reader, ranges) })
 }
 
 // answer sends what was asked for: all of it where there are no ranges.
@@ -195,7 +197,7 @@ func (e *brokenBody) Unwrap() error { return e.error }
 // body is the body of a response to GET. The header goes out with the first
 // byte; from there on an error can only break the connection.
 type body struct {
-	door    *door
+	door    *Door
 	w       http.ResponseWriter
 	control *http.ResponseController
 	conn    holder // nil: none
@@ -337,6 +339,6 @@ func connOf(ctx context.Context) holder {
 }
 
 // writeDeadline is when a client that takes the minimal rate has taken a window.
-func (d *door) writeDeadline(window int64) time.Time {
+func (d *Door) writeDeadline(window int64) time.Time {
 	return time.Now().Add(d.stall + time.Duration(float64(window)/float64(d.minRate)*float64(time.Second)))
 }

@@ -22,7 +22,7 @@ const metaPrefix = "Gridloom-Meta-"
 // servePut stores the request's body. Everything that can be refused without
 // it is refused before a byte of it is read, which with "Expect: 100-continue"
 // is before it is sent.
-func (d *door) servePut(w http.ResponseWriter, r *http.Request, t target) error {
+func (d *Door) servePut(w http.ResponseWriter, r *http.Request, t target) error {
 	req, err := d.putRequest(r, t)
 	if err != nil {
 		return err
@@ -72,7 +72,7 @@ func wanted(ctx context.Context) (object.Checksum, bool) {
 }
 
 // putRequest reads everything about an upload but its body.
-func (d *door) putRequest(r *http.Request, t target) (object.PutRequest, error) {
+func (d *Door) putRequest(r *http.Request, t target) (object.PutRequest, error) {
 	req := object.PutRequest{
 		Bucket: t.bucket, Key: t.key,
 		SizeBytes: r.ContentLength,
@@ -124,12 +124,12 @@ func headersOf(h http.Header) (kept object.Headers, err error) {
 	return kept, nil
 }
 
-func (d *door) tooLarge() error {
+func (d *Door) tooLarge() error {
 	return fault.New(fault.TooLarge, "body", "is over the limit of %d bytes for one object", d.maxObjectBytes)
 }
 
 // serveDelete removes an object.
-func (d *door) serveDelete(w http.ResponseWriter, r *http.Request, t target) error {
+func (d *Door) serveDelete(w http.ResponseWriter, r *http.Request, t target) error {
 	conditions, err := parseConditions(r.Header)
 	if err != nil {
 		return err
@@ -144,7 +144,7 @@ func (d *door) serveDelete(w http.ResponseWriter, r *http.Request, t target) err
 // upload is the body of a PUT. Each read has its own deadline, so that a
 // client that stalls is cut off, and one that is merely slow is not.
 type upload struct {
-	door    *door
+	door    *Door
 	ctx     context.Context
 	held    *limit.Upload
 	body    io.Reader

@@ -58,18 +58,29 @@ func (i *Identities) Allow(id string, now time.Time) (retryAfter time.Duration, 
 	if i == nil {
 		return 0, true
 	}
-	i.mu.Lock()
-	b, known := i.buckets.get(id)
-	if !known {
-		b = rate.NewLimiter(i.rate, i.burst)
-		i.buckets.put(id, b)
-	}
-	i.mu.Unlock()
+	b := i.bucket(id)
 	if b.AllowN(now, 1) {
 		return 0, true
 	}
 	report(i.refused, "requests")
 	return until(b, now), false
+}
+
+// Take is Allow that says no more, and tells nobody: whoever isn't allowed is to
+// ask by Allow, which does.
+func (i *Identities) Take(id string, now time.Time) bool {
+	return i == nil || i.bucket(id).AllowN(now, 1)
+}
+
+func (i *Identities) bucket(id string) *rate.Limiter {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	b, known := i.buckets.get(id)
+	if !known {
+		b = rate.NewLimiter(i.rate, i.burst)
+		i.buckets.put(id, b)
+	}
+	return b
 }
 
 // Check is Allow, with an error for the caller.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/crc32"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/gridloom/gridloom/dataio"
@@ -26,8 +27,23 @@ func (s *Service) lookup(ctx context.Context, bucket, key string, c *Conditions,
 	if err != nil {
 		return nil, nil, err
 	}
-	info := infoOf(bucket, a.Record)
+	info := keptInfo(bucket, a.Record, a.Made)
 	return a.Record, info, c.checkRead(info)
+}
+
+// keptInfo is what infoOf gives, kept with the record where that is: see
+// control.Answer.Made.
+func keptInfo(bucket string, record *control.Record, made *atomic.Value) *Info {
+	if made == nil {
+		return infoOf(bucket, record)
+	}
+	info, ok := made.Load().(*Info)
+	if !ok {
+		info = infoOf(bucket, record)
+		info.Made = new(atomic.Value)
+		made.Store(info)
+	}
+	return info
 }
 
 // Stat describes an object. With a maxAge of 0 it shows every change that was
@@ -59,14 +75,41 @@ func (s *Service) Open(ctx context.Context, bucket, key string, c Conditions, ma
 	if err != nil {
 		return nil, err
 	}
+	if err := checkTotal(record); err != nil {
+		return nil, err
+	}
+	return &Reader{Info: info, s: s, record: record}, nil
+}
+
+// checkTotal compares what a record says of the payload.
+func checkTotal(record *control.Record) error {
 	total := int64(len(record.Inline))
 	for i := range record.Segments {
 		total += record.Segments[i].SizeBytes
 	}
 	if total != record.SizeBytes || record.Layout != 0 {
-		return nil, fault.New(fault.Corrupted, "object", "has a record of %d bytes with payload of %d in layout %d", record.SizeBytes, total, record.Layout)
+		return fault.New(fault.Corrupted, "object", "has a record of %d bytes with payload of %d in layout %d", record.SizeBytes, total, record.Layout)
 	}
-	return &Reader{Info: info, s: s, record: record}, nil
+	return nil
+}
+
+// recordsNow is an index that has some records at hand: see control.RecordNow.
+type recordsNow interface {
+	RecordNow(bucket, key string) (*control.Record, *atomic.Value)
+}
+
+// OpenNow is Open without conditions, where the record is at hand, into a reader
+// that nothing is read with any more. Where it says false, Open may find it.
+func (s *Service) OpenNow(r *Reader, bucket, key string) bool {
+	if s.now == nil || ValidateBucket(bucket) != nil || ValidateKey(key) != nil {
+		return false
+	}
+	record, made := s.now.RecordNow(bucket, key)
+	if record == nil || checkTotal(record) != nil {
+		return false
+	}
+	*r = Reader{Info: keptInfo(bucket, record, made), s: s, record: record}
+	return true
 }
 
 // Reader reads one version of an object. It belongs to one goroutine at a
@@ -86,6 +129,9 @@ type Reader struct {
 // AtHand says that all bytes are in memory: sending them waits for nobody but
 // the destination.
 func (r *Reader) AtHand() bool { return len(r.record.Segments) == 0 }
+
+// InOne says that there is no more than one payload to send.
+func (r *Reader) InOne() bool { return len(r.record.Segments) <= 1 }
 
 // Close releases the reader. It may be called again. Sending holds nothing
 // beyond its return, so that there is nothing to release yet.

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"hash/crc64"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/gridloom/gridloom/node/control"
@@ -55,6 +56,11 @@ type Info struct {
 	CRC64NVME   uint64            // of the whole object
 	Sums        []Checksum        // of a put: those of PutRequest.Sums, which are kept nowhere
 	Replaced    bool              // of a put, a copy and a move: there was an object of that key before
+
+	// Made has room for what a door makes of this, which the next reader finds
+	// there: what Open and Stat give may be shared, and is never changed. nil:
+	// nobody else will see it.
+	Made *atomic.Value
 }
 
 // Conditions restrict a call to a state of the object (RFC 9110, 13.1).

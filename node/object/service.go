@@ -136,6 +136,7 @@ func (p Path) String() string {
 // goroutines at once.
 type Service struct {
 	o     Options
+	now   recordsNow // Index; nil: it has none at hand
 	log   *slog.Logger
 	bulk  *bulkClient
 	waits waitLog
@@ -204,8 +205,10 @@ func New(o Options) (*Service, error) {
 	if o.SegmentBytes > SegmentMaxBytes {
 		return nil, fmt.Errorf("object: Options.SegmentBytes is %d; at most %d", o.SegmentBytes, SegmentMaxBytes)
 	}
+	now, _ := o.Index.(recordsNow)
 	s := &Service{
 		o:           o,
+		now:         now,
 		log:         o.Log,
 		uploadSlots: make(chan struct{}, o.BulkUploads),
 		readSlots:   make(chan struct{}, o.BulkReads),

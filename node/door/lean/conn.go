@@ -40,6 +40,9 @@ type conn struct {
 	serial atomic.Uint32 // of the request that is served; odd: there is one
 	seen   uint32        // what it was when somebody looked last: look's own
 
+	direct Direct // nil: there is none
+	get    Get    // that it has
+
 	head   head
 	remote string      // address, as requests have it
 	header http.Header // of requests, filled anew for each
@@ -64,6 +67,9 @@ func newConn(l *Listener, joined *dataio.Conn) *conn {
 	ctx = context.WithValue(ctx, http.LocalAddrContextKey, joined.LocalAddr())
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.remote = joined.RemoteAddr().String()
+	if l.Direct != nil {
+		c.direct = l.Direct(joined)
+	}
 	c.writer.c = c
 	c.writer.header = make(http.Header)
 	return c
@@ -233,6 +239,9 @@ func (c *conn) run() (again bool) {
 			}
 		}
 	}()
+	if served, again := c.serveDirect(); served {
+		return again
+	}
 	ctx, cancel := context.WithCancel(c.ctx)
 	defer cancel() // whatever the handler has left behind ends with the request
 	r := c.fill(ctx)

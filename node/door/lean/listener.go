@@ -20,6 +20,10 @@ const endTimeout = time.Second
 // handler of an http.Server, and gives that server the others.
 type Listener struct {
 	net.Listener
+	// Direct makes what serves the plainest requests of a connection. It is set
+	// before the first Accept; nil: the handler serves all.
+	Direct func(net.Conn) Direct
+
 	server *http.Server
 	base   context.Context
 	closed chan struct{} // Close was called

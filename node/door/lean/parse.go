@@ -34,6 +34,10 @@ type head struct {
 	host   string
 	fields []field // without Host
 
+	// Of fields: see whole.
+	direct     bool
+	credential string
+
 	url   url.URL
 	block []byte // the fields as they came, with the empty line: the next request's are most often the same
 }
@@ -214,6 +218,7 @@ func (h *head) parseFields(data []byte) (block []byte, v verdict) {
 	if h.host == "" {
 		return nil, doubtful
 	}
+	h.credential, h.direct = h.whole()
 	block = data[:len(data)-len(rest)]
 	h.block = append(h.block, block...)
 	return block, plain

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gridloom/gridloom/dataio"
@@ -43,6 +44,7 @@ type writer struct {
 	last    bool   // the connection ends with the answer
 	body    []byte // of one whose length isn't known, up to guessBytes
 	failed  error
+	waits   func() // to be told before something is waited for; nil: nobody is
 
 	mu       sync.Mutex // guards what follows: whoever cuts an answer off is another goroutine
 	deadline time.Time  // of writes, as the handler wants it
@@ -54,7 +56,7 @@ func (w *writer) begin(head bool) {
 	clear(w.header)
 	w.out = outBuffers.Get().(*[]byte)
 	w.head, w.status, w.length, w.written = head, 0, -1, 0
-	w.typed, w.dated, w.whole, w.hold, w.last, w.body, w.failed = false, false, false, false, false, w.body[:0], nil
+	w.typed, w.dated, w.whole, w.hold, w.last, w.body, w.failed, w.waits = false, false, false, false, false, w.body[:0], nil, nil
 }
 
 // free gives back what a request took, and takes its deadline away.
@@ -166,8 +168,7 @@ func (w *writer) complete(p []byte, done bool) {
 	w.whole = true
 	out := *w.out
 	if !w.dated {
-		out = append(out, "Date: "...)
-		out = append(time.Now().UTC().AppendFormat(out, http.TimeFormat), "\r\n"...)
+		out = append(append(append(out, "Date: "...), dateNow()...), "\r\n"...)
 	}
 	allowed := bodyAllowed(w.status)
 	if w.length < 0 && done && allowed && (!w.head || len(p) > 0) {
@@ -186,6 +187,26 @@ func (w *writer) complete(p []byte, done bool) {
 		out = append(out, "Connection: close\r\n"...)
 	}
 	*w.out = append(out, "\r\n"...)
+}
+
+// second is what the field Date says in one second.
+type second struct {
+	unix int64
+	text string
+}
+
+// lastDate is the latest: it is the same for most answers.
+var lastDate atomic.Pointer[second]
+
+// dateNow is what Date says now.
+func dateNow() string {
+	now := time.Now()
+	d := lastDate.Load()
+	if d == nil || d.unix != now.Unix() {
+		d = &second{now.Unix(), now.UTC().Format(http.TimeFormat)}
+		lastDate.Store(d)
+	}
+	return d.text
 }
 
 func (w *writer) saysClose() bool { return w.header.Get("Connection") == "close" }
@@ -290,19 +311,30 @@ func (w *writer) ReadFrom(src io.Reader) (n int64, err error) {
 	}
 	w.complete(nil, false)
 	w.hold = false
-	w.arm()
-	if len(*w.out) > 0 {
-		w.c.conn.Hold()
-		if _, err = w.c.conn.Write(*w.out); err != nil {
-			w.failed = err
-			return 0, err
-		}
-		*w.out = (*w.out)[:0]
-	}
-	n, err = w.c.conn.ReadFrom(src)
+	n, err = w.move(src)
 	w.written += n
 	w.failed = err
 	return n, err
+}
+
+// move has the kernel move src, behind what waits. What it takes at once needs no
+// deadline.
+func (w *writer) move(src io.Reader) (int64, error) {
+	wrote, sent, err := w.c.conn.SendNow(*w.out, src)
+	*w.out = append((*w.out)[:0], (*w.out)[wrote:]...)
+	if limited, ok := src.(*io.LimitedReader); err != nil || ok && limited.N == 0 && len(*w.out) == 0 {
+		return sent, err
+	}
+	w.arm()
+	if len(*w.out) > 0 {
+		w.c.conn.Hold()
+		if _, err := w.c.conn.Write(*w.out); err != nil {
+			return sent, err
+		}
+		*w.out = (*w.out)[:0]
+	}
+	n, err := w.c.conn.ReadFrom(src)
+	return sent + n, err
 }
 
 // writeOnly hides ReadFrom from io.Copy.
@@ -366,8 +398,13 @@ var past = time.Unix(1<<20, 0)
 // handler runs, and what is read after it has deadlines of its own.
 func (w *writer) SetReadDeadline(time.Time) error { return nil }
 
-// arm makes the handler's deadline the connection's.
+// arm makes the handler's deadline the connection's: what is written next may have
+// to wait.
 func (w *writer) arm() {
+	if tell := w.waits; tell != nil {
+		w.waits = nil
+		tell()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.armed && !w.deadline.IsZero() {

@@ -1,0 +1,143 @@
+package node
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/gridloom/gridloom/node/audit"
+	"github.com/gridloom/gridloom/node/door"
+	"github.com/gridloom/gridloom/node/door/lean"
+	"github.com/gridloom/gridloom/node/iam"
+	"github.com/gridloom/gridloom/node/limit"
+	"github.com/gridloom/gridloom/observability"
+)
+
+// direct serves the plainest GETs, of objects that are looked up and sent without
+// anything going wrong: by the same parts as the handlers from limited.server to
+// door.Door, in the same order, and by nothing of its own. What any of them has
+// something to say to is for those: nothing has been written then.
+type direct struct {
+	conns    *limit.Conns
+	requests *observability.Requests
+	auth     *iam.Gate
+	callers  limit.Callers
+	audit    *audit.Log
+	cors     *cors // nil: there is none
+	ready    <-chan struct{}
+	door     *door.Door
+}
+
+// of makes what serves a connection.
+func (d *direct) of(conn net.Conn) lean.Direct {
+	c := &directConn{direct: d, conn: conn}
+	c.whole = d.door.NewWhole(c)
+	return c
+}
+
+// directConn is a connection's: one request at a time.
+type directConn struct {
+	*direct
+	conn  net.Conn
+	whole *door.Whole
+	get   *lean.Get // the request
+
+	by      iam.Principal // of the last request
+	account string        // by's
+}
+
+// ServeGet implements lean.Direct.
+func (c *directConn) ServeGet(ctx context.Context, g *lean.Get) (served, again bool) {
+	c.conns.Busy(c.conn)
+	defer c.conns.Quiet(c.conn)
+	began := time.Now()
+	p, ok := c.admit(g, began)
+	if !ok {
+		return false, false
+	}
+	answer := c.requests.Get(ctx, g.Answer, door.GetAPI)
+	if answer == nil {
+		return false, false
+	}
+	defer func() {
+		if answer != nil { // it panics
+			answer.End(false)
+		}
+	}()
+	begun, reason, about := false, "", audit.Resource{}
+	if c.whole.Find(ctx, p, g.Path) {
+		about.Bucket, about.Key = c.whole.Target()
+		answer.About(about.Bucket, about.Key, p.User)
+		c.get = g
+		begun, reason = c.whole.Send(ctx, answer)
+	}
+	if !begun {
+		answer.Forget()
+		answer = nil
+		return false, false
+	}
+	answer.End(reason == "")
+	answer = nil
+	if reason != "" || c.audit.Reads() {
+		c.record(began, g.Addr, &p, about, reason)
+	}
+	return true, reason == ""
+}
+
+// admit says whose request it is, if it may be served.
+func (c *directConn) admit(g *lean.Get, now time.Time) (p iam.Principal, ok bool) {
+	select {
+	case <-c.ready:
+	default:
+		return p, false
+	}
+	p, err := c.auth.Verify(iam.Request{Authorization: g.Credential, Addr: g.Addr, Door: doorHTTP, Now: now})
+	if err != nil {
+		return p, false
+	}
+	if c.account == "" || p != c.by {
+		c.by, c.account = p, p.Account()
+	}
+	return p, c.callers.Identities.Take(c.account, now)
+}
+
+// Begin implements door.Head.
+func (c *directConn) Begin() { c.get.Answer.Begin(c.whole.Info().SizeBytes, c.fields()) }
+
+// SetWriteDeadline implements door.Head.
+func (c *directConn) SetWriteDeadline(t time.Time) error { return c.get.Answer.SetWriteDeadline(t) }
+
+// OnWait implements door.Head.
+func (c *directConn) OnWait(f func()) { c.get.Answer.OnWait(f) }
+
+// fields are those of an answer's header. They are made once for as long as the
+// object is kept with its record.
+func (c *directConn) fields() []byte {
+	made := c.whole.Info().Made
+	if made != nil {
+		if fields, ok := made.Load().([]byte); ok {
+			return fields
+		}
+	}
+	h := make(http.Header)
+	c.cors.unasked(h)
+	c.whole.Describe(h)
+	fields := lean.AppendHeader(nil, h)
+	if made != nil {
+		made.Store(fields)
+	}
+	return fields
+}
+
+// record writes down what front would have.
+func (c *directConn) record(began time.Time, addr string, p *iam.Principal, about audit.Resource, reason string) {
+	r := c.audit.Since(began, doorHTTP, addr, http.MethodGet)
+	r.Identity(p.User, p.ID, p.Via)
+	r.About(about)
+	if reason != "" {
+		r.Fail(reason)
+	}
+	r.API(door.GetAPI)
+	c.audit.End(r, true, "")
+}
