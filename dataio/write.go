@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"os"
 	"sync"
@@ -40,10 +39,8 @@ type Writer struct {
 	allocated bool  // the file system has set the announced size aside
 	begun     int64 // bytes that the system was told to begin to write
 	size      int64
-	total     uint32   // CRC32C so far
-	block     uint32   // CRC32C so far of the MiB being written
-	blocks    []uint32 // of the full ones
-	end       error    // set once: why no more can be written
+	sums      blockSums // of what was written
+	end       error     // set once: why no more can be written
 }
 
 // Written is what Commit made durable.
@@ -96,7 +93,7 @@ func (d *Drive) create(ctx context.Context, id ID, sizeBytes int64, replaces boo
 	if sizeBytes >= 0 {
 		need = sizeBytes + footerBytes(sizeBytes)
 		most = need
-		w.blocks = make([]uint32, 0, sizeBytes/blockBytes+1)
+		w.sums.full = make([]uint32, 0, sizeBytes/blockBytes+1)
 	}
 	w.mu.Lock() // against Drive.Close, which knows of w from here on
 	defer w.mu.Unlock()
@@ -172,7 +169,8 @@ func (w *Writer) Write(p []byte) (int, error) {
 		return 0, w.abandonLocked(err)
 	}
 	n, err := w.writeLocked(p, w.size)
-	w.sumLocked(p[:n])
+	w.sums.add(p[:n])
+	w.size += int64(n)
 	if err != nil {
 		return n, w.abandonLocked(err)
 	}
@@ -216,21 +214,6 @@ func (w *Writer) claimLocked(bytes int64) error {
 	return w.d.admit(w, missing, max(missing, claimStepBytes))
 }
 
-// sumLocked adds p, which was written, to the checksums.
-func (w *Writer) sumLocked(p []byte) {
-	w.total = crc32.Update(w.total, castagnoli, p)
-	for len(p) > 0 {
-		n := min(blockBytes-w.size%blockBytes, int64(len(p)))
-		w.block = crc32.Update(w.block, castagnoli, p[:n])
-		w.size += n
-		p = p[n:]
-		if w.size%blockBytes == 0 {
-			w.blocks = append(w.blocks, w.block)
-			w.block = 0
-		}
-	}
-}
-
 // Commit makes the payload durable: the footer is written, then the file is
 // synced, then its directory. From its return on the payload is there, also
 // after a loss of power; before, and after an error, there is none. A context
@@ -251,10 +234,8 @@ func (w *Writer) Commit(ctx context.Context) (Written, error) {
 		err := fmt.Errorf("%d bytes were written, %d announced", w.size, w.announce)
 		return Written{}, w.abandonLocked(&Error{Op: "commit", Path: w.d.path, ID: w.id, Kind: ErrSize, Err: err})
 	}
-	if w.size%blockBytes != 0 {
-		w.blocks = append(w.blocks, w.block)
-	}
-	f := footer{id: w.id, size: w.size, total: w.total, blocks: w.blocks}
+	f := footer{id: w.id, size: w.size}
+	f.blocks, f.total = w.sums.end()
 	if _, err := w.writeLocked(f.encode(), w.size); err != nil {
 		return Written{}, w.abandonLocked(err)
 	}
@@ -269,7 +250,7 @@ func (w *Writer) Commit(ctx context.Context) (Written, error) {
 	w.end = &Error{Op: "write", Path: w.d.path, ID: w.id, Err: errors.New("it was committed")}
 	w.dir.Close()
 	w.d.forget(w)
-	return Written{SizeBytes: w.size, CRC32C: w.total}, nil
+	return Written{SizeBytes: w.size, CRC32C: f.total}, nil
 }
 
 // syncLocked makes the file and its name durable.
