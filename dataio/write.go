@@ -15,8 +15,13 @@ const claimStepBytes = 8 << 20
 
 // writeBehindBytes is how much is written before the system is told to begin
 // with bringing it to the disk, so that the disk is at work while the rest
-// arrives, and the sync at the end has little left to do.
-const writeBehindBytes = 8 << 20
+// arrives, and the sync at the end has little left to do. Where the end is known
+// it is less and less towards it, down to writeBehindLeast: of 64 MiB, 2 are left
+// for the sync rather than 8.
+const (
+	writeBehindBytes = 8 << 20
+	writeBehindLeast = 1 << 20
+)
 
 // A Writer writes one payload file. Until Commit returns there is no payload:
 // Open, Walk and Remove don't see it. One goroutine uses a Writer; only
@@ -188,7 +193,7 @@ func (w *Writer) writeLocked(p []byte, offset int64) (n int, err error) {
 	op := Op{Kind: OpWrite, Name: w.name, Offset: offset, Bytes: int64(len(p)), Data: p}
 	err = d.do(op, func() (err error) {
 		n, err = w.f.Write(p)
-		if end := offset + int64(n); err == nil && end-w.begun >= writeBehindBytes {
+		if end := offset + int64(n); err == nil && end-w.begun >= writeBehindStep(w.announce, w.begun) {
 			writeBehind(w.f, w.begun, end-w.begun)
 			w.begun = end
 		}
@@ -201,6 +206,15 @@ func (w *Writer) writeLocked(p []byte, offset int64) (n int, err error) {
 		return n, d.fail("write", w.id, OpWrite, err)
 	}
 	return n, nil
+}
+
+// writeBehindStep is how much is written before the disk begins with it, where it
+// has begun with so many bytes of a payload of the size told to Create.
+func writeBehindStep(announced, begun int64) int64 {
+	if announced < 0 {
+		return writeBehindBytes
+	}
+	return min(max((announced-begun)/2, writeBehindLeast), writeBehindBytes)
 }
 
 // claimLocked sees to it that bytes more are claimed.
