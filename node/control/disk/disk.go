@@ -111,7 +111,7 @@ type Options struct {
 func Open(fs vfs.FS, dir string, size Options, log *slog.Logger) (*Store, error) {
 	s := &Store{fs: fs, dir: dir, opened: time.Now(), log: log, failed: make(chan struct{})}
 	o := &pebble.Options{
-		FS:                 fs,
+		FS:                 buffered{fs},
 		FormatMajorVersion: format,
 		CacheSize:          size.CacheBytes,
 		MemTableSize:       size.MemTableBytes,
