@@ -68,8 +68,9 @@ type Requests struct {
 	inFlight       map[string]*inFlight // by proto; read-only
 	buckets        *bucketView          // nil: nobody has asked for one
 
-	tracer trace.Tracer // nil: no spans
-	calls  Calls
+	tracer  trace.Tracer // nil: no spans
+	callers callers      // whose spans are theirs' parents
+	calls   Calls
 
 	mu   sync.RWMutex
 	apis map[apiKey]*api // under mu; at most maxAPIs, and otherAPI for each protocol
@@ -104,7 +105,7 @@ type api struct {
 }
 
 func newRequests(m metric.Meter, tracer trace.Tracer, buckets ...string) (*Requests, error) {
-	r := &Requests{tracer: tracer, apis: make(map[apiKey]*api), inFlight: make(map[string]*inFlight)}
+	r := &Requests{tracer: tracer, callers: traceContext, apis: make(map[apiKey]*api), inFlight: make(map[string]*inFlight)}
 	labels := make(map[string]metric.MeasurementOption)
 	for _, proto := range []string{protoHTTP, protoGRPC} {
 		r.inFlight[proto] = new(inFlight)

@@ -53,7 +53,7 @@ func main() {
 	context.AfterFunc(ctx, stop) // from then on a signal has its usual effect
 	env := os.Environ()
 	code := exitFailed
-	if err := forgetOTel(env, os.Unsetenv); err != nil {
+	if err := errors.Join(forgetOTel(env, os.Unsetenv), inheritOTel(env, os.Setenv)); err != nil {
 		tell(os.Stderr, false, "", err)
 	} else {
 		code = run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, env)
