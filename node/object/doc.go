@@ -4,10 +4,10 @@
 //
 // # A put
 //
-//	body ─ fill ─┬─ hasher goroutine (SHA-256, CRC32C, CRC64NVME)
-//	     256 KiB └─ segment ─┬─ replica goroutine ─ localSink: a file on a drive here
-//	       chunks            ├─ replica goroutine ─ bulkSink: PUT /bulk/v1/… to the drive's node
-//	                         └─ …
+//	body ─ fill ─┬─ hasher goroutine (SHA-256, CRC64NVME)
+//	     256 KiB └─ segment (CRC32C) ─┬─ replica goroutine ─ localSink: a file on a drive here
+//	       chunks                     ├─ replica goroutine ─ bulkSink: PUT /bulk/v1/… to the drive's node
+//	                                  └─ …
 //	verify the client's checksums ─ PutRecord ─ visible
 //
 // A put begins with a linearizable read that gives its birth, and ends with
