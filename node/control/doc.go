@@ -18,6 +18,7 @@
 //	iammaster.go the master that keys are sealed under, and its boxes
 //	state.go     a group's store, machine and views (view.go): replica.Machine
 //	machine.go   an entry is applied: deduplication, log time; apply.go, nodes.go
+//	recent.go    knows of most commands that they are new, without a look
 //	move.go      a record's way from one key to another, in one command
 //	recopy.go    copies of segments that come and go; copies.go shows where they are
 //	quota.go     what is in each bucket, and what may be; scrub.go scrubbing's place
@@ -142,10 +143,12 @@
 // segment and drive more. The usage of a bucket is written once a batch, with the
 // totals, and read for the first put only. A pass of CopiesQuery over a million
 // records of one segment takes 1.5 s, in 50 pages (BenchmarkCopies, two
-// processors). Memory: caches of 73 MiB, memtables of at most twice
-// 64 MiB for the log, 16 MiB for the records and 4 MiB for the system group, up
-// to 32 MiB of each group's log, 64 MiB of commands in hand, and the users and
-// keys, at most 128 MiB as they are encoded, twice while changes are put in. The
-// applier only notes what has changed; putting it in copies one list of structs,
-// once for all changes since somebody has asked: BenchmarkKeys has 100,000 keys.
+// processors). Memory: caches of 73 MiB, memtables of at most twice 64 MiB for the
+// log, 16 MiB for the records and 4 MiB for the system group, up to 32 MiB of each
+// group's log, 64 MiB of commands in hand, filters of request ids that are as large
+// as ten minutes' commands need, two bytes each, and 16 MiB a group at most, and
+// the users and keys, at most 128 MiB as they are encoded, twice while changes are
+// put in. The applier only notes what has changed; putting it in copies one list of
+// structs, once for all changes since somebody has asked: BenchmarkKeys has 100,000
+// keys.
 package control

@@ -19,11 +19,21 @@ func (e *Engine) call(ctx context.Context, do func(*core) error) error {
 	}
 	done := make(chan error, 1)
 	if !e.inbox.putUpTo(maxInbox, func(c *core) { done <- do(c) }) {
-		if e.stop.Err() != nil {
-			return ErrClosed
-		}
-		return ErrBusy
+		return e.refusal()
 	}
+	return e.await(ctx, done)
+}
+
+// refusal is why run takes nothing.
+func (e *Engine) refusal() error {
+	if e.stop.Err() != nil {
+		return ErrClosed
+	}
+	return ErrBusy
+}
+
+// await waits for what run answers.
+func (e *Engine) await(ctx context.Context, done <-chan error) error {
 	select {
 	case err := <-done:
 		return err
@@ -37,13 +47,6 @@ func (e *Engine) call(ctx context.Context, do func(*core) error) error {
 			return ErrClosed
 		}
 	}
-}
-
-// Propose puts data, which must not be empty, into the log of a group that this
-// node leads, as the last entry for now. It returns before that is durable or
-// agreed, and where ctx ends, the entry may be there all the same.
-func (e *Engine) Propose(ctx context.Context, g GroupID, data []byte) error {
-	return e.call(ctx, func(c *core) error { return c.propose(g, data) })
 }
 
 // Change proposes a change of membership to a group that this node leads, by

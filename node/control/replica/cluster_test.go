@@ -34,6 +34,7 @@ type cluster struct {
 	rng     *rand.Rand
 	nodes   map[uint64]*node
 	cut     map[[2]uint64]bool // links that lose everything, from and to
+	sent    map[uint64]int     // batches, by who has sent them
 	loss    float64            // of batches on the others
 	delay   time.Duration      // at most, of every batch
 	batches sync.WaitGroup     // on their way
@@ -57,7 +58,7 @@ func pause(d time.Duration) { time.Sleep(d) }
 
 // newCluster founds a group of the first n nodes.
 func newCluster(t *testing.T, n int, options func(uint64, *replica.Options)) *cluster {
-	c := &cluster{t: t, options: options, rng: rand.New(rand.NewPCG(1, 2)), nodes: map[uint64]*node{}, cut: map[[2]uint64]bool{}}
+	c := &cluster{t: t, options: options, rng: rand.New(rand.NewPCG(1, 2)), nodes: map[uint64]*node{}, cut: map[[2]uint64]bool{}, sent: map[uint64]int{}}
 	var founders []uint64
 	for id := range uint64(n) {
 		founders = append(founders, id+1)
@@ -170,6 +171,7 @@ func (c *cluster) node(id uint64) *node {
 func (c *cluster) send(from, to uint64, batch []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.sent[from]++
 	if c.cut[[2]uint64{from, to}] || c.rng.Float64() < c.loss {
 		return
 	}

@@ -257,21 +257,6 @@ func (g *group) unsure() bool {
 	return !g.conf.voter || err != nil || term != s.HardState.GetTerm()
 }
 
-// propose appends to the log of a group that this node leads.
-func (c *core) propose(id GroupID, data []byte) error {
-	g, err := c.led(id)
-	if err != nil {
-		return err
-	}
-	switch {
-	case len(data) == 0:
-		return errEmpty // it would be taken for one of raft's own
-	case g.leaving():
-		return ErrBusy
-	}
-	return refused(g.raw.Propose(data))
-}
-
 // led finds a group that this node leads.
 func (c *core) led(id GroupID) (*group, error) {
 	switch g := c.group(id); {

@@ -15,8 +15,10 @@
 // The storage is asynchronous (raft.Config.AsyncStorageWrites): run never
 // waits for a disk. Write takes everything that has gathered, of all groups,
 // makes it durable with one sync, and only then lets go of the responses that
-// promise it. While it syncs, the next batch gathers. An entry is applied only
-// when it is in this node's synced log.
+// promise it. While it syncs, the next batch gathers: proposals, too, so that
+// what comes into one write is one message to each of the others, and one answer.
+// That costs a proposal nothing, since an entry is applied only when it is in this
+// node's synced log.
 //
 // core is deterministic: what it does follows from the calls it gets, in their
 // order (and from crypto/rand, which raft takes its election timeouts from).
@@ -51,7 +53,8 @@
 //
 // # Bounds
 //
-// Messages beyond maxInbox are dropped, as raft allows; uncommitted entries of
+// Messages beyond maxInbox are dropped, as raft allows, and so many proposals wait
+// at most; uncommitted entries of
 // a leader are bounded by maxUncommittedBytes, what is being applied by
 // maxApplyingBytes. The log is kept in memory, too (the library's
 // MemoryStorage), and cut back to half of Options.LogBytes: never beyond what

@@ -33,7 +33,7 @@ const (
 
 // Bounds of the queues and of the log.
 const (
-	maxInbox = 8192     // messages and calls waiting for run
+	maxInbox = 8192     // messages and calls waiting for run, and proposals
 	logBytes = 32 << 20 // of a group; then it is cut
 	logWaits = 8        // times that for whoever fetches a snapshot, and no more
 	cutEvery = 20       // ticks between looking
@@ -98,9 +98,10 @@ type Engine struct {
 	stalled time.Duration // Stalled, but for tests
 	now     func() time.Time
 
-	inbox  *mailbox[func(*core)]
-	writes *mailbox[appending]
-	cuts   *mailbox[cut]
+	inbox     *mailbox[func(*core)]
+	proposals *mailbox[proposal]
+	writes    *mailbox[appending]
+	cuts      *mailbox[cut]
 
 	stop    context.Context // ends with Close, or a failure
 	cancel  context.CancelFunc
@@ -177,7 +178,7 @@ func newEngine(o Options) (*Engine, error) {
 	e := &Engine{
 		o: o, log: newLogbook(o.Log, o.LogFailed), core: &core{id: o.ID}, groups: map[GroupID]*running{},
 		stalled: Stalled, now: time.Now,
-		inbox: newMailbox[func(*core)](), writes: newMailbox[appending](), cuts: newMailbox[cut](),
+		inbox: newMailbox[func(*core)](), proposals: newMailbox[proposal](), writes: newMailbox[appending](), cuts: newMailbox[cut](),
 		failed: make(chan struct{}),
 	}
 	e.start = e.joined.Go
@@ -295,6 +296,7 @@ func (e *Engine) Close() {
 	e.mu.Unlock()
 	e.cancel()
 	e.inbox.close()
+	e.proposals.close()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

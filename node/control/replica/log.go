@@ -88,7 +88,7 @@ func (s *storage) spare(durable uint64, keep int64) uint64 {
 }
 
 // logbook writes the log. Its methods are for one goroutine at a time, but for
-// stalled.
+// writing and stalled.
 type logbook struct {
 	db     *pebble.DB
 	failed func() error // what has become of a write
@@ -100,6 +100,9 @@ type logbook struct {
 func newLogbook(db *pebble.DB, failed func() error) *logbook {
 	return &logbook{db: db, failed: failed, opened: time.Now()}
 }
+
+// writing tells whether a write is going on.
+func (l *logbook) writing() bool { return l.began.Load() != 0 }
 
 // stalled tells whether a write has been going on for longer than limit.
 func (l *logbook) stalled(limit time.Duration) bool {

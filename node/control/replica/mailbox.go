@@ -33,12 +33,23 @@ func (b *mailbox[T]) putUpTo(limit int, items ...T) bool {
 	}
 	b.mu.Unlock()
 	if ok {
-		select {
-		case b.wake <- struct{}{}:
-		default:
-		}
+		b.rouse()
 	}
 	return ok
+}
+
+func (b *mailbox[T]) rouse() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// nudge wakes who has left something in the box.
+func (b *mailbox[T]) nudge() {
+	if b.waiting() > 0 {
+		b.rouse()
+	}
 }
 
 // take empties the box.

@@ -23,9 +23,13 @@ func (e *Engine) run() {
 			e.tick(ticks)
 			ticks++
 		case <-e.inbox.wake:
+		case <-e.proposals.wake:
 		}
 		for _, do := range e.inbox.take() {
 			do(e.core)
+		}
+		if !e.log.writing() { // else write wakes us
+			e.propose(e.proposals.take())
 		}
 	}
 }
@@ -145,6 +149,7 @@ func (e *Engine) write() {
 			e.fail(err)
 			return
 		}
+		e.proposals.nudge()
 	}
 }
 
