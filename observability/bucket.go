@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -60,7 +59,7 @@ func newBucketView(m metric.Meter, names []string) (*bucketView, error) {
 }
 
 // record counts a request that has ended, if it is about one of the buckets.
-func (v *bucketView) record(ctx context.Context, q *request, took time.Duration, o outcome) {
+func (v *bucketView) record(ctx context.Context, q *request, o outcome) {
 	if v == nil {
 		return
 	}
@@ -68,11 +67,11 @@ func (v *bucketView) record(ctx context.Context, q *request, took time.Duration,
 	if !ok {
 		return
 	}
-	api, proto := attribute.String("api", q.api.Load().name), attribute.String("proto", q.proto)
+	api, proto := attribute.String("api", q.api.Load().name), attribute.String("proto", q.proto.name)
 	of := metric.WithAttributeSet(attribute.NewSet(bucket, api, proto))
 	class := metric.WithAttributeSet(attribute.NewSet(bucket, api, proto, attribute.String("class", classNames[o.class])))
 	v.ttfb.Record(ctx, q.ttfb.Seconds(), class)
-	v.duration.Record(ctx, took.Seconds(), class)
+	v.duration.Record(ctx, o.took.Seconds(), class)
 	v.received.Add(ctx, q.receivedUpTo.Load(), of)
 	v.sent.Add(ctx, q.sentUpTo.Load(), of)
 	if o.kind != "" {

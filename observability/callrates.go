@@ -2,7 +2,6 @@ package observability
 
 import (
 	"cmp"
-	"maps"
 	"math/bits"
 	"slices"
 	"sync/atomic"
@@ -174,11 +173,4 @@ func (h *callHistory) rates(seconds float64) (APICalls, bool) {
 		TTFBP50Seconds:        span.quantile(0.50, n),
 		TTFBP99Seconds:        span.quantile(0.99, n),
 	}, true
-}
-
-// known returns the APIs that there were requests of.
-func (r *Requests) known() map[apiKey]*api {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return maps.Clone(r.apis)
 }

@@ -95,14 +95,14 @@ func (w *CallWatch) C() <-chan *Call { return w.queue }
 func (w *CallWatch) Dropped() uint64 { return w.dropped.Load() }
 
 // publish shows a request that has ended.
-func (c *Calls) publish(ctx context.Context, q *request, took time.Duration, o outcome) {
+func (c *Calls) publish(ctx context.Context, q *request, o outcome) {
 	watches := c.watches.Load()
 	if watches == nil {
 		return
 	}
 	call := &Call{
-		API: q.api.Load().name, Proto: q.proto, Method: q.method,
-		Start: q.start, TTFB: q.ttfb, Duration: took,
+		API: q.api.Load().name, Proto: q.proto.name, Method: q.method,
+		Start: q.start, TTFB: q.ttfb, Duration: o.took,
 		Status: o.code, Class: classNames[o.class], Kind: o.kind,
 		Received: q.receivedUpTo.Load(), Sent: q.sentUpTo.Load(),
 		Bucket: q.bucket, Key: q.key, User: q.user, TraceID: TraceID(ctx),

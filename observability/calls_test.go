@@ -70,8 +70,8 @@ func TestCalls(t *testing.T) {
 // TestUnwatchedCallsCostNothing: nothing is allocated for those who aren't there.
 func TestUnwatchedCallsCostNothing(t *testing.T) {
 	p := newProbe(t)
-	q := p.begin(protoHTTP)
-	if n := testing.AllocsPerRun(100, func() { p.calls.publish(t.Context(), q, 1, outcome{class: classSuccess, status: 200}) }); n != 0 {
+	q := p.begin(&p.http)
+	if n := testing.AllocsPerRun(100, func() { p.calls.publish(t.Context(), q, outcome{class: classSuccess, status: 200}) }); n != 0 {
 		t.Errorf("%g allocations", n)
 	}
 }

@@ -75,7 +75,7 @@ func BenchmarkSample(b *testing.B) {
 	rates := &networkRates{1, 2, 3, 4, 5, 6}
 	for b.Loop() {
 		for i := range 40 {
-			requests.api(protoHTTP, fmt.Sprint("API", i)).calls.count(time.Millisecond, classSuccess)
+			requests.api(&requests.http, fmt.Sprint("API", i)).calls.count(time.Millisecond, classSuccess)
 		}
 		s := &sample{cpu: &cpuRatios{}, memory: &memoryBytes{}, load: &loads{}, networks: map[string]*networkRates{}}
 		for i := range 16 {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
@@ -31,9 +32,10 @@ func (*statsHandler) HandleConn(context.Context, stats.ConnStats)               
 // TagRPC is called when the request's head has come.
 func (h *statsHandler) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
 	ctx = remoteParent(ctx, incomingMetadata{ctx})
-	q := h.requests.begin(protoGRPC)
+	q := h.requests.begin(&h.requests.grpc)
 	q.method = info.FullMethodName
 	ctx = h.requests.startSpan(ctx, q, attribute.String("rpc.system.name", "grpc"))
+	q.traced = trace.SpanContextFromContext(ctx).IsValid()
 	return context.WithValue(ctx, requestKey{}, q)
 }
 
@@ -49,7 +51,7 @@ func (h *statsHandler) HandleRPC(ctx context.Context, event stats.RPCStats) {
 	switch event := event.(type) {
 	case *stats.Begin:
 		q.known.Store(true)
-		q.api.Store(h.requests.api(protoGRPC, q.method[strings.LastIndexByte(q.method, '/')+1:]))
+		q.api.Store(h.requests.api(q.proto, q.method[strings.LastIndexByte(q.method, '/')+1:]))
 		q.launch()
 	case *stats.InPayload:
 		q.addReceived(int64(event.WireLength))
@@ -77,7 +79,7 @@ func (q *request) stamp() {
 }
 
 func (q *request) endGRPC(ctx context.Context, code codes.Code) {
-	o := outcome{class: classOfCode(code), code: code.String()}
+	o := outcome{class: classOfCode(code), code: code.String(), took: time.Since(q.start)}
 	if code != codes.OK {
 		if o.kind = q.kind; o.kind == "" || code == codes.Canceled { // its client is gone, whatever the handler made of that
 			o.kind = kindOfCode(code)

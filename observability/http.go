@@ -38,13 +38,15 @@ func (r *Requests) HTTP(next http.Handler) http.Handler {
 		}
 		ctx, e := measuredOf(hr.Context(), hr.ProtoMajor)
 		q := &e.request
-		r.beginAt(q, protoHTTP)
+		r.beginAt(q, &r.http)
 		q.method = httpMethod(hr.Method)
 		if len(hr.Header["Traceparent"]) > 0 { // there is nothing else in Trace Context without it
 			ctx = remoteParent(ctx, propagation.HeaderCarrier(hr.Header))
+			q.traced = true
 		}
 		if r.tracer != nil {
 			ctx = r.startSpan(ctx, q, attribute.String("http.request.method", q.method))
+			q.traced = true
 		}
 		q.launch()
 
@@ -213,12 +215,12 @@ func (w *responseWriter) finish() {
 	default:
 		w.status = http.StatusOK // net/http sends it now
 	}
+	o := outcome{class: w.class(), status: w.status, kind: w.kind(), took: w.elapsed()}
 	at := w.headers
 	if at == 0 {
-		at = w.elapsed()
+		at = o.took
 	}
 	w.stamp(at)
-	o := outcome{class: w.class(), status: w.status, kind: w.kind()}
 	w.request.end(w.ctx, o)
 	w.request.land()
 	if w.request.span != nil {

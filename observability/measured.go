@@ -25,9 +25,9 @@ func (r *Requests) Get(ctx context.Context, w http.ResponseWriter, api string) *
 		return nil
 	}
 	q := &e.request
-	r.beginAt(q, protoHTTP)
+	r.beginAt(q, &r.http)
 	q.method = http.MethodGet
-	q.api.Store(r.api(protoHTTP, api))
+	q.api.Store(r.api(&r.http, api))
 	q.launch()
 	e.writer = responseWriter{inner: w, request: q, ctx: ctx}
 	return &e.writer

@@ -44,6 +44,9 @@ type OTLP struct {
 	Metrics, Traces, Logs Push
 	// Interval is the time between two pushes of metrics; 0: 60 s.
 	Interval time.Duration
+	// Exemplars says which requests leave the id of their trace with metrics,
+	// those that are pulled, too.
+	Exemplars Exemplars
 }
 
 // Push is how one signal is pushed. Sizes and times below 1 are as good as 0.
@@ -145,7 +148,12 @@ func (o OTLP) Validate() error {
 			return fmt.Errorf("%s: %w", signal.name, err)
 		}
 	}
-	return nil
+	switch o.Exemplars {
+	case "", TraceBased, AlwaysOn, AlwaysOff:
+		return nil
+	default:
+		return fmt.Errorf("exemplars %q: want %s, %s or %s", o.Exemplars, TraceBased, AlwaysOn, AlwaysOff)
+	}
 }
 
 // Validate says what is wrong with p, which is to be pushed.

@@ -72,8 +72,8 @@ func (p *push) giveUp(ctx context.Context) {
 	}
 }
 
-func (p *push) reader(o OTLP) sdkmetric.Reader {
-	return sdkmetric.NewPeriodicReader(p.metrics, o.reader()...)
+func (p *push) reader(o OTLP, also sdkmetric.Producer) sdkmetric.Reader {
+	return sdkmetric.NewPeriodicReader(p.metrics, append(o.reader(), sdkmetric.WithProducer(also))...)
 }
 
 // outs are the ways out that there are.

@@ -3,6 +3,7 @@ package observability
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,11 +27,15 @@ const (
 	bytesStep = 1 << 20
 )
 
-// Values of the label proto.
-const (
-	protoHTTP = "http"
-	protoGRPC = "grpc"
-)
+// protocol is what requests come by.
+type protocol struct {
+	name  string // value of the label proto
+	other *api   // of requests whose handler named no API
+
+	// Requests under way: counted here, and looked at when somebody asks.
+	inFlight atomic.Int64
+	used     atomic.Bool // there was one
+}
 
 // Class of a response by its status, as HTTP has it. gRPC codes are classed
 // like the HTTP status they stand for, so that one alert covers both.
@@ -63,39 +68,26 @@ var classNames = [classes]string{"", "1xx", "2xx", "3xx", "4xx", "5xx"}
 // Bytes are those of bodies: for gRPC, messages with their 5-byte prefix.
 // They are counted as they move, the rest once, when the request ends.
 type Requests struct {
-	ttfb, duration metric.Float64Histogram
-	errors         metric.Int64Counter
-	inFlight       map[string]*inFlight // by proto; read-only
-	buckets        *bucketView          // nil: nobody has asked for one
+	timings    *timings
+	errors     metric.Int64Counter
+	buckets    *bucketView // nil: nobody has asked for one
+	http, grpc protocol
 
 	tracer trace.Tracer // nil: no spans
 	calls  Calls
 
-	mu   sync.RWMutex
-	apis map[apiKey]*api // under mu; at most maxAPIs, and otherAPI for each protocol
-}
-
-// inFlight are the requests of one protocol that are under way: counted here, and
-// looked at when somebody asks.
-type inFlight struct {
-	now  atomic.Int64
-	used atomic.Bool // there was one
-}
-
-func (f *inFlight) begin() {
-	f.now.Add(1)
-	if !f.used.Load() {
-		f.used.Store(true)
-	}
+	// apis are read by every request, and so replaced as a whole.
+	apis atomic.Pointer[map[apiKey]*api]
+	mu   sync.Mutex // of those who replace them
 }
 
 type apiKey struct{ proto, name string }
 
-// api is the label sets of one API, made once.
+// api is the label sets of one API, made once, and what is counted of it.
 type api struct {
 	name   string
 	labels metric.ObserveOption
-	class  [classes][]metric.RecordOption
+	class  [classes]*series
 	calls  callCounts // what a sample's rates and quantiles are made of
 
 	// Bytes of bodies, counted here and looked at when somebody asks.
@@ -103,54 +95,49 @@ type api struct {
 	counted        atomic.Bool // there was a request, if only one without them
 }
 
-func newRequests(m metric.Meter, tracer trace.Tracer, buckets ...string) (*Requests, error) {
-	r := &Requests{tracer: tracer, apis: make(map[apiKey]*api), inFlight: make(map[string]*inFlight)}
-	labels := make(map[string]metric.MeasurementOption)
-	for _, proto := range []string{protoHTTP, protoGRPC} {
-		r.inFlight[proto] = new(inFlight)
-		labels[proto] = metric.WithAttributeSet(attribute.NewSet(attribute.String("proto", proto)))
+func newRequests(m metric.Meter, t *timings, tracer trace.Tracer, buckets ...string) (*Requests, error) {
+	r := &Requests{timings: t, tracer: tracer}
+	apis := make(map[apiKey]*api)
+	labels := make(map[*protocol]metric.MeasurementOption)
+	r.http.name, r.grpc.name = "http", "grpc"
+	for _, p := range []*protocol{&r.http, &r.grpc} {
+		key := apiKey{p.name, otherAPI}
+		p.other = r.newAPI(key)
+		apis[key] = p.other
+		labels[p] = metric.WithAttributeSet(attribute.NewSet(attribute.String("proto", p.name)))
 	}
-	var errs [7]error
-	r.ttfb, errs[0] = m.Float64Histogram("gridloom.request.ttfb",
-		metric.WithUnit("s"),
-		metric.WithDescription("Time from a request's head to the first byte of the response's body, or to its status where it has none."),
-		metric.WithExplicitBucketBoundaries(ttfbBounds()...))
-	r.duration, errs[1] = m.Float64Histogram("gridloom.request.duration",
-		metric.WithUnit("s"),
-		metric.WithDescription("Time from a request's head to the end of its handler."),
-		metric.WithExplicitBucketBoundaries(durationBounds()...))
-	_, errs[2] = m.Int64ObservableUpDownCounter("gridloom.request.in_flight",
+	r.apis.Store(&apis)
+	var errs [5]error
+	_, errs[0] = m.Int64ObservableUpDownCounter("gridloom.request.in_flight",
 		metric.WithUnit("{request}"),
 		metric.WithDescription("Requests under way."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			for proto, f := range r.inFlight {
-				if f.used.Load() {
-					o.Observe(f.now.Load(), labels[proto])
+			for p, of := range labels {
+				if p.used.Load() {
+					o.Observe(p.inFlight.Load(), of)
 				}
 			}
 			return nil
 		}))
-	_, errs[3] = m.Int64ObservableCounter("gridloom.request.bytes",
+	_, errs[1] = m.Int64ObservableCounter("gridloom.request.bytes",
 		metric.WithUnit("By"),
 		metric.WithDescription("Bytes of request bodies."),
 		metric.WithInt64Callback(r.observeBytes(func(a *api) *atomic.Int64 { return &a.received })))
-	_, errs[4] = m.Int64ObservableCounter("gridloom.response.bytes",
+	_, errs[2] = m.Int64ObservableCounter("gridloom.response.bytes",
 		metric.WithUnit("By"),
 		metric.WithDescription("Bytes of response bodies."),
 		metric.WithInt64Callback(r.observeBytes(func(a *api) *atomic.Int64 { return &a.sent })))
-	r.errors, errs[5] = m.Int64Counter("gridloom.request.errors",
+	r.errors, errs[3] = m.Int64Counter("gridloom.request.errors",
 		metric.WithUnit("{request}"),
 		metric.WithDescription("Requests that have failed, or were broken off, by the kind of their error."))
-	r.buckets, errs[6] = newBucketView(m, buckets)
+	r.buckets, errs[4] = newBucketView(m, buckets)
 	return r, errors.Join(errs[:]...)
 }
 
 // observeBytes looks at what the APIs have counted.
 func (r *Requests) observeBytes(of func(*api) *atomic.Int64) metric.Int64Callback {
 	return func(_ context.Context, o metric.Int64Observer) error {
-		r.mu.RLock()
-		defer r.mu.RUnlock()
-		for _, a := range r.apis {
+		for _, a := range r.known() {
 			if n := of(a).Load(); n > 0 || a.counted.Load() {
 				o.Observe(n, a.labels)
 			}
@@ -210,43 +197,41 @@ func SetUser(ctx context.Context, user string) {
 
 // api returns the label sets for name, or those of otherAPI where name is
 // empty or one too many.
-func (r *Requests) api(proto, name string) *api {
-	if name == "" {
-		name = otherAPI
+func (r *Requests) api(p *protocol, name string) *api {
+	if name == "" || name == otherAPI {
+		return p.other
 	}
-	key := apiKey{proto, name}
-	r.mu.RLock()
-	a := r.apis[key]
-	r.mu.RUnlock()
-	if a != nil {
+	key := apiKey{p.name, name}
+	if a := r.known()[key]; a != nil {
 		return a
 	}
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if a := r.apis[key]; a != nil {
+	if a := r.known()[key]; a != nil {
 		return a
 	}
-	if len(r.apis) >= maxAPIs && name != otherAPI {
-		key.name = otherAPI
-		if a := r.apis[key]; a != nil {
-			return a
-		}
+	apis := maps.Clone(r.known())
+	if len(apis) >= maxAPIs+2 { // those of other come on top
+		return p.other
 	}
-	a = newAPI(key)
-	r.apis[key] = a
+	a := r.newAPI(key)
+	apis[key] = a
+	r.apis.Store(&apis)
 	return a
 }
 
-func newAPI(key apiKey) *api {
+// known are the APIs that there were requests of, for reading.
+func (r *Requests) known() map[apiKey]*api { return *r.apis.Load() }
+
+func (r *Requests) newAPI(key apiKey) *api {
 	labels := []attribute.KeyValue{attribute.String("api", key.name), attribute.String("proto", key.proto)}
 	a := &api{
 		name:   key.name,
 		labels: metric.WithAttributeSet(attribute.NewSet(labels...)),
 	}
 	for c := classInformational; c < classes; c++ {
-		set := attribute.NewSet(append(labels[:2:2], attribute.String("class", classNames[c]))...)
-		a.class[c] = []metric.RecordOption{metric.WithAttributeSet(set)}
+		a.class[c] = r.timings.add(append(labels[:2:2], attribute.String("class", classNames[c]))...)
 	}
 	return a
 }
@@ -255,10 +240,11 @@ func newAPI(key apiKey) *api {
 // goroutines at once.
 type request struct {
 	requests *Requests
-	proto    string
+	proto    *protocol
 	method   string // of HTTP, or the full one of gRPC
 	start    time.Time
 	span     trace.Span // nil: none
+	traced   bool       // it may be in a trace
 	api      atomic.Pointer[api]
 	open     atomic.Bool // it has not ended
 
@@ -282,24 +268,29 @@ type request struct {
 type requestKey struct{}
 
 // begin starts the clock. The request is counted as in flight by launch.
-func (r *Requests) begin(proto string) *request {
+func (r *Requests) begin(p *protocol) *request {
 	q := new(request)
-	r.beginAt(q, proto)
+	r.beginAt(q, p)
 	return q
 }
 
 // beginAt is begin in memory that is there, of a request that has ended.
-func (r *Requests) beginAt(q *request, proto string) {
-	*q = request{requests: r, proto: proto, start: time.Now()}
-	q.api.Store(r.api(proto, otherAPI))
+func (r *Requests) beginAt(q *request, p *protocol) {
+	*q = request{requests: r, proto: p, start: time.Now()}
+	q.api.Store(p.other)
 	q.open.Store(true)
 }
 
-func (q *request) launch() { q.requests.inFlight[q.proto].begin() }
+func (q *request) launch() {
+	q.proto.inFlight.Add(1)
+	if !q.proto.used.Load() {
+		q.proto.used.Store(true)
+	}
+}
 
 func (q *request) land() {
 	q.open.Store(false)
-	q.requests.inFlight[q.proto].now.Add(-1)
+	q.proto.inFlight.Add(-1)
 }
 
 // firstByte records the time to first byte. It is called once.
@@ -307,7 +298,8 @@ func (q *request) firstByte(ctx context.Context, after time.Duration, c class) {
 	q.ttfb = after
 	a := q.api.Load()
 	a.calls.count(after, c)
-	q.requests.ttfb.Record(ctx, after.Seconds(), a.class[c]...)
+	t := q.requests.timings
+	t.record(ctx, t.ttfb, a.class[c], after, q.traced)
 }
 
 // outcome is how a request ended.
@@ -316,13 +308,13 @@ type outcome struct {
 	status int    // of HTTP; 0: it is gRPC
 	code   string // of gRPC
 	kind   string // of its error; "": there is none
+	took   time.Duration
 }
 
 // end records the rest. It is called once, after firstByte.
 func (q *request) end(ctx context.Context, o outcome) {
 	a, r := q.api.Load(), q.requests
-	took := time.Since(q.start)
-	r.duration.Record(ctx, took.Seconds(), a.class[o.class]...)
+	r.timings.record(ctx, r.timings.duration, a.class[o.class], o.took, q.traced)
 	if !a.counted.Load() {
 		a.counted.Store(true)
 	}
@@ -330,10 +322,10 @@ func (q *request) end(ctx context.Context, o outcome) {
 	flush(&q.sent, &q.sentUpTo, &a.sent)
 	if o.kind != "" {
 		r.errors.Add(ctx, 1, metric.WithAttributeSet(attribute.NewSet(
-			attribute.String("api", a.name), attribute.String("proto", q.proto), attribute.String("kind", o.kind))))
+			attribute.String("api", a.name), attribute.String("proto", q.proto.name), attribute.String("kind", o.kind))))
 	}
-	r.buckets.record(ctx, q, took, o)
-	r.calls.publish(ctx, q, took, o)
+	r.buckets.record(ctx, q, o)
+	r.calls.publish(ctx, q, o)
 }
 
 func (q *request) addReceived(n int64) {

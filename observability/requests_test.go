@@ -18,10 +18,11 @@ type probe struct {
 
 func newProbe(t testing.TB) *probe {
 	t.Helper()
-	reader := sdkmetric.NewManualReader()
+	times := newTimings(TraceBased)
+	reader := sdkmetric.NewManualReader(sdkmetric.WithProducer(times))
 	provider := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
 	t.Cleanup(func() { _ = provider.Shutdown(context.Background()) })
-	r, err := newRequests(provider.Meter("test"), nil)
+	r, err := newRequests(provider.Meter("test"), times, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +91,7 @@ func (p *probe) want(t testing.TB, name string, want map[string]point) {
 func TestAPIsAreBounded(t *testing.T) {
 	p := newProbe(t)
 	for i := range 1000 {
-		for _, proto := range []string{protoHTTP, protoGRPC} {
+		for _, proto := range []*protocol{&p.http, &p.grpc} {
 			q := p.begin(proto)
 			SetAPI(context.WithValue(t.Context(), requestKey{}, q), fmt.Sprint("made-up-", i))
 			q.end(t.Context(), outcome{class: classSuccess, status: 200})

@@ -265,8 +265,8 @@ func TestAPIRates(t *testing.T) {
 		requests := tel.Requests()
 		do := func(n int, took time.Duration, c class) {
 			for range n {
-				q := requests.begin(protoHTTP)
-				q.api.Store(requests.api(protoHTTP, "GetObject"))
+				q := requests.begin(&requests.http)
+				q.api.Store(requests.api(&requests.http, "GetObject"))
 				q.firstByte(t.Context(), took, c)
 			}
 		}

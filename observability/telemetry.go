@@ -107,12 +107,14 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 		}
 	}()
 
+	times := newTimings(o.OTLP.Exemplars)
 	// The label node comes from the registerer, not from attributes: OTLP
 	// has it in the resource, and series there should not say it twice.
 	pull, err := otelprom.New(
 		otelprom.WithRegisterer(prometheus.WrapRegistererWith(prometheus.Labels{"node": o.Node}, registry)),
 		otelprom.WithTranslationStrategy(otlptranslator.UnderscoreEscapingWithSuffixes),
 		otelprom.WithoutScopeInfo(),
+		otelprom.WithProducer(times),
 	)
 	if err != nil {
 		return t, fmt.Errorf("observability: Prometheus exporter: %w", err)
@@ -121,12 +123,13 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 		sdkmetric.WithResource(res),
 		sdkmetric.WithReader(pull),
 		sdkmetric.WithCardinalityLimit(maxSeries),
+		o.OTLP.Exemplars.provider(),
 	}
 	if t.push, err = newPush(ctx, o); err != nil {
 		return t, err
 	}
 	if t.push.metrics != nil {
-		options = append(options, sdkmetric.WithReader(t.push.reader(o.OTLP)))
+		options = append(options, sdkmetric.WithReader(t.push.reader(o.OTLP, times)))
 	}
 	if t.push.spans != nil {
 		// The sampler is the SDK's: parent-based, and always on where there is
@@ -141,7 +144,10 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 	t.meters = sdkmetric.NewMeterProvider(options...)
 	t.catalogue = newCatalogue(t.meters.Meter(scope))
 
-	if t.requests, err = newRequests(t.Meter(), t.tracer(), o.Buckets...); err != nil {
+	if err = times.declare(t.catalogue, t.push.metrics != nil && onlySDK(t.push.metrics)); err != nil {
+		return t, err
+	}
+	if t.requests, err = newRequests(t.Meter(), times, t.tracer(), o.Buckets...); err != nil {
 		return t, err
 	}
 	if err = observeRuntime(t.Meter()); err != nil {

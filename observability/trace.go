@@ -61,7 +61,7 @@ func (q *request) endSpan(o outcome, attributes ...attribute.KeyValue) {
 	switch name := q.api.Load().name; {
 	case name != otherAPI:
 		q.span.SetName(name)
-	case q.proto == protoGRPC:
+	case q.proto == &q.requests.grpc:
 		q.span.SetName("_OTHER") // a method that the client made up
 	}
 	q.span.SetAttributes(attributes...)

@@ -46,12 +46,14 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"google.golang.org/grpc/grpclog"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // from then on a signal has its usual effect
 	env := os.Environ()
+	quietGRPC(env)
 	code := exitFailed
 	if err := forgetOTel(env, os.Unsetenv); err != nil {
 		tell(os.Stderr, false, "", err)
@@ -60,6 +62,16 @@ func main() {
 	}
 	stop()
 	os.Exit(code)
+}
+
+// quietGRPC keeps the lines of its own that gRPC and its gateway write from
+// standard error: they tell of what clients do, in their words ("Failed to send
+// response chunk"), and are no lines of the node's log. GRPC_GO_LOG_SEVERITY_LEVEL
+// asks for them.
+func quietGRPC(env []string) {
+	if !slices.ContainsFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "GRPC_GO_LOG_") }) {
+		grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard))
+	}
 }
 
 // app is one run of the program: what it was given by the outside.

@@ -109,6 +109,7 @@ func (s *settings) otlp(o *otel) (out observability.OTLP, err error) {
 	o.batches("OTEL_BLRP_", &out.Logs)
 	out.Interval = o.milliseconds("OTEL_METRIC_EXPORT_INTERVAL")
 	out.Metrics.BatchTimeout = o.milliseconds("OTEL_METRIC_EXPORT_TIMEOUT")
+	out.Exemplars = observability.Exemplars(o.values["OTEL_METRICS_EXEMPLAR_FILTER"])
 	return out, nil
 }
 

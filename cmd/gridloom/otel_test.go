@@ -80,6 +80,8 @@ func TestOTel(t *testing.T) {
 				Logs:     observability.Push{Batch: 6, Delay: 70 * time.Millisecond, BatchTimeout: 80 * time.Millisecond},
 				Interval: 90 * time.Millisecond,
 			}, ""},
+		{"exemplars", "", []string{"OTEL_METRICS_EXEMPLAR_FILTER=always_on"}, observability.OTLP{Exemplars: observability.AlwaysOn}, ""},
+		{"unknown exemplars", "", []string{"OTEL_METRICS_EXEMPLAR_FILTER=some"}, observability.OTLP{}, "OTEL_METRICS_EXEMPLAR_FILTER"},
 		{"empty", "", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=", "OTEL_TRACES_EXPORTER="}, observability.OTLP{}, ""},
 		{"ratio", "", []string{"OTEL_TRACES_SAMPLER_ARG=2"}, observability.OTLP{}, "OTEL_TRACES_SAMPLER_ARG"},
 	} {
