@@ -19,14 +19,32 @@ import (
 // door.Door, in the same order, and by nothing of its own. What any of them has
 // something to say to is for those: nothing has been written then.
 type direct struct {
-	conns    *limit.Conns
-	requests *observability.Requests
-	auth     *iam.Gate
-	callers  limit.Callers
-	audit    *audit.Log
-	cors     *cors // nil: there is none
-	ready    <-chan struct{}
-	door     *door.Door
+	conns   *limit.Conns
+	measure func(ctx context.Context, w http.ResponseWriter) answer // nil where it can't be done
+	auth    *iam.Gate
+	callers limit.Callers
+	audit   *audit.Log
+	cors    *cors // nil: there is none
+	ready   <-chan struct{}
+	door    *door.Door
+}
+
+// answer is one that is measured: an *observability.Answer.
+type answer interface {
+	door.WholeWriter
+	About(bucket, key, user string)
+	End(whole bool)
+	Forget()
+}
+
+// measuredBy measures GETs as an http.Handler measures them that requests is around.
+func measuredBy(requests *observability.Requests) func(context.Context, http.ResponseWriter) answer {
+	return func(ctx context.Context, w http.ResponseWriter) answer {
+		if a := requests.Get(ctx, w, door.GetAPI); a != nil {
+			return a
+		}
+		return nil
+	}
 }
 
 // of makes what serves a connection.
@@ -58,7 +76,7 @@ func (c *directConn) ServeGet(ctx context.Context, g *lean.Get) (served, again b
 	if !ok {
 		return false, false
 	}
-	answer := c.requests.Get(ctx, g.Answer, door.GetAPI)
+	answer := c.measure(ctx, g.Answer)
 	if answer == nil {
 		return false, false
 	}
