@@ -26,7 +26,12 @@ func TestIdentities(t *testing.T) {
 	if i.Room("a", start) || i.Take("a", start) || count.of("requests") != 1 {
 		t.Error("there is room for one that is refused, or somebody was told")
 	}
-	if !i.Room("b", start) || !i.Room("b", start) || !i.Take("b", start) {
+	for range 30 {
+		if !i.Room("b", start) {
+			t.Error("looking takes some of the room")
+		}
+	}
+	if !i.Take("b", start) {
 		t.Error("there is no room for the first")
 	}
 	if _, ok := i.Allow("b", start); !ok {
