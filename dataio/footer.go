@@ -29,9 +29,6 @@ const (
 	footerVersion = '1'
 )
 
-// castagnoli is immutable; the CPU computes this CRC at 10 to 20 GB/s.
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 // footer is what the footer of a payload file says.
 type footer struct {
 	id     ID

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"os"
 	"sync"
@@ -16,8 +15,13 @@ const claimStepBytes = 8 << 20
 
 // writeBehindBytes is how much is written before the system is told to begin
 // with bringing it to the disk, so that the disk is at work while the rest
-// arrives, and the sync at the end has little left to do.
-const writeBehindBytes = 8 << 20
+// arrives, and the sync at the end has little left to do. Where the end is known
+// it is less and less towards it, down to writeBehindLeast: of 64 MiB, 2 are left
+// for the sync rather than 8.
+const (
+	writeBehindBytes = 8 << 20
+	writeBehindLeast = 1 << 20
+)
 
 // A Writer writes one payload file. Until Commit returns there is no payload:
 // Open, Walk and Remove don't see it. One goroutine uses a Writer; only
@@ -40,10 +44,8 @@ type Writer struct {
 	allocated bool  // the file system has set the announced size aside
 	begun     int64 // bytes that the system was told to begin to write
 	size      int64
-	total     uint32   // CRC32C so far
-	block     uint32   // CRC32C so far of the MiB being written
-	blocks    []uint32 // of the full ones
-	end       error    // set once: why no more can be written
+	sums      blockSums // of what was written
+	end       error     // set once: why no more can be written
 }
 
 // Written is what Commit made durable.
@@ -96,7 +98,7 @@ func (d *Drive) create(ctx context.Context, id ID, sizeBytes int64, replaces boo
 	if sizeBytes >= 0 {
 		need = sizeBytes + footerBytes(sizeBytes)
 		most = need
-		w.blocks = make([]uint32, 0, sizeBytes/blockBytes+1)
+		w.sums.full = make([]uint32, 0, sizeBytes/blockBytes+1)
 	}
 	w.mu.Lock() // against Drive.Close, which knows of w from here on
 	defer w.mu.Unlock()
@@ -172,7 +174,8 @@ func (w *Writer) Write(p []byte) (int, error) {
 		return 0, w.abandonLocked(err)
 	}
 	n, err := w.writeLocked(p, w.size)
-	w.sumLocked(p[:n])
+	w.sums.add(p[:n])
+	w.size += int64(n)
 	if err != nil {
 		return n, w.abandonLocked(err)
 	}
@@ -190,7 +193,7 @@ func (w *Writer) writeLocked(p []byte, offset int64) (n int, err error) {
 	op := Op{Kind: OpWrite, Name: w.name, Offset: offset, Bytes: int64(len(p)), Data: p}
 	err = d.do(op, func() (err error) {
 		n, err = w.f.Write(p)
-		if end := offset + int64(n); err == nil && end-w.begun >= writeBehindBytes {
+		if end := offset + int64(n); err == nil && end-w.begun >= writeBehindStep(w.announce, w.begun) {
 			writeBehind(w.f, w.begun, end-w.begun)
 			w.begun = end
 		}
@@ -205,6 +208,15 @@ func (w *Writer) writeLocked(p []byte, offset int64) (n int, err error) {
 	return n, nil
 }
 
+// writeBehindStep is how much is written before the disk begins with it, where it
+// has begun with so many bytes of a payload of the size told to Create.
+func writeBehindStep(announced, begun int64) int64 {
+	if announced < 0 {
+		return writeBehindBytes
+	}
+	return min(max((announced-begun)/2, writeBehindLeast), writeBehindBytes)
+}
+
 // claimLocked sees to it that bytes more are claimed.
 func (w *Writer) claimLocked(bytes int64) error {
 	w.d.mu.Lock()
@@ -214,21 +226,6 @@ func (w *Writer) claimLocked(bytes int64) error {
 		return nil
 	}
 	return w.d.admit(w, missing, max(missing, claimStepBytes))
-}
-
-// sumLocked adds p, which was written, to the checksums.
-func (w *Writer) sumLocked(p []byte) {
-	w.total = crc32.Update(w.total, castagnoli, p)
-	for len(p) > 0 {
-		n := min(blockBytes-w.size%blockBytes, int64(len(p)))
-		w.block = crc32.Update(w.block, castagnoli, p[:n])
-		w.size += n
-		p = p[n:]
-		if w.size%blockBytes == 0 {
-			w.blocks = append(w.blocks, w.block)
-			w.block = 0
-		}
-	}
 }
 
 // Commit makes the payload durable: the footer is written, then the file is
@@ -251,10 +248,8 @@ func (w *Writer) Commit(ctx context.Context) (Written, error) {
 		err := fmt.Errorf("%d bytes were written, %d announced", w.size, w.announce)
 		return Written{}, w.abandonLocked(&Error{Op: "commit", Path: w.d.path, ID: w.id, Kind: ErrSize, Err: err})
 	}
-	if w.size%blockBytes != 0 {
-		w.blocks = append(w.blocks, w.block)
-	}
-	f := footer{id: w.id, size: w.size, total: w.total, blocks: w.blocks}
+	f := footer{id: w.id, size: w.size}
+	f.blocks, f.total = w.sums.end()
 	if _, err := w.writeLocked(f.encode(), w.size); err != nil {
 		return Written{}, w.abandonLocked(err)
 	}
@@ -269,7 +264,7 @@ func (w *Writer) Commit(ctx context.Context) (Written, error) {
 	w.end = &Error{Op: "write", Path: w.d.path, ID: w.id, Err: errors.New("it was committed")}
 	w.dir.Close()
 	w.d.forget(w)
-	return Written{SizeBytes: w.size, CRC32C: w.total}, nil
+	return Written{SizeBytes: w.size, CRC32C: f.total}, nil
 }
 
 // syncLocked makes the file and its name durable.

@@ -77,7 +77,10 @@ type Config struct {
 	// MetricsBuckets are measured each by itself, at most 32: only their metrics
 	// have the label bucket.
 	MetricsBuckets []string
-	ReserveBytes   int64 // space kept free on each drive; 0 is dataio's default
+	// Propagators are the forms of trace context that clients' requests are read
+	// for: see observability.Options.
+	Propagators  []string
+	ReserveBytes int64 // space kept free on each drive; 0 is dataio's default
 
 	Heal   HealConfig
 	Audit  AuditConfig
@@ -183,6 +186,9 @@ func (c *Config) Validate() error {
 	}
 	if err := c.CORS.validate(); err != nil {
 		return err
+	}
+	if err := observability.ValidatePropagators(c.Propagators); err != nil {
+		return &ConfigError{Field: "Propagators", Err: err}
 	}
 	if err := c.OTLP.Validate(); err != nil {
 		return &ConfigError{Field: "OTLP", Err: err}

@@ -194,6 +194,14 @@ func metricsDocument(t *testing.T, all []observability.Instrument) string {
 			fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s | %s | %s | %s |\n", i.Series, i.Name, i.Kind, unit(i.Unit), coded(s.labels), series, meaning)
 		}
 	}
+	b.WriteString(metricsResourceOnly)
+	for _, i := range observability.ResourceOnly() {
+		labels := "api, proto"
+		if strings.HasPrefix(i.Series, "gridloom_peer_") {
+			labels = "peer"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", i.Series, i.Kind, unit(i.Unit), coded(labels), i.Description)
+	}
 	return b.String()
 }
 
@@ -256,6 +264,17 @@ them; [operations.md](operations.md) says which metrics to alert on, and
 
 | path | what | metrics |
 | --- | --- | --- |
+`
+
+const metricsResourceOnly = `
+## At /v2/metrics/resource alone
+
+The calls of each node by API and its connections with the others, as of the last
+sample: ` + "`subsystem=api`" + ` and ` + "`subsystem=peer`" + `. At ` + "`/metrics`" + ` the same are counters and
+histograms, ` + "`gridloom_request_…` and `gridloom_grid_…`" + `, of which a server makes rates.
+
+| metric | kind | unit | labels | meaning |
+| --- | --- | --- | --- | --- |
 `
 
 const metricsLabels = `

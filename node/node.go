@@ -186,7 +186,7 @@ func (n *Node) openListeners(context.Context) error {
 func (n *Node) openTelemetry(ctx context.Context) error {
 	t, err := observability.New(ctx, observability.Options{
 		Node: n.cfg.Name, Version: n.cfg.Version,
-		OTLP: n.cfg.OTLP, Logs: n.logs, Buckets: n.cfg.MetricsBuckets,
+		OTLP: n.cfg.OTLP, Logs: n.logs, Buckets: n.cfg.MetricsBuckets, Propagators: n.cfg.Propagators,
 		// Pushed, it would be the next thing to be dropped.
 		Failed: func(signal string, err error) { n.quiet.Warn("telemetry was dropped", "signal", signal, "error", err) },
 	})

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -151,6 +152,7 @@ func TestTTFBByTheClientsClock(t *testing.T) {
 		{"PUT again", http.MethodPut, "/data/timed/put", owner, nil, large[:100], 204, wholeHead, "PutObject 2xx"},
 		{"DELETE", http.MethodDelete, "/data/timed/put", owner, nil, nil, 204, wholeHead, "DeleteObject 2xx"},
 		{"list", http.MethodGet, "/v1/buckets/timed/objects", owner, nil, nil, 200, afterHead, "ListObjects 2xx"},
+		{"streaming list", http.MethodGet, "/v1/buckets/timed/objects:stream", owner, nil, nil, 200, afterHead, "StreamObjects 2xx"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			api, class, _ := strings.Cut(row.labels, " ")
@@ -204,6 +206,21 @@ func TestTTFBByTheClientsClock(t *testing.T) {
 		compare(t, other, w, `api="StatObject",class="2xx",node="`+other.cfg.Name+`",proto="grpc"`, func() {
 			if _, err := objects.StatObject(ctx, &pb.StatObjectRequest{Bucket: "timed", Key: "large"}); err != nil {
 				t.Error(err)
+			}
+		})
+	})
+	t.Run("gRPC streaming list", func(t *testing.T) {
+		for i := range 1001 { // a page is 1,000
+			expect(t, http.StatusCreated, http.MethodPut, owner.url(fmt.Sprintf("/data/timed/of-many/%d", i)), nil)
+		}
+		compare(t, other, w, `api="StreamObjects",class="2xx",node="`+other.cfg.Name+`",proto="grpc"`, func() {
+			stream, err := objects.StreamObjects(ctx, &pb.StreamObjectsRequest{Bucket: "timed", Prefix: "of-many/"})
+			pages := 0
+			for ; err == nil; pages++ {
+				_, err = stream.Recv()
+			}
+			if err != io.EOF || pages != 3 {
+				t.Errorf("%d messages, %v", pages-1, err)
 			}
 		})
 	})

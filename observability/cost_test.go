@@ -35,6 +35,8 @@ func TestSeries(t *testing.T) {
 		"node":      {plain, 121},
 		"interface": {with(func(r *Resources) { r.Networks = []Network{{Interface: "eth0"}} }), 30},
 		"core":      {with(func(r *Resources) { r.Cores = []Core{{}} }), 5},
+		"API":       {with(func(r *Resources) { r.APIs = []APICalls{{Name: "GetObject"}} }), 5},
+		"peer":      {with(func(r *Resources) { r.Peers = []Peer{{Node: "b"}} }), 10},
 		"drive":     {with(func(r *Resources) { r.Drives = []Drive{{Device: "sda"}} }), 16},
 	} {
 		if c.got != c.want {

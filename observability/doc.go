@@ -87,6 +87,9 @@
 // GroupHandler those of a part of the node, by the table of prefixes in
 // catalogue.go.
 //
+// Eight are made at once, in memory; up to 32 are on their way to their readers,
+// whose pace holds up nobody else.
+//
 // # Goroutines
 //
 // Collector.Run samples in the caller's goroutine and watches the drives in
@@ -109,7 +112,8 @@
 // node, 9 more for each interface (64 are reported, 128 kept), 1.5 for each core
 // (256 and 512); an API takes 4 KiB: 3 MiB where everything is at its bound. A
 // Watcher holds pointers alone. A node has 121 series of resources, 30 more for
-// each interface, 5 for each core and 16 for each drive. An API called by one
+// each interface, 5 for each core and 16 for each drive; at /v2 alone also 5 for
+// each API under way and 10 for each peer. An API called by one
 // protocol has at most 5 classes of two histograms with 14 and 18 buckets, in 3 KiB,
 // exported as they are seen; there are at most 130 pairs of API and protocol. A
 // request costs 0.3 µs, most of it three readings of the clock (BenchmarkMeasured;

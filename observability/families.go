@@ -48,10 +48,10 @@ func (f *family) statistics() []statistic {
 }
 
 // subsystems are those that can be selected, in the order of their output.
-var subsystems = [...]string{"drive", "network", "cpu", "memory"}
+var subsystems = [...]string{"drive", "network", "cpu", "memory", "api", "peer"}
 
 // CheckSubsystems returns an error that names the first unknown subsystem.
-// Known are "drive", "network", "cpu" and "memory".
+// Known are "drive", "network", "cpu", "memory", "api" and "peer".
 func CheckSubsystems(names []string) error {
 	for _, name := range names {
 		if !slices.Contains(subsystems[:], name) {

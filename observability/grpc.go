@@ -31,7 +31,7 @@ func (*statsHandler) HandleConn(context.Context, stats.ConnStats)               
 
 // TagRPC is called when the request's head has come.
 func (h *statsHandler) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
-	ctx = remoteParent(ctx, incomingMetadata{ctx})
+	ctx = h.requests.callers.ofGRPC(ctx)
 	q := h.requests.begin(&h.requests.grpc)
 	q.method = info.FullMethodName
 	ctx = h.requests.startSpan(ctx, q, attribute.String("rpc.system.name", "grpc"))

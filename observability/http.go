@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/propagation"
 )
 
 // HTTP measures the requests that next serves. It belongs outermost, so that
@@ -40,9 +39,8 @@ func (r *Requests) HTTP(next http.Handler) http.Handler {
 		q := &e.request
 		r.beginAt(q, &r.http)
 		q.method = httpMethod(hr.Method)
-		if len(hr.Header["Traceparent"]) > 0 { // there is nothing else in Trace Context without it
-			ctx = remoteParent(ctx, propagation.HeaderCarrier(hr.Header))
-			q.traced = true
+		if parent := r.callers.ofHTTP(ctx, hr.Header); parent != ctx {
+			ctx, q.traced = parent, true
 		}
 		if r.tracer != nil {
 			ctx = r.startSpan(ctx, q, attribute.String("http.request.method", q.method))

@@ -73,8 +73,9 @@ type Requests struct {
 	buckets    *bucketView // nil: nobody has asked for one
 	http, grpc protocol
 
-	tracer trace.Tracer // nil: no spans
-	calls  Calls
+	tracer  trace.Tracer // nil: no spans
+	callers callers      // whose spans are theirs' parents
+	calls   Calls
 
 	// apis are read by every request, and so replaced as a whole.
 	apis atomic.Pointer[map[apiKey]*api]
@@ -96,7 +97,7 @@ type api struct {
 }
 
 func newRequests(m metric.Meter, t *timings, tracer trace.Tracer, buckets ...string) (*Requests, error) {
-	r := &Requests{timings: t, tracer: tracer}
+	r := &Requests{timings: t, tracer: tracer, callers: traceContext}
 	apis := make(map[apiKey]*api)
 	labels := make(map[*protocol]metric.MeasurementOption)
 	r.http.name, r.grpc.name = "http", "grpc"

@@ -1,10 +1,12 @@
 package observability
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,18 +14,30 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// maxScrapes bounds the scrapes under way, of whatever group; one more gets 503.
-const maxScrapes = 8
+const (
+	// maxScrapes bounds the scrapes being made, of whatever group; one more gets 503.
+	maxScrapes = 8
+
+	// maxAnswers bounds the scrapes being made and those that are on their way to
+	// their readers, which may be slow; one more gets 503.
+	maxAnswers = 32
+
+	// maxHeld bounds what is kept of one answer until it leaves, and so all of them
+	// to 128 MiB; compressed, as Prometheus asks for it, 4 MiB are half a million
+	// series. What is longer leaves as it is made, and is being made until then.
+	maxHeld = 4 << 20
+)
 
 // scrapes serves the registry, whole or a group of it.
 type scrapes struct {
-	slots  chan struct{}
-	whole  http.Handler
-	groups map[string]http.Handler
+	making  chan struct{}
+	answers chan struct{}
+	whole   http.Handler
+	groups  map[string]http.Handler
 }
 
 func newScrapes(from prometheus.Gatherer, failed func(signal string, err error)) *scrapes {
-	s := &scrapes{slots: make(chan struct{}, maxScrapes), groups: make(map[string]http.Handler, len(groups))}
+	s := &scrapes{making: make(chan struct{}, maxScrapes), answers: make(chan struct{}, maxAnswers), groups: make(map[string]http.Handler, len(groups))}
 	handler := func(g prometheus.Gatherer) http.Handler {
 		return s.bounded(promhttp.HandlerFor(g, promhttp.HandlerOpts{
 			EnableOpenMetrics: true,
@@ -41,17 +55,74 @@ func newScrapes(from prometheus.Gatherer, failed func(signal string, err error))
 	return s
 }
 
+// bounded has next make its answer while there is a place for that, and then leave
+// at its reader's pace, which is bounded by the listener, without one.
 func (s *scrapes) bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
-			next.ServeHTTP(w, r)
-		default:
-			w.Header().Set("Retry-After", "1")
-			http.Error(w, fmt.Sprintf("%d scrapes are under way already", maxScrapes), http.StatusServiceUnavailable)
+		if !enter(w, s.answers, "scrapes are on their way to slow readers") {
+			return
 		}
+		defer func() { <-s.answers }()
+		if !enter(w, s.making, "scrapes are under way") {
+			return
+		}
+		answer := &heldAnswer{ResponseWriter: w, status: http.StatusOK}
+		func() {
+			defer func() { <-s.making }()
+			next.ServeHTTP(answer, r)
+		}()
+		answer.leave()
 	})
+}
+
+// enter takes one of places, or says that there is none.
+func enter(w http.ResponseWriter, places chan struct{}, what string) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	default:
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, fmt.Sprintf("%d %s already", cap(places), what), http.StatusServiceUnavailable)
+		return false
+	}
+}
+
+// heldAnswer keeps an answer until it is whole, up to maxHeld.
+type heldAnswer struct {
+	http.ResponseWriter
+	status  int
+	body    bytes.Buffer
+	leaving bool // it grew too long: what is written leaves at once
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (a *heldAnswer) WriteHeader(status int) { a.status = status }
+
+// Write implements http.ResponseWriter.
+func (a *heldAnswer) Write(p []byte) (int, error) {
+	if !a.leaving && a.body.Len()+len(p) <= maxHeld {
+		return a.body.Write(p)
+	}
+	if !a.leaving {
+		a.leaving = true
+		a.ResponseWriter.WriteHeader(a.status)
+		_, err := a.ResponseWriter.Write(a.body.Bytes())
+		a.body = bytes.Buffer{}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return a.ResponseWriter.Write(p)
+}
+
+// leave sends what is kept.
+func (a *heldAnswer) leave() {
+	if a.leaving {
+		return
+	}
+	a.Header().Set("Content-Length", strconv.Itoa(a.body.Len()))
+	a.ResponseWriter.WriteHeader(a.status)
+	_, _ = a.ResponseWriter.Write(a.body.Bytes()) // a reader who has left has no use for it
 }
 
 // scrapeLog hands promhttp's errors to Options.Failed.

@@ -56,6 +56,11 @@ type Options struct {
 	// others, have the label bucket. Empty: none are.
 	Buckets []string
 
+	// Propagators are the forms in which clients name their spans, which then are
+	// the parents of their requests': of those that Propagators lists. Empty:
+	// tracecontext and baggage.
+	Propagators []string
+
 	// Failed is told, for the log, of exports that were given up (signal is
 	// "metrics", "traces" or "logs"; at most once a minute of each, while
 	// gridloom.telemetry.dropped counts all that is lost), of metrics that a
@@ -96,6 +101,11 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 	res, err := describe(ctx, o)
 	if err != nil {
 		return nil, err
+	}
+
+	callers, err := callersBy(o.Propagators)
+	if err != nil {
+		return nil, fmt.Errorf("observability: %w", err)
 	}
 
 	registry := prometheus.NewRegistry()
@@ -150,6 +160,7 @@ func New(ctx context.Context, o Options) (t *Telemetry, err error) {
 	if t.requests, err = newRequests(t.Meter(), times, t.tracer(), o.Buckets...); err != nil {
 		return t, err
 	}
+	t.requests.callers = callers
 	if err = observeRuntime(t.Meter()); err != nil {
 		return t, err
 	}

@@ -44,8 +44,8 @@ func publish(r *Resources) *Collector {
 	return c
 }
 
-// TestSameNames: /metrics has every series that /v2/metrics/resource has,
-// with the same name, type, help, labels and value.
+// TestSameNames: /metrics has every series that /v2/metrics/resource has, but for
+// ResourceOnly, with the same name, type, help, labels and value.
 func TestSameNames(t *testing.T) {
 	r := exampleResources("n1")
 	tel := newTelemetry(t, Options{Node: "n1", Version: "1.2.3"})
@@ -58,6 +58,12 @@ func TestSameNames(t *testing.T) {
 	}
 	want := parseText(t, []byte(b.String()))
 	got := parseText(t, []byte(scrape(t, tel, "")))
+	for _, only := range ResourceOnly() {
+		if want[only.Series] == nil || got[only.Series] != nil {
+			t.Errorf("%s is not in the text alone", only.Series)
+		}
+		delete(want, only.Series)
+	}
 	for name, family := range want {
 		if got[name] == nil {
 			t.Errorf("%s is missing", name)

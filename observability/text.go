@@ -22,7 +22,7 @@ func WriteResources(w io.Writer, subsystems []string, rs []*Resources) error {
 		return err
 	}
 	var b bytes.Buffer
-	for _, f := range families() {
+	for _, f := range textFamilies() {
 		if f.subsystem != "" && len(subsystems) > 0 && !slices.Contains(subsystems, f.subsystem) {
 			continue
 		}

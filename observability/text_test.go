@@ -112,6 +112,10 @@ func TestWriteResources(t *testing.T) {
 	check("gridloom_cpu_cores", "node=a", 4)
 	check("gridloom_cpu_steal_ratio_max", "node=a", a.CPU.StealRatio.Maximum)
 	check("gridloom_cpu_load15_avg", "node=a", a.CPU.Load15.Average)
+	check("gridloom_api_requests_per_second", "api=GetObject,node=a,proto=http", 1)
+	check("gridloom_api_ttfb_p99_seconds", "api=GetObject,node=c,proto=http", 0.5)
+	check("gridloom_peer_up", "node=a,peer=z", 1)
+	check("gridloom_peer_sessions_total", "node=c,peer=z", 8)
 	check("gridloom_memory_process_heap_bytes", "node=c", c.Memory.ProcessHeap.Current)
 
 	suffixes := []string{"_avg_1h", "_max_1h", "_avg", "_max"}
@@ -124,12 +128,15 @@ func TestWriteResources(t *testing.T) {
 				t.Errorf("%s{%s} of a node that is down", name, labels)
 			}
 		}
-		// Average and maximum beside every value but the drives'.
+		// Average and maximum beside every value but the drives', APIs' and peers'.
 		base := name
 		for _, suffix := range suffixes {
 			base = strings.TrimSuffix(base, suffix)
 		}
-		folded := !strings.HasPrefix(name, "gridloom_drive_") && !strings.HasPrefix(name, "gridloom_node_")
+		folded := true
+		for _, plain := range []string{"gridloom_drive_", "gridloom_node_", "gridloom_api_", "gridloom_peer_"} {
+			folded = folded && !strings.HasPrefix(name, plain)
+		}
 		for _, suffix := range suffixes {
 			if (got[base+suffix] != nil) != folded {
 				t.Errorf("%s%s: there %v, want %v", base, suffix, !folded, folded)
@@ -164,6 +171,9 @@ func TestEveryFieldIsExported(t *testing.T) {
 		&r.Cores[0].BusyRatio, &r.Mesh[0].ReceivedBytes, &r.Mesh[0].SentBytes, &r.Mesh[1].ReceivedBytes, &r.Mesh[1].SentBytes,
 	}
 	floats := []*float64{&d.ReadsPerSecond, &d.WritesPerSecond, &d.ReadBytesPerSecond, &d.WrittenBytesPerSecond, &d.AwaitSeconds, &d.UtilizationRatio}
+	p, a := &r.Peers[0], &r.APIs[0]
+	floats = append(floats, &p.RTTSeconds, &p.ReceivedBytesPerSecond, &p.SentBytesPerSecond, &p.ReceivedMessagesPerSecond, &p.SentMessagesPerSecond,
+		&a.RequestsPerSecond, &a.ClientErrorsPerSecond, &a.ServerErrorsPerSecond, &a.TTFBP50Seconds, &a.TTFBP99Seconds)
 	for _, g := range gauges {
 		floats = append(floats, &g.Current, &g.Average, &g.Maximum, &g.AverageHour, &g.MaximumHour)
 	}
@@ -175,18 +185,18 @@ func TestEveryFieldIsExported(t *testing.T) {
 		}
 		*f = old
 	}
-	for i, f := range []*int64{&d.TotalBytes, &d.UsedBytes, &d.FreeBytes, &d.TotalInodes, &d.UsedInodes, &d.FreeInodes, &d.Errors, &d.Timeouts} {
+	for i, f := range []*int64{&d.TotalBytes, &d.UsedBytes, &d.FreeBytes, &d.TotalInodes, &d.UsedInodes, &d.FreeInodes, &d.Errors, &d.Timeouts, &p.QueuedBytes, &p.CallsOut, &p.CallsIn, &p.Sessions} {
 		*f++
 		if text(r) == before {
-			t.Errorf("integer %d of the drive is not in the text", i)
+			t.Errorf("integer %d of drive and peer is not in the text", i)
 		}
 		*f--
 	}
 }
 
 func TestSubsystems(t *testing.T) {
-	prefixes := map[string]string{"drive": "gridloom_drive_", "network": "gridloom_network_", "cpu": "gridloom_cpu_", "memory": "gridloom_memory_"}
-	for _, selected := range [][]string{{"drive"}, {"network"}, {"cpu"}, {"memory"}, {"memory", "drive"}} {
+	prefixes := map[string]string{"drive": "gridloom_drive_", "network": "gridloom_network_", "cpu": "gridloom_cpu_", "memory": "gridloom_memory_", "api": "gridloom_api_", "peer": "gridloom_peer_"}
+	for _, selected := range [][]string{{"drive"}, {"network"}, {"cpu"}, {"memory"}, {"api"}, {"peer"}, {"memory", "drive"}, {"peer", "api", "cpu"}} {
 		var b bytes.Buffer
 		if err := WriteResources(&b, selected, []*Resources{exampleResources("a")}); err != nil {
 			t.Fatal(err)

@@ -12,12 +12,13 @@ import (
 )
 
 // Each request has one server span, named by its API when that is known at
-// the end, with the caller's span as parent where it sent one (W3C Trace
-// Context, https://www.w3.org/TR/trace-context/). Attributes are those of the
+// the end, with the caller's span as parent where it sent one: propagate.go.
+// Attributes are those of the
 // semantic conventions for HTTP and RPC spans but paths: bucket names and
 // keys stay out of traces.
 
-// remoteParent returns ctx with the caller's span.
+// remoteParent returns ctx with the span of another node's (W3C Trace Context,
+// https://www.w3.org/TR/trace-context/).
 func remoteParent(ctx context.Context, carrier propagation.TextMapCarrier) context.Context {
 	return propagation.TraceContext{}.Extract(ctx, carrier)
 }
@@ -34,7 +35,7 @@ func (m incomingMetadata) Get(key string) string {
 }
 
 func (incomingMetadata) Set(string, string) {}             // nothing is injected
-func (incomingMetadata) Keys() []string     { return nil } // TraceContext doesn't ask
+func (incomingMetadata) Keys() []string     { return nil } // for baggage alone
 
 // TraceID is the id of the trace that ctx is in, "" where it is in none.
 func TraceID(ctx context.Context) string {

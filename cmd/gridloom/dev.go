@@ -164,7 +164,7 @@ func (s *settings) devConfigs(data string, cred credentials) (cfgs []node.Config
 		cfg := node.Config{
 			Name: devName(i), DataDir: filepath.Join(data, devName(i)),
 			RootKeys: given(cred.key).get, MeshSecrets: given(secret).get,
-			OTLP: s.push, MetricsBuckets: s.Metrics.Bucket,
+			OTLP: s.push, Propagators: s.otel.propagators(), MetricsBuckets: s.Metrics.Bucket,
 			ReserveBytes: int64(s.Reserve), Version: programVersion(), Host: host, Limits: s.limits(), CORS: s.cors(), Heal: s.heal(),
 			Pool:  s.devPool(i),
 			Audit: node.AuditConfig{Level: audit.Level(s.Audit.Level)},

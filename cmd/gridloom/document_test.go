@@ -153,7 +153,7 @@ func otelDocument() string {
 	for _, v := range otelTable {
 		b.WriteString("| `" + v.name + "` | " + v.means + " |\n")
 	}
-	b.WriteString("\nThere is no `http/json`, and trace context is W3C's alone: `OTEL_PROPAGATORS` changes nothing.\n")
+	b.WriteString("\nThere is no `http/json`, no exporter but those above (`console` for metrics and traces, `zipkin`), and no `OTEL_ENTITIES`, which is experimental.\n")
 	return b.String()
 }
 

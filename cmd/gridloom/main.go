@@ -55,7 +55,7 @@ func main() {
 	env := os.Environ()
 	quietGRPC(env)
 	code := exitFailed
-	if err := forgetOTel(env, os.Unsetenv); err != nil {
+	if err := errors.Join(forgetOTel(env, os.Unsetenv), inheritOTel(env, os.Setenv)); err != nil {
 		tell(os.Stderr, false, "", err)
 	} else {
 		code = run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, env)

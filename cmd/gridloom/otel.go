@@ -60,6 +60,20 @@ func forgetOTel(env []string, unset func(name string) error) error {
 	return errors.Join(all...)
 }
 
+// inheritOTel sets what log records have from the variables for all attributes:
+// the SDK reads those for spans alone.
+func inheritOTel(env []string, set func(name, value string) error) error {
+	const general, records = otelPrefix + "ATTRIBUTE_", otelPrefix + "LOGRECORD_ATTRIBUTE_"
+	o := readOTel(env)
+	var all []error
+	for _, limit := range []string{"COUNT_LIMIT", "VALUE_LENGTH_LIMIT"} {
+		if value := o.values[general+limit]; value != "" && o.values[records+limit] == "" {
+			all = append(all, set(records+limit, value))
+		}
+	}
+	return errors.Join(all...)
+}
+
 // ignoredVariable is a variable that is left out, and why.
 type ignoredVariable struct {
 	name string
@@ -262,6 +276,14 @@ func (o *otel) milliseconds(name string) time.Duration {
 
 func (o *otel) isTrue(name string) bool { return strings.EqualFold(o.values[name], "true") }
 
+// propagators are nil where the variable isn't set, which is the default.
+func (o *otel) propagators() []string {
+	if list := o.values["OTEL_PROPAGATORS"]; list != "" {
+		return splitList(list)
+	}
+	return nil
+}
+
 func splitList(list string) []string {
 	parts := strings.Split(list, ",")
 	for i := range parts {
@@ -322,9 +344,14 @@ func checkOneOf(words ...string) func(string) error {
 	}
 }
 
-// checkExporters wants words, all of them: a list that is understood in part
-// would be half of what its author meant.
-func checkExporters(words ...string) func(string) error {
+// notUsed has a variable ignored whatever it says: who sets it is told why.
+func notUsed(why string) func(string) error {
+	return func(string) error { return errors.New("it is not used: " + why) }
+}
+
+// checkList wants words, all of them: a list that is understood in part would be
+// half of what its author meant.
+func checkList(words ...string) func(string) error {
 	one := checkOneOf(words...)
 	return func(value string) error {
 		parts := splitList(value)

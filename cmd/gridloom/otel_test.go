@@ -185,6 +185,75 @@ func TestIgnoredOTel(t *testing.T) {
 	}
 }
 
+// TestOTelPropagators: how clients' spans are looked for comes from the variable
+// alone, and not from half of it.
+func TestOTelPropagators(t *testing.T) {
+	for _, c := range []struct {
+		env, ignored string
+		want         []string
+	}{
+		{"", "", nil},
+		{"OTEL_PROPAGATORS=", "", nil},
+		{"OTEL_PROPAGATORS=none", "", []string{"none"}},
+		{"OTEL_PROPAGATORS=b3, tracecontext,baggage,b3multi,jaeger", "", []string{"b3", "tracecontext", "baggage", "b3multi", "jaeger"}},
+		{"OTEL_PROPAGATORS=tracecontext,xray", `OTEL_PROPAGATORS: "xray" is none of tracecontext, baggage, b3, b3multi, jaeger, none`, nil},
+		{"OTEL_PROPAGATORS=b3,none", "OTEL_PROPAGATORS: none goes with no other", nil},
+	} {
+		s, err := loadSettings(t, forServe, "", []string{c.env, "OTEL_SDK_DISABLED=true"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := s.nodeConfig()
+		if !slices.Equal(cfg.Propagators, c.want) {
+			t.Errorf("%s: %q, want %q", c.env, cfg.Propagators, c.want)
+		}
+		if err := observability.ValidatePropagators(cfg.Propagators); err != nil {
+			t.Errorf("%s: %v", c.env, err)
+		}
+		var ignored []string
+		for _, err := range s.otel.ignored {
+			ignored = append(ignored, err.Error())
+		}
+		if got := strings.Join(ignored, "; "); got != c.ignored {
+			t.Errorf("%s: ignored %q, want %q", c.env, got, c.ignored)
+		}
+	}
+}
+
+// TestUnusedOTel: who sets a variable that changes nothing is told so.
+func TestUnusedOTel(t *testing.T) {
+	for _, name := range []string{"OTEL_LOG_LEVEL", "OTEL_CONFIG_FILE", "OTEL_EXPORTER_PROMETHEUS_HOST", "OTEL_EXPORTER_PROMETHEUS_PORT"} {
+		o := readOTel([]string{name + "=7"})
+		if len(o.ignored) != 1 || !strings.HasPrefix(o.ignored[0].Error(), name+": it is not used: ") {
+			t.Errorf("%s: %v", name, o.ignored)
+		}
+	}
+}
+
+// TestInheritOTel: log records have the limits of all attributes, but for those of
+// their own.
+func TestInheritOTel(t *testing.T) {
+	for _, c := range []struct {
+		env  []string
+		want map[string]string
+	}{
+		{nil, map[string]string{}},
+		{[]string{"OTEL_ATTRIBUTE_COUNT_LIMIT=7", "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT=0"},
+			map[string]string{"OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT": "7", "OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT": "0"}},
+		{[]string{"OTEL_ATTRIBUTE_COUNT_LIMIT=7", "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT=3", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT=5"}, map[string]string{}},
+		{[]string{"OTEL_ATTRIBUTE_COUNT_LIMIT=-7"}, map[string]string{}},
+		{[]string{"OTEL_ATTRIBUTE_COUNT_LIMIT=7", "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT=x"}, map[string]string{"OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT": "7"}},
+	} {
+		got := map[string]string{}
+		if err := inheritOTel(c.env, func(name, value string) error { got[name] = value; return nil }); err != nil {
+			t.Error(err)
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", c.env, diff)
+		}
+	}
+}
+
 // TestBadOTel: what would send telemetry elsewhere is an error that names the
 // variable, and repeats no header.
 func TestBadOTel(t *testing.T) {

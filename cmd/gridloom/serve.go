@@ -119,7 +119,7 @@ func (s *settings) nodeConfig() node.Config {
 	cfg := node.Config{
 		Name: s.Name, DataDir: s.Data, Drives: s.Drive, Peers: s.Peers, Pool: s.Pool, Zone: s.Zone, Heal: s.heal(),
 		GRPC: s.listener("grpc", s.GRPC), HTTP: s.listener("http", s.HTTP), Peer: s.listener("peer", s.Peer),
-		OTLP: s.push, MetricsBuckets: s.Metrics.Bucket,
+		OTLP: s.push, Propagators: s.otel.propagators(), MetricsBuckets: s.Metrics.Bucket,
 		ReserveBytes: int64(s.Reserve), Version: programVersion(), Limits: s.limits(), CORS: s.cors(), CertificateNames: s.TLSName,
 		Audit: node.AuditConfig{File: s.Audit.File, Level: audit.Level(s.Audit.Level), MaxBytes: int64(s.Audit.Size), Keep: s.Audit.Keep},
 	}

@@ -74,6 +74,10 @@ func TestMaxAge(t *testing.T) {
 			_, err := s.objects.ListObjects(ctx, &pb.ListObjectsRequest{Bucket: "photos", MaxAge: age})
 			return err
 		},
+		"StreamObjects": func(age *durationpb.Duration) error {
+			_, _, _, err := streamed(s.objects.StreamObjects(ctx, &pb.StreamObjectsRequest{Bucket: "photos", MaxAge: age}))
+			return err
+		},
 		"GetBucket": func(age *durationpb.Duration) error {
 			_, err := s.buckets.GetBucket(ctx, &pb.GetBucketRequest{Bucket: "photos", MaxAge: age})
 			return err

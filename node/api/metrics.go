@@ -34,17 +34,8 @@ type metricsService struct {
 	resources Resources
 }
 
-// subsystems are what the calls can be narrowed to: those of the text, and what
-// that has as metrics of other names.
-var subsystems = []string{"drive", "network", "cpu", "memory", "api", "peer"}
-
 func checkSubsystems(names []string) error {
-	for _, name := range names {
-		if !slices.Contains(subsystems, name) {
-			return fault.New(fault.InvalidArgument, "subsystem", "%q is none of drive, network, cpu, memory, api, peer", name)
-		}
-	}
-	return nil
+	return fault.Wrap(fault.InvalidArgument, "subsystem", observability.CheckSubsystems(names))
 }
 
 func (s *metricsService) GetResourceMetrics(ctx context.Context, r *pb.GetResourceMetricsRequest) (*pb.GetResourceMetricsResponse, error) {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
@@ -50,15 +51,52 @@ func (s *objectService) ListObjects(ctx context.Context, r *pb.ListObjectsReques
 	if err != nil {
 		return nil, err
 	}
-	resp := &pb.ListObjectsResponse{
-		Objects:        make([]*pb.Object, len(page.Objects)),
-		CommonPrefixes: page.CommonPrefixes,
-		NextPageToken:  page.NextToken,
+	return &pb.ListObjectsResponse{Objects: protoObjects(page.Objects), CommonPrefixes: page.CommonPrefixes, NextPageToken: page.NextToken}, nil
+}
+
+// StreamObjects reads a page when the one before it is sent: it has no more than
+// one, however long the list is and however slow its reader.
+func (s *objectService) StreamObjects(r *pb.StreamObjectsRequest, stream grpc.ServerStreamingServer[pb.StreamObjectsResponse]) error {
+	maxAge, err := maxAgeOf(r.GetMaxAge())
+	if err != nil {
+		return err
 	}
-	for i := range page.Objects {
-		resp.Objects[i] = protoObject(&page.Objects[i])
+	left := r.GetLimit() // 0: there is no limit
+	if left < 0 {
+		return fault.New(fault.InvalidArgument, "limit", "is %d; 0 is all", left)
 	}
-	return resp, nil
+	req := object.ListRequest{
+		Bucket: r.GetBucket(), Prefix: r.GetPrefix(), Delimiter: r.GetDelimiter(),
+		StartAfter: r.GetStartAfter(), Token: r.GetPageToken(), MaxAge: maxAge,
+	}
+	for {
+		req.Limit = int(min(left, object.ListMax))
+		page, err := s.objects.List(stream.Context(), req)
+		if err != nil {
+			return err
+		}
+		last := page.NextToken == ""
+		if left > 0 {
+			left -= int64(len(page.Objects) + len(page.CommonPrefixes))
+			last = last || left <= 0
+		}
+		resp := &pb.StreamObjectsResponse{Objects: protoObjects(page.Objects), CommonPrefixes: page.CommonPrefixes}
+		if last {
+			resp.NextPageToken = page.NextToken
+		}
+		if err := stream.Send(resp); err != nil || last {
+			return err
+		}
+		req.Token = page.NextToken
+	}
+}
+
+func protoObjects(infos []object.Info) []*pb.Object {
+	objects := make([]*pb.Object, len(infos))
+	for i := range infos {
+		objects[i] = protoObject(&infos[i])
+	}
+	return objects
 }
 
 func (s *objectService) DeleteObject(ctx context.Context, r *pb.DeleteObjectRequest) (*pb.DeleteObjectResponse, error) {

@@ -39,6 +39,7 @@ func permissions() map[string]permission {
 		pb.ObjectService_GetObject_FullMethodName:     onObject(iam.ObjectRead),
 		pb.ObjectService_StatObject_FullMethodName:    onObject(iam.ObjectRead),
 		pb.ObjectService_ListObjects_FullMethodName:   {check: checkList},
+		pb.ObjectService_StreamObjects_FullMethodName: {check: checkList},
 		pb.ObjectService_DeleteObject_FullMethodName:  onObject(iam.ObjectDelete),
 		pb.ObjectService_DeleteObjects_FullMethodName: {check: checkDeleteMany},
 		pb.ObjectService_CopyObject_FullMethodName:    {check: checkCopy},
@@ -132,9 +133,15 @@ func checkPut(p iam.Principal, m any) error {
 	return iam.Authorize(p, iam.ObjectWrite, h.GetBucket(), h.GetKey())
 }
 
+// listed is what the requests for a list have.
+type listed interface {
+	GetBucket() string
+	GetPrefix() string
+}
+
 // checkList takes the prefix for the key: a list shows nothing beside it.
 func checkList(p iam.Principal, m any) error {
-	r := m.(*pb.ListObjectsRequest)
+	r := m.(listed)
 	return iam.Authorize(p, iam.ObjectList, r.GetBucket(), r.GetPrefix())
 }
 

@@ -166,10 +166,11 @@ func TestNobodysPermission(t *testing.T) {
 		pb.ObjectService_PutObject_FullMethodName: {
 			&pb.PutObjectRequest{Part: &pb.PutObjectRequest_Header{Header: &pb.PutObjectHeader{Bucket: "photos", Key: "a"}}},
 		},
-		pb.ObjectService_GetObject_FullMethodName:    {&pb.GetObjectRequest{}, &pb.GetObjectRequest{Bucket: "photos", Key: "a"}},
-		pb.ObjectService_StatObject_FullMethodName:   {&pb.StatObjectRequest{Bucket: "photos", Key: "a"}},
-		pb.ObjectService_ListObjects_FullMethodName:  {&pb.ListObjectsRequest{Bucket: "photos"}},
-		pb.ObjectService_DeleteObject_FullMethodName: {&pb.DeleteObjectRequest{Bucket: "photos", Key: "a"}},
+		pb.ObjectService_GetObject_FullMethodName:     {&pb.GetObjectRequest{}, &pb.GetObjectRequest{Bucket: "photos", Key: "a"}},
+		pb.ObjectService_StatObject_FullMethodName:    {&pb.StatObjectRequest{Bucket: "photos", Key: "a"}},
+		pb.ObjectService_ListObjects_FullMethodName:   {&pb.ListObjectsRequest{Bucket: "photos"}},
+		pb.ObjectService_StreamObjects_FullMethodName: {&pb.StreamObjectsRequest{Bucket: "photos"}},
+		pb.ObjectService_DeleteObject_FullMethodName:  {&pb.DeleteObjectRequest{Bucket: "photos", Key: "a"}},
 		pb.ObjectService_DeleteObjects_FullMethodName: {
 			&pb.DeleteObjectsRequest{}, &pb.DeleteObjectsRequest{Bucket: "photos", Keys: []string{"a", "b"}},
 		},

@@ -51,7 +51,7 @@ func apiOf(method string) string { return method[strings.LastIndexByte(method, '
 // readsOnly tells by a method's name whether it can change nothing.
 func readsOnly(method string) bool {
 	name := apiOf(method)
-	for _, verb := range []string{"Get", "Stat", "List", "Watch", "WhoAmI", "ServerReflectionInfo"} {
+	for _, verb := range []string{"Get", "Stat", "List", "StreamObjects", "Watch", "WhoAmI", "ServerReflectionInfo"} {
 		if strings.HasPrefix(name, verb) {
 			return true
 		}
@@ -70,7 +70,7 @@ func observe(ctx context.Context, m any) {
 		GetKey() string
 	}:
 		observability.SetTarget(ctx, m.GetBucket(), m.GetKey())
-	case *pb.ListObjectsRequest:
+	case listed:
 		observability.SetTarget(ctx, m.GetBucket(), m.GetPrefix())
 	case interface{ GetBucket() string }:
 		observability.SetTarget(ctx, m.GetBucket(), "")
@@ -97,7 +97,7 @@ func note(ctx context.Context, m any) {
 	case *pb.MoveObjectRequest:
 		r.About(audit.Resource{Bucket: sourceBucket(m), Key: m.GetSourceKey()})
 		r.About(audit.Resource{Bucket: m.GetBucket(), Key: m.GetKey()})
-	case *pb.ListObjectsRequest:
+	case listed:
 		r.About(audit.Resource{Bucket: m.GetBucket(), Key: m.GetPrefix()})
 	case interface {
 		GetBucket() string

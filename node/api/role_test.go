@@ -56,6 +56,7 @@ func TestRoles(t *testing.T) {
 		pb.ObjectService_GetObject_FullMethodName:     {reads, one(&pb.GetObjectRequest{Bucket: "photos", Key: "2026/a"})},
 		pb.ObjectService_StatObject_FullMethodName:    {reads, one(&pb.StatObjectRequest{Bucket: "photos", Key: "2026/a"})},
 		pb.ObjectService_ListObjects_FullMethodName:   {reads, one(&pb.ListObjectsRequest{Bucket: "photos", Prefix: "2026/"})},
+		pb.ObjectService_StreamObjects_FullMethodName: {reads, one(&pb.StreamObjectsRequest{Bucket: "photos", Prefix: "2026/"})},
 		pb.ObjectService_DeleteObject_FullMethodName:  {writes, one(&pb.DeleteObjectRequest{Bucket: "photos", Key: "2026/a"})},
 		pb.ObjectService_DeleteObjects_FullMethodName: {writes, one(&pb.DeleteObjectsRequest{Bucket: "photos", Keys: []string{"2026/a", "2026/b"}})},
 		pb.ObjectService_CopyObject_FullMethodName: {writes, []any{
@@ -235,6 +236,10 @@ func TestItemByItem(t *testing.T) {
 	list := func(bucket, prefix string) error {
 		return second(c.ListObjects(ctx, &pb.ListObjectsRequest{Bucket: bucket, Prefix: prefix}))
 	}
+	stream := func(bucket, prefix string) error {
+		_, _, _, err := streamed(c.StreamObjects(ctx, &pb.StreamObjectsRequest{Bucket: bucket, Prefix: prefix}))
+		return err
+	}
 	var texts []string
 	for what, err := range map[string]error{
 		"batch, the last is another's":    remove("2026/a", "2026/b", "2027/d"),
@@ -258,6 +263,10 @@ func TestItemByItem(t *testing.T) {
 		"list beside":                     list("photos", "2027/"),
 		"list another bucket":             list("hidden", "2026/"),
 		"list no bucket":                  list("nosuch", "2026/"),
+		"stream all":                      stream("photos", ""),
+		"stream a part of the prefix":     stream("photos", "2026"),
+		"stream beside":                   stream("photos", "2027/"),
+		"stream no bucket":                stream("nosuch", "2026/"),
 		"get another's":                   second(c.StatObject(ctx, &pb.StatObjectRequest{Bucket: "photos", Key: "2027/d"})),
 		"get nobody's":                    second(c.StatObject(ctx, &pb.StatObjectRequest{Bucket: "photos", Key: "2027/x"})),
 	} {

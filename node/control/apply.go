@@ -166,9 +166,9 @@ func (m *machine) putRecord(b *pebble.Batch, index uint64, c *PutRecord) (*outco
 	if err := m.checkOpen(b, c.BucketName, c.BucketID); err != nil {
 		return nil, err
 	}
-	subject := objectSubject(c.BucketName, c.Record.Key)
+	subject := func() string { return objectSubject(c.BucketName, c.Record.Key) }
 	if age, late := m.age(c.Birth); len(c.Record.Segments) > 0 && late {
-		return nil, fault.New(fault.Conflict, subject, "the put began %v before its commit, at most %v are allowed", age, putWindow)
+		return nil, fault.New(fault.Conflict, subject(), "the put began %v before its commit, at most %v are allowed", age, putWindow)
 	}
 	old, err := m.find(b, c.BucketID, c.Record.Key)
 	if err != nil {
@@ -250,9 +250,10 @@ func (m *machine) setHeal(b *pebble.Batch, id [16]byte, row *segmentRow, heal bo
 // checkSegments refuses a segment that is known already: it belongs to
 // another record, or is garbage and its file about to go. The record that is
 // replaced may hand its own on as they are: those are kept.
-func (m *machine) checkSegments(b *pebble.Batch, subject string, old *foundRecord, segments []Segment) (kept map[[16]byte]bool, err error) {
-	own := map[[16]byte][]string{}
-	if old != nil {
+func (m *machine) checkSegments(b *pebble.Batch, subject func() string, old *foundRecord, segments []Segment) (kept map[[16]byte]bool, err error) {
+	var own map[[16]byte][]string
+	if old != nil && len(old.Segments) > 0 {
+		own = make(map[[16]byte][]string, len(old.Segments))
 		for i := range old.Segments {
 			own[old.Segments[i].ID] = old.Segments[i].Drives
 		}
@@ -272,7 +273,7 @@ func (m *machine) checkSegments(b *pebble.Batch, subject string, old *foundRecor
 			return nil, err
 		}
 		if found {
-			return nil, fault.New(fault.Conflict, subject, "segment %x has been used before", s.ID)
+			return nil, fault.New(fault.Conflict, subject(), "segment %x has been used before", s.ID)
 		}
 	}
 	return kept, nil
@@ -338,9 +339,10 @@ func (m *machine) deleteRecords(b *pebble.Batch, c *DeleteRecords) (*outcome, er
 		if err != nil {
 			return nil, err
 		}
+		subject := func() string { return objectSubject(c.Bucket, key) }
 		// With a condition there is only one key: a refusal comes before
 		// anything was written.
-		if err := checkPreconditions(old, objectSubject(c.Bucket, key), c.IfMatch, nil, c.IfUnmodifiedSince); err != nil {
+		if err := checkPreconditions(old, subject, c.IfMatch, nil, c.IfUnmodifiedSince); err != nil {
 			return nil, err
 		}
 		if old == nil {
@@ -410,19 +412,20 @@ func (m *machine) reclaim(b *pebble.Batch, c *Reclaim) (*outcome, error) {
 }
 
 // checkPreconditions evaluates the conditions of a write in the order of RFC
-// 9110, 13.2.2. old is nil where there is no record.
-func checkPreconditions(old *foundRecord, subject string, ifMatch, ifNoneMatch []string, since int64) error {
+// 9110, 13.2.2. old is nil where there is no record. subject is asked for where
+// they don't hold.
+func checkPreconditions(old *foundRecord, subject func() string, ifMatch, ifNoneMatch []string, since int64) error {
 	holds := func(tag string) bool { return old != nil && (tag == "*" || tag == old.ETag) }
 	switch {
 	case len(ifMatch) > 0:
 		if !slices.ContainsFunc(ifMatch, holds) {
-			return fault.New(fault.PreconditionFailed, subject, "doesn't match If-Match")
+			return fault.New(fault.PreconditionFailed, subject(), "doesn't match If-Match")
 		}
 	case since != 0 && old != nil && old.LogTime/int64(time.Second) > since:
-		return fault.New(fault.PreconditionFailed, subject, "was modified after If-Unmodified-Since")
+		return fault.New(fault.PreconditionFailed, subject(), "was modified after If-Unmodified-Since")
 	}
 	if slices.ContainsFunc(ifNoneMatch, holds) {
-		return fault.New(fault.PreconditionFailed, subject, "matches If-None-Match")
+		return fault.New(fault.PreconditionFailed, subject(), "matches If-None-Match")
 	}
 	return nil
 }

@@ -12,8 +12,9 @@ import (
 const (
 	// linkBytes bounds what waits for one node; raft does without the rest.
 	linkBytes = 16 << 20
-	// linkBatch bounds a message of the stream.
-	linkBatch = 4 << 20
+	// linkBatch bounds a message of the stream that is put together of several,
+	// for the sake of those without entries: what is larger goes as it is.
+	linkBatch = 1 << 10
 	// linkTimeout bounds the sending of one, and the opening of the stream.
 	linkTimeout = 2 * time.Second
 	// linkPause is between two tries to open a stream.

@@ -88,8 +88,9 @@ type machine struct {
 	changed [][16]byte
 
 	// oldest is the log time of the first remembered outcome, 0 where it
-	// isn't known. It only saves looking.
+	// isn't known; recent knows which commands are new. They only save looking.
 	oldest int64
+	recent recent
 }
 
 // loadMachine takes up where the rows of r stand.
@@ -108,7 +109,7 @@ func loadMachine(group replica.GroupID, r pebble.Reader) (*machine, error) {
 		return nil, err
 	}
 	m.lastClosed, m.open, m.written = m.meta.Applied, map[[16]byte]bool{}, map[string]bool{}
-	m.usage = map[[16]byte]*BucketUsage{}
+	m.usage, m.recent = map[[16]byte]*BucketUsage{}, newRecent(m.meta.Applied)
 	if group == systemGroup {
 		if err := m.iam.load(r); err != nil {
 			return nil, err
@@ -154,12 +155,14 @@ func (m *machine) apply(b *pebble.Batch, e *entry) (*outcome, error) {
 	if err := m.trim(b); err != nil {
 		return nil, err
 	}
-	var known replyRow
-	switch found, err := m.row(b, replyKey(e.Command.RequestID), &known); {
-	case err != nil:
-		return nil, err
-	case found:
-		return &known.Outcome, nil
+	if !m.recent.none(e.Command.RequestID, m.meta.Trimmed) {
+		var known replyRow
+		switch found, err := m.row(b, replyKey(e.Command.RequestID), &known); {
+		case err != nil:
+			return nil, err
+		case found:
+			return &known.Outcome, nil
+		}
 	}
 	out, err := m.execute(b, e)
 	if err != nil {
@@ -237,6 +240,7 @@ func (m *machine) remember(b *pebble.Batch, e *entry, out *outcome) error {
 		return err
 	}
 	m.wrote(key)
+	m.recent.add(e.Command.RequestID, e.Index, m.meta.Trimmed)
 	return put(b, issuedKey(e.Index), &issuedRow{RequestID: e.Command.RequestID, LogTime: m.meta.LogTime})
 }
 

@@ -119,7 +119,7 @@ func (m *machine) occupant(b *pebble.Batch, p *Place) (*foundRecord, error) {
 
 // check evaluates the conditions of a place on what is there.
 func (p *Place) check(there *foundRecord) error {
-	return checkPreconditions(there, objectSubject(p.Bucket, p.Key), p.IfMatch, p.IfNoneMatch, p.IfUnmodifiedSince)
+	return checkPreconditions(there, func() string { return objectSubject(p.Bucket, p.Key) }, p.IfMatch, p.IfNoneMatch, p.IfUnmodifiedSince)
 }
 
 // move commits a MoveRecord with its buckets' ids, and once more if one of them

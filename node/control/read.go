@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -128,6 +129,7 @@ func recordAt(it *pebble.Iterator) (rec Record, err error) {
 	if err := decodeRow(RecordVersion, value, &rec); err != nil {
 		return rec, fmt.Errorf("at %q: %w", it.Key(), err)
 	}
+	rec.Inline = bytes.Clone(rec.Inline) // the value is the iterator's
 	return rec, nil
 }
 

@@ -43,9 +43,11 @@ type Record struct {
 
 	LogTime int64 `msg:"t"` // of the put, unix ns; set by the index
 
-	Layout   uint8     `msg:"l,omitempty"`              // 0: whole segments; others are reserved
-	Inline   []byte    `msg:"in,omitempty,limit=65536"` // the payload itself, where it is small
-	Segments []Segment `msg:"sg,omitempty"`             // the payload in order, where it isn't
+	Layout uint8 `msg:"l,omitempty"` // 0: whole segments; others are reserved
+	// Inline is the payload itself, where it is small. One that was decoded is part
+	// of the memory that it was decoded from.
+	Inline   []byte    `msg:"in,omitempty,limit=65536,zerocopy"`
+	Segments []Segment `msg:"sg,omitempty"` // the payload in order, where it isn't small
 }
 
 // Segment is one payload file.

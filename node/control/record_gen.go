@@ -332,16 +332,11 @@ func (z *Record) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.ErrLimitExceeded
 				return
 			}
-			if z.Inline == nil || uint32(cap(z.Inline)) < zb0003 {
-				z.Inline = make([]byte, zb0003)
-			} else {
-				z.Inline = z.Inline[:zb0003]
-			}
 			if uint32(len(bts)) < zb0003 {
 				err = msgp.ErrShortBytes
 				return
 			}
-			copy(z.Inline, bts[:zb0003])
+			z.Inline = bts[:zb0003]
 			bts = bts[zb0003:]
 		case "sg":
 			var zb0004 uint32

@@ -28,7 +28,10 @@ func stateOptions(g replica.GroupID) disk.Options {
 	if g == systemGroup {
 		return disk.Options{CacheBytes: 8 << 20, MemTableBytes: 4 << 20, NoWAL: true, Comparer: rowOrder}
 	}
-	return disk.Options{CacheBytes: 64 << 20, MemTableBytes: 16 << 20, NoWAL: true, Comparer: rowOrder, SeparateBytes: 1 << 10}
+	return disk.Options{
+		CacheBytes: 64 << 20, MemTableBytes: 16 << 20, NoWAL: true, Comparer: rowOrder,
+		TableBytes: 32 << 20, SeparateBytes: 1 << 10,
+	}
 }
 
 // state is one group's state on this node: the store, the machine that applies

@@ -69,12 +69,18 @@ func newSums(extra ...Algorithm) *sums {
 }
 
 func (s *sums) add(p []byte) {
+	s.crc32c = crc32.Update(s.crc32c, castagnoli, p)
+	s.addOthers(p)
+}
+
+// addOthers is add but for the CRC32C. That of an object in segments is put
+// together of theirs, which they need by themselves.
+func (s *sums) addOthers(p []byte) {
 	if s.md5 != nil || s.sha512 != nil {
 		defer s.addExtra(p).Wait()
 	}
 	s.sizeBytes += int64(len(p))
 	s.sha256.Write(p)
-	s.crc32c = crc32.Update(s.crc32c, castagnoli, p)
 	s.crc64nvme = crc64nvme.Update(s.crc64nvme, p)
 }
 
@@ -135,8 +141,8 @@ func (s *sums) verify(checksums []Checksum) error {
 	return nil
 }
 
-// hasher sums up chunks in a goroutine of its own, so that it overlaps with
-// reading the next chunk and writing this one: 1.4 times as fast on two busy
+// hasher sums up chunks, but for their CRC32C, in a goroutine of its own, so that
+// it overlaps with reading the next chunk and writing this one: 1.4 times as fast on two busy
 // cores as doing one after the other (BenchmarkSums).
 type hasher struct {
 	sums *sums
@@ -153,7 +159,7 @@ func newHasher(s *sums) *hasher {
 	go func() {
 		defer close(h.done)
 		for c := range h.in {
-			h.sums.add(c.bytes())
+			h.sums.addOthers(c.bytes())
 			c.release()
 		}
 	}()

@@ -199,6 +199,7 @@ func (p *put) stream(ctx context.Context, read ...*chunk) error {
 		err = werr
 	}
 	for _, g := range p.written {
+		p.sums.crc32c = dataio.CombineCRC32C(p.sums.crc32c, g.crc, g.size)
 		p.files = append(p.files, g.files()...)
 		if err == nil {
 			seg := g.describe()

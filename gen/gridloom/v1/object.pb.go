@@ -1348,6 +1348,169 @@ func (x *ListObjectsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// StreamObjectsRequest says what to list.
+type StreamObjectsRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Bucket string                 `protobuf:"bytes,1,opt,name=bucket,proto3" json:"bucket,omitempty"`
+	// Only keys that begin with this.
+	Prefix string `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	// Keys that hold this after the prefix are folded into one common prefix
+	// that ends with it. Empty for none.
+	Delimiter string `protobuf:"bytes,3,opt,name=delimiter,proto3" json:"delimiter,omitempty"`
+	// Only keys after this one.
+	StartAfter string `protobuf:"bytes,4,opt,name=start_after,json=startAfter,proto3" json:"start_after,omitempty"`
+	// Most objects and common prefixes to return together; 0 is all.
+	Limit int64 `protobuf:"varint,5,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Where a list with a limit has ended, which gave this token; or
+	// next_page_token of a page of ListObjects. It counts before start_after.
+	PageToken string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// As in ListObjectsRequest, for each page.
+	MaxAge        *durationpb.Duration `protobuf:"bytes,7,opt,name=max_age,json=maxAge,proto3" json:"max_age,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamObjectsRequest) Reset() {
+	*x = StreamObjectsRequest{}
+	mi := &file_gridloom_v1_object_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamObjectsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamObjectsRequest) ProtoMessage() {}
+
+func (x *StreamObjectsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_object_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamObjectsRequest.ProtoReflect.Descriptor instead.
+func (*StreamObjectsRequest) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *StreamObjectsRequest) GetBucket() string {
+	if x != nil {
+		return x.Bucket
+	}
+	return ""
+}
+
+func (x *StreamObjectsRequest) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *StreamObjectsRequest) GetDelimiter() string {
+	if x != nil {
+		return x.Delimiter
+	}
+	return ""
+}
+
+func (x *StreamObjectsRequest) GetStartAfter() string {
+	if x != nil {
+		return x.StartAfter
+	}
+	return ""
+}
+
+func (x *StreamObjectsRequest) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *StreamObjectsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *StreamObjectsRequest) GetMaxAge() *durationpb.Duration {
+	if x != nil {
+		return x.MaxAge
+	}
+	return nil
+}
+
+// StreamObjectsResponse is a page of a list.
+type StreamObjectsResponse struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Objects        []*Object              `protobuf:"bytes,1,rep,name=objects,proto3" json:"objects,omitempty"`
+	CommonPrefixes []string               `protobuf:"bytes,2,rep,name=common_prefixes,json=commonPrefixes,proto3" json:"common_prefixes,omitempty"`
+	// In the last message of a list that its limit has ended, where there is more.
+	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamObjectsResponse) Reset() {
+	*x = StreamObjectsResponse{}
+	mi := &file_gridloom_v1_object_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamObjectsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamObjectsResponse) ProtoMessage() {}
+
+func (x *StreamObjectsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_gridloom_v1_object_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamObjectsResponse.ProtoReflect.Descriptor instead.
+func (*StreamObjectsResponse) Descriptor() ([]byte, []int) {
+	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *StreamObjectsResponse) GetObjects() []*Object {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
+func (x *StreamObjectsResponse) GetCommonPrefixes() []string {
+	if x != nil {
+		return x.CommonPrefixes
+	}
+	return nil
+}
+
+func (x *StreamObjectsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // DeleteObjectRequest names the object to remove.
 type DeleteObjectRequest struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
@@ -1361,7 +1524,7 @@ type DeleteObjectRequest struct {
 
 func (x *DeleteObjectRequest) Reset() {
 	*x = DeleteObjectRequest{}
-	mi := &file_gridloom_v1_object_proto_msgTypes[15]
+	mi := &file_gridloom_v1_object_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +1536,7 @@ func (x *DeleteObjectRequest) String() string {
 func (*DeleteObjectRequest) ProtoMessage() {}
 
 func (x *DeleteObjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_object_proto_msgTypes[15]
+	mi := &file_gridloom_v1_object_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +1549,7 @@ func (x *DeleteObjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteObjectRequest.ProtoReflect.Descriptor instead.
 func (*DeleteObjectRequest) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{15}
+	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DeleteObjectRequest) GetBucket() string {
@@ -1419,7 +1582,7 @@ type DeleteObjectResponse struct {
 
 func (x *DeleteObjectResponse) Reset() {
 	*x = DeleteObjectResponse{}
-	mi := &file_gridloom_v1_object_proto_msgTypes[16]
+	mi := &file_gridloom_v1_object_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1594,7 @@ func (x *DeleteObjectResponse) String() string {
 func (*DeleteObjectResponse) ProtoMessage() {}
 
 func (x *DeleteObjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_object_proto_msgTypes[16]
+	mi := &file_gridloom_v1_object_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1607,7 @@ func (x *DeleteObjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteObjectResponse.ProtoReflect.Descriptor instead.
 func (*DeleteObjectResponse) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{16}
+	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{18}
 }
 
 // DeleteObjectsRequest names the objects to remove.
@@ -1459,7 +1622,7 @@ type DeleteObjectsRequest struct {
 
 func (x *DeleteObjectsRequest) Reset() {
 	*x = DeleteObjectsRequest{}
-	mi := &file_gridloom_v1_object_proto_msgTypes[17]
+	mi := &file_gridloom_v1_object_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1634,7 @@ func (x *DeleteObjectsRequest) String() string {
 func (*DeleteObjectsRequest) ProtoMessage() {}
 
 func (x *DeleteObjectsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_object_proto_msgTypes[17]
+	mi := &file_gridloom_v1_object_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1647,7 @@ func (x *DeleteObjectsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteObjectsRequest.ProtoReflect.Descriptor instead.
 func (*DeleteObjectsRequest) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{17}
+	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeleteObjectsRequest) GetBucket() string {
@@ -1514,7 +1677,7 @@ type DeleteObjectsResponse struct {
 
 func (x *DeleteObjectsResponse) Reset() {
 	*x = DeleteObjectsResponse{}
-	mi := &file_gridloom_v1_object_proto_msgTypes[18]
+	mi := &file_gridloom_v1_object_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1689,7 @@ func (x *DeleteObjectsResponse) String() string {
 func (*DeleteObjectsResponse) ProtoMessage() {}
 
 func (x *DeleteObjectsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_object_proto_msgTypes[18]
+	mi := &file_gridloom_v1_object_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1702,7 @@ func (x *DeleteObjectsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteObjectsResponse.ProtoReflect.Descriptor instead.
 func (*DeleteObjectsResponse) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{18}
+	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteObjectsResponse) GetDeleted() []string {
@@ -1575,7 +1738,7 @@ type CopyObjectRequest struct {
 
 func (x *CopyObjectRequest) Reset() {
 	*x = CopyObjectRequest{}
-	mi := &file_gridloom_v1_object_proto_msgTypes[19]
+	mi := &file_gridloom_v1_object_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1750,7 @@ func (x *CopyObjectRequest) String() string {
 func (*CopyObjectRequest) ProtoMessage() {}
 
 func (x *CopyObjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_object_proto_msgTypes[19]
+	mi := &file_gridloom_v1_object_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1763,7 @@ func (x *CopyObjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyObjectRequest.ProtoReflect.Descriptor instead.
 func (*CopyObjectRequest) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{19}
+	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CopyObjectRequest) GetBucket() string {
@@ -1655,7 +1818,7 @@ type CopyObjectResponse struct {
 
 func (x *CopyObjectResponse) Reset() {
 	*x = CopyObjectResponse{}
-	mi := &file_gridloom_v1_object_proto_msgTypes[20]
+	mi := &file_gridloom_v1_object_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1830,7 @@ func (x *CopyObjectResponse) String() string {
 func (*CopyObjectResponse) ProtoMessage() {}
 
 func (x *CopyObjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_object_proto_msgTypes[20]
+	mi := &file_gridloom_v1_object_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1843,7 @@ func (x *CopyObjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CopyObjectResponse.ProtoReflect.Descriptor instead.
 func (*CopyObjectResponse) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{20}
+	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CopyObjectResponse) GetObject() *Object {
@@ -1709,7 +1872,7 @@ type MoveObjectRequest struct {
 
 func (x *MoveObjectRequest) Reset() {
 	*x = MoveObjectRequest{}
-	mi := &file_gridloom_v1_object_proto_msgTypes[21]
+	mi := &file_gridloom_v1_object_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1721,7 +1884,7 @@ func (x *MoveObjectRequest) String() string {
 func (*MoveObjectRequest) ProtoMessage() {}
 
 func (x *MoveObjectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_object_proto_msgTypes[21]
+	mi := &file_gridloom_v1_object_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1734,7 +1897,7 @@ func (x *MoveObjectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveObjectRequest.ProtoReflect.Descriptor instead.
 func (*MoveObjectRequest) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{21}
+	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *MoveObjectRequest) GetBucket() string {
@@ -1789,7 +1952,7 @@ type MoveObjectResponse struct {
 
 func (x *MoveObjectResponse) Reset() {
 	*x = MoveObjectResponse{}
-	mi := &file_gridloom_v1_object_proto_msgTypes[22]
+	mi := &file_gridloom_v1_object_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1801,7 +1964,7 @@ func (x *MoveObjectResponse) String() string {
 func (*MoveObjectResponse) ProtoMessage() {}
 
 func (x *MoveObjectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_gridloom_v1_object_proto_msgTypes[22]
+	mi := &file_gridloom_v1_object_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1814,7 +1977,7 @@ func (x *MoveObjectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveObjectResponse.ProtoReflect.Descriptor instead.
 func (*MoveObjectResponse) Descriptor() ([]byte, []int) {
-	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{22}
+	return file_gridloom_v1_object_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *MoveObjectResponse) GetObject() *Object {
@@ -1932,6 +2095,20 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	"\x13ListObjectsResponse\x12-\n" +
 	"\aobjects\x18\x01 \x03(\v2\x13.gridloom.v1.ObjectR\aobjects\x12'\n" +
 	"\x0fcommon_prefixes\x18\x02 \x03(\tR\x0ecommonPrefixes\x12&\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"\xee\x01\n" +
+	"\x14StreamObjectsRequest\x12\x16\n" +
+	"\x06bucket\x18\x01 \x01(\tR\x06bucket\x12\x16\n" +
+	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12\x1c\n" +
+	"\tdelimiter\x18\x03 \x01(\tR\tdelimiter\x12\x1f\n" +
+	"\vstart_after\x18\x04 \x01(\tR\n" +
+	"startAfter\x12\x14\n" +
+	"\x05limit\x18\x05 \x01(\x03R\x05limit\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x06 \x01(\tR\tpageToken\x122\n" +
+	"\amax_age\x18\a \x01(\v2\x19.google.protobuf.DurationR\x06maxAge\"\x97\x01\n" +
+	"\x15StreamObjectsResponse\x12-\n" +
+	"\aobjects\x18\x01 \x03(\v2\x13.gridloom.v1.ObjectR\aobjects\x12'\n" +
+	"\x0fcommon_prefixes\x18\x02 \x03(\tR\x0ecommonPrefixes\x12&\n" +
 	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"x\n" +
 	"\x13DeleteObjectRequest\x12\x16\n" +
 	"\x06bucket\x18\x01 \x01(\tR\x06bucket\x12\x10\n" +
@@ -1979,13 +2156,14 @@ const file_gridloom_v1_object_proto_rawDesc = "" +
 	"\x19CHECKSUM_ALGORITHM_SHA512\x10\x05*3\n" +
 	"\x06Verify\x12\x16\n" +
 	"\x12VERIFY_UNSPECIFIED\x10\x00\x12\x11\n" +
-	"\rVERIFY_ALWAYS\x10\x012\x94\a\n" +
+	"\rVERIFY_ALWAYS\x10\x012\x9c\b\n" +
 	"\rObjectService\x12L\n" +
 	"\tPutObject\x12\x1d.gridloom.v1.PutObjectRequest\x1a\x1e.gridloom.v1.PutObjectResponse(\x01\x12L\n" +
 	"\tGetObject\x12\x1d.gridloom.v1.GetObjectRequest\x1a\x1e.gridloom.v1.GetObjectResponse0\x01\x12r\n" +
 	"\n" +
 	"StatObject\x12\x1e.gridloom.v1.StatObjectRequest\x1a\x1f.gridloom.v1.StatObjectResponse\"#\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/buckets/{bucket}/object\x12v\n" +
-	"\vListObjects\x12\x1f.gridloom.v1.ListObjectsRequest\x1a .gridloom.v1.ListObjectsResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/buckets/{bucket}/objects\x12x\n" +
+	"\vListObjects\x12\x1f.gridloom.v1.ListObjectsRequest\x1a .gridloom.v1.ListObjectsResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/buckets/{bucket}/objects\x12\x85\x01\n" +
+	"\rStreamObjects\x12!.gridloom.v1.StreamObjectsRequest\x1a\".gridloom.v1.StreamObjectsResponse\"+\x82\xd3\xe4\x93\x02%\x12#/v1/buckets/{bucket}/objects:stream0\x01\x12x\n" +
 	"\fDeleteObject\x12 .gridloom.v1.DeleteObjectRequest\x1a!.gridloom.v1.DeleteObjectResponse\"#\x82\xd3\xe4\x93\x02\x1d*\x1b/v1/buckets/{bucket}/object\x12\x86\x01\n" +
 	"\rDeleteObjects\x12!.gridloom.v1.DeleteObjectsRequest\x1a\".gridloom.v1.DeleteObjectsResponse\".\x82\xd3\xe4\x93\x02(:\x01*\"#/v1/buckets/{bucket}/objects:delete\x12{\n" +
 	"\n" +
@@ -2006,7 +2184,7 @@ func file_gridloom_v1_object_proto_rawDescGZIP() []byte {
 }
 
 var file_gridloom_v1_object_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_gridloom_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_gridloom_v1_object_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_gridloom_v1_object_proto_goTypes = []any{
 	(ChecksumAlgorithm)(0),        // 0: gridloom.v1.ChecksumAlgorithm
 	(Verify)(0),                   // 1: gridloom.v1.Verify
@@ -2025,27 +2203,29 @@ var file_gridloom_v1_object_proto_goTypes = []any{
 	(*StatObjectResponse)(nil),    // 14: gridloom.v1.StatObjectResponse
 	(*ListObjectsRequest)(nil),    // 15: gridloom.v1.ListObjectsRequest
 	(*ListObjectsResponse)(nil),   // 16: gridloom.v1.ListObjectsResponse
-	(*DeleteObjectRequest)(nil),   // 17: gridloom.v1.DeleteObjectRequest
-	(*DeleteObjectResponse)(nil),  // 18: gridloom.v1.DeleteObjectResponse
-	(*DeleteObjectsRequest)(nil),  // 19: gridloom.v1.DeleteObjectsRequest
-	(*DeleteObjectsResponse)(nil), // 20: gridloom.v1.DeleteObjectsResponse
-	(*CopyObjectRequest)(nil),     // 21: gridloom.v1.CopyObjectRequest
-	(*CopyObjectResponse)(nil),    // 22: gridloom.v1.CopyObjectResponse
-	(*MoveObjectRequest)(nil),     // 23: gridloom.v1.MoveObjectRequest
-	(*MoveObjectResponse)(nil),    // 24: gridloom.v1.MoveObjectResponse
-	nil,                           // 25: gridloom.v1.Object.MetadataEntry
-	nil,                           // 26: gridloom.v1.PutObjectHeader.MetadataEntry
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*StreamObjectsRequest)(nil),  // 17: gridloom.v1.StreamObjectsRequest
+	(*StreamObjectsResponse)(nil), // 18: gridloom.v1.StreamObjectsResponse
+	(*DeleteObjectRequest)(nil),   // 19: gridloom.v1.DeleteObjectRequest
+	(*DeleteObjectResponse)(nil),  // 20: gridloom.v1.DeleteObjectResponse
+	(*DeleteObjectsRequest)(nil),  // 21: gridloom.v1.DeleteObjectsRequest
+	(*DeleteObjectsResponse)(nil), // 22: gridloom.v1.DeleteObjectsResponse
+	(*CopyObjectRequest)(nil),     // 23: gridloom.v1.CopyObjectRequest
+	(*CopyObjectResponse)(nil),    // 24: gridloom.v1.CopyObjectResponse
+	(*MoveObjectRequest)(nil),     // 25: gridloom.v1.MoveObjectRequest
+	(*MoveObjectResponse)(nil),    // 26: gridloom.v1.MoveObjectResponse
+	nil,                           // 27: gridloom.v1.Object.MetadataEntry
+	nil,                           // 28: gridloom.v1.PutObjectHeader.MetadataEntry
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 30: google.protobuf.Duration
 }
 var file_gridloom_v1_object_proto_depIdxs = []int32{
 	0,  // 0: gridloom.v1.Checksum.algorithm:type_name -> gridloom.v1.ChecksumAlgorithm
-	27, // 1: gridloom.v1.Object.modified_at:type_name -> google.protobuf.Timestamp
-	25, // 2: gridloom.v1.Object.metadata:type_name -> gridloom.v1.Object.MetadataEntry
+	29, // 1: gridloom.v1.Object.modified_at:type_name -> google.protobuf.Timestamp
+	27, // 2: gridloom.v1.Object.metadata:type_name -> gridloom.v1.Object.MetadataEntry
 	2,  // 3: gridloom.v1.Object.checksums:type_name -> gridloom.v1.Checksum
-	27, // 4: gridloom.v1.Conditions.if_modified_since:type_name -> google.protobuf.Timestamp
-	27, // 5: gridloom.v1.Conditions.if_unmodified_since:type_name -> google.protobuf.Timestamp
-	26, // 6: gridloom.v1.PutObjectHeader.metadata:type_name -> gridloom.v1.PutObjectHeader.MetadataEntry
+	29, // 4: gridloom.v1.Conditions.if_modified_since:type_name -> google.protobuf.Timestamp
+	29, // 5: gridloom.v1.Conditions.if_unmodified_since:type_name -> google.protobuf.Timestamp
+	28, // 6: gridloom.v1.PutObjectHeader.metadata:type_name -> gridloom.v1.PutObjectHeader.MetadataEntry
 	4,  // 7: gridloom.v1.PutObjectHeader.conditions:type_name -> gridloom.v1.Conditions
 	2,  // 8: gridloom.v1.PutObjectHeader.checksums:type_name -> gridloom.v1.Checksum
 	0,  // 9: gridloom.v1.PutObjectHeader.trailer_checksums:type_name -> gridloom.v1.ChecksumAlgorithm
@@ -2055,43 +2235,47 @@ var file_gridloom_v1_object_proto_depIdxs = []int32{
 	3,  // 13: gridloom.v1.PutObjectResponse.object:type_name -> gridloom.v1.Object
 	10, // 14: gridloom.v1.GetObjectRequest.range:type_name -> gridloom.v1.Range
 	4,  // 15: gridloom.v1.GetObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	28, // 16: gridloom.v1.GetObjectRequest.max_age:type_name -> google.protobuf.Duration
+	30, // 16: gridloom.v1.GetObjectRequest.max_age:type_name -> google.protobuf.Duration
 	1,  // 17: gridloom.v1.GetObjectRequest.verify:type_name -> gridloom.v1.Verify
 	3,  // 18: gridloom.v1.GetObjectHeader.object:type_name -> gridloom.v1.Object
 	11, // 19: gridloom.v1.GetObjectResponse.header:type_name -> gridloom.v1.GetObjectHeader
 	4,  // 20: gridloom.v1.StatObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	28, // 21: gridloom.v1.StatObjectRequest.max_age:type_name -> google.protobuf.Duration
+	30, // 21: gridloom.v1.StatObjectRequest.max_age:type_name -> google.protobuf.Duration
 	3,  // 22: gridloom.v1.StatObjectResponse.object:type_name -> gridloom.v1.Object
-	28, // 23: gridloom.v1.ListObjectsRequest.max_age:type_name -> google.protobuf.Duration
+	30, // 23: gridloom.v1.ListObjectsRequest.max_age:type_name -> google.protobuf.Duration
 	3,  // 24: gridloom.v1.ListObjectsResponse.objects:type_name -> gridloom.v1.Object
-	4,  // 25: gridloom.v1.DeleteObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	4,  // 26: gridloom.v1.CopyObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	4,  // 27: gridloom.v1.CopyObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
-	3,  // 28: gridloom.v1.CopyObjectResponse.object:type_name -> gridloom.v1.Object
-	4,  // 29: gridloom.v1.MoveObjectRequest.conditions:type_name -> gridloom.v1.Conditions
-	4,  // 30: gridloom.v1.MoveObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
-	3,  // 31: gridloom.v1.MoveObjectResponse.object:type_name -> gridloom.v1.Object
-	7,  // 32: gridloom.v1.ObjectService.PutObject:input_type -> gridloom.v1.PutObjectRequest
-	9,  // 33: gridloom.v1.ObjectService.GetObject:input_type -> gridloom.v1.GetObjectRequest
-	13, // 34: gridloom.v1.ObjectService.StatObject:input_type -> gridloom.v1.StatObjectRequest
-	15, // 35: gridloom.v1.ObjectService.ListObjects:input_type -> gridloom.v1.ListObjectsRequest
-	17, // 36: gridloom.v1.ObjectService.DeleteObject:input_type -> gridloom.v1.DeleteObjectRequest
-	19, // 37: gridloom.v1.ObjectService.DeleteObjects:input_type -> gridloom.v1.DeleteObjectsRequest
-	21, // 38: gridloom.v1.ObjectService.CopyObject:input_type -> gridloom.v1.CopyObjectRequest
-	23, // 39: gridloom.v1.ObjectService.MoveObject:input_type -> gridloom.v1.MoveObjectRequest
-	8,  // 40: gridloom.v1.ObjectService.PutObject:output_type -> gridloom.v1.PutObjectResponse
-	12, // 41: gridloom.v1.ObjectService.GetObject:output_type -> gridloom.v1.GetObjectResponse
-	14, // 42: gridloom.v1.ObjectService.StatObject:output_type -> gridloom.v1.StatObjectResponse
-	16, // 43: gridloom.v1.ObjectService.ListObjects:output_type -> gridloom.v1.ListObjectsResponse
-	18, // 44: gridloom.v1.ObjectService.DeleteObject:output_type -> gridloom.v1.DeleteObjectResponse
-	20, // 45: gridloom.v1.ObjectService.DeleteObjects:output_type -> gridloom.v1.DeleteObjectsResponse
-	22, // 46: gridloom.v1.ObjectService.CopyObject:output_type -> gridloom.v1.CopyObjectResponse
-	24, // 47: gridloom.v1.ObjectService.MoveObject:output_type -> gridloom.v1.MoveObjectResponse
-	40, // [40:48] is the sub-list for method output_type
-	32, // [32:40] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	30, // 25: gridloom.v1.StreamObjectsRequest.max_age:type_name -> google.protobuf.Duration
+	3,  // 26: gridloom.v1.StreamObjectsResponse.objects:type_name -> gridloom.v1.Object
+	4,  // 27: gridloom.v1.DeleteObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	4,  // 28: gridloom.v1.CopyObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	4,  // 29: gridloom.v1.CopyObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
+	3,  // 30: gridloom.v1.CopyObjectResponse.object:type_name -> gridloom.v1.Object
+	4,  // 31: gridloom.v1.MoveObjectRequest.conditions:type_name -> gridloom.v1.Conditions
+	4,  // 32: gridloom.v1.MoveObjectRequest.source_conditions:type_name -> gridloom.v1.Conditions
+	3,  // 33: gridloom.v1.MoveObjectResponse.object:type_name -> gridloom.v1.Object
+	7,  // 34: gridloom.v1.ObjectService.PutObject:input_type -> gridloom.v1.PutObjectRequest
+	9,  // 35: gridloom.v1.ObjectService.GetObject:input_type -> gridloom.v1.GetObjectRequest
+	13, // 36: gridloom.v1.ObjectService.StatObject:input_type -> gridloom.v1.StatObjectRequest
+	15, // 37: gridloom.v1.ObjectService.ListObjects:input_type -> gridloom.v1.ListObjectsRequest
+	17, // 38: gridloom.v1.ObjectService.StreamObjects:input_type -> gridloom.v1.StreamObjectsRequest
+	19, // 39: gridloom.v1.ObjectService.DeleteObject:input_type -> gridloom.v1.DeleteObjectRequest
+	21, // 40: gridloom.v1.ObjectService.DeleteObjects:input_type -> gridloom.v1.DeleteObjectsRequest
+	23, // 41: gridloom.v1.ObjectService.CopyObject:input_type -> gridloom.v1.CopyObjectRequest
+	25, // 42: gridloom.v1.ObjectService.MoveObject:input_type -> gridloom.v1.MoveObjectRequest
+	8,  // 43: gridloom.v1.ObjectService.PutObject:output_type -> gridloom.v1.PutObjectResponse
+	12, // 44: gridloom.v1.ObjectService.GetObject:output_type -> gridloom.v1.GetObjectResponse
+	14, // 45: gridloom.v1.ObjectService.StatObject:output_type -> gridloom.v1.StatObjectResponse
+	16, // 46: gridloom.v1.ObjectService.ListObjects:output_type -> gridloom.v1.ListObjectsResponse
+	18, // 47: gridloom.v1.ObjectService.StreamObjects:output_type -> gridloom.v1.StreamObjectsResponse
+	20, // 48: gridloom.v1.ObjectService.DeleteObject:output_type -> gridloom.v1.DeleteObjectResponse
+	22, // 49: gridloom.v1.ObjectService.DeleteObjects:output_type -> gridloom.v1.DeleteObjectsResponse
+	24, // 50: gridloom.v1.ObjectService.CopyObject:output_type -> gridloom.v1.CopyObjectResponse
+	26, // 51: gridloom.v1.ObjectService.MoveObject:output_type -> gridloom.v1.MoveObjectResponse
+	43, // [43:52] is the sub-list for method output_type
+	34, // [34:43] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_gridloom_v1_object_proto_init() }
@@ -2115,7 +2299,7 @@ func file_gridloom_v1_object_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gridloom_v1_object_proto_rawDesc), len(file_gridloom_v1_object_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,7 @@ const (
 	ObjectService_GetObject_FullMethodName     = "/gridloom.v1.ObjectService/GetObject"
 	ObjectService_StatObject_FullMethodName    = "/gridloom.v1.ObjectService/StatObject"
 	ObjectService_ListObjects_FullMethodName   = "/gridloom.v1.ObjectService/ListObjects"
+	ObjectService_StreamObjects_FullMethodName = "/gridloom.v1.ObjectService/StreamObjects"
 	ObjectService_DeleteObject_FullMethodName  = "/gridloom.v1.ObjectService/DeleteObject"
 	ObjectService_DeleteObjects_FullMethodName = "/gridloom.v1.ObjectService/DeleteObjects"
 	ObjectService_CopyObject_FullMethodName    = "/gridloom.v1.ObjectService/CopyObject"
@@ -59,6 +60,13 @@ type ObjectServiceClient interface {
 	// ListObjects returns one page of a bucket's objects in byte order of their
 	// keys. Each page is one consistent view of the bucket.
 	ListObjects(ctx context.Context, in *ListObjectsRequest, opts ...grpc.CallOption) (*ListObjectsResponse, error)
+	// StreamObjects returns all of a bucket's objects in byte order of their keys,
+	// and ends. Each message is a page as those of ListObjects, one consistent view
+	// of the bucket; the next is read once the client has taken it. There is always
+	// one. The list is whole when the stream ends without an error. As JSON it is one
+	// object a line, each with a field "result"; an error after the first is the last
+	// line, with a field "error".
+	StreamObjects(ctx context.Context, in *StreamObjectsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamObjectsResponse], error)
 	// DeleteObject removes one object. To remove what is not there is an error
 	// (NOT_FOUND, reason object_not_found).
 	DeleteObject(ctx context.Context, in *DeleteObjectRequest, opts ...grpc.CallOption) (*DeleteObjectResponse, error)
@@ -136,6 +144,25 @@ func (c *objectServiceClient) ListObjects(ctx context.Context, in *ListObjectsRe
 	return out, nil
 }
 
+func (c *objectServiceClient) StreamObjects(ctx context.Context, in *StreamObjectsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[StreamObjectsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ObjectService_ServiceDesc.Streams[2], ObjectService_StreamObjects_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[StreamObjectsRequest, StreamObjectsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ObjectService_StreamObjectsClient = grpc.ServerStreamingClient[StreamObjectsResponse]
+
 func (c *objectServiceClient) DeleteObject(ctx context.Context, in *DeleteObjectRequest, opts ...grpc.CallOption) (*DeleteObjectResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeleteObjectResponse)
@@ -206,6 +233,13 @@ type ObjectServiceServer interface {
 	// ListObjects returns one page of a bucket's objects in byte order of their
 	// keys. Each page is one consistent view of the bucket.
 	ListObjects(context.Context, *ListObjectsRequest) (*ListObjectsResponse, error)
+	// StreamObjects returns all of a bucket's objects in byte order of their keys,
+	// and ends. Each message is a page as those of ListObjects, one consistent view
+	// of the bucket; the next is read once the client has taken it. There is always
+	// one. The list is whole when the stream ends without an error. As JSON it is one
+	// object a line, each with a field "result"; an error after the first is the last
+	// line, with a field "error".
+	StreamObjects(*StreamObjectsRequest, grpc.ServerStreamingServer[StreamObjectsResponse]) error
 	// DeleteObject removes one object. To remove what is not there is an error
 	// (NOT_FOUND, reason object_not_found).
 	DeleteObject(context.Context, *DeleteObjectRequest) (*DeleteObjectResponse, error)
@@ -242,6 +276,9 @@ func (UnimplementedObjectServiceServer) StatObject(context.Context, *StatObjectR
 }
 func (UnimplementedObjectServiceServer) ListObjects(context.Context, *ListObjectsRequest) (*ListObjectsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListObjects not implemented")
+}
+func (UnimplementedObjectServiceServer) StreamObjects(*StreamObjectsRequest, grpc.ServerStreamingServer[StreamObjectsResponse]) error {
+	return status.Error(codes.Unimplemented, "method StreamObjects not implemented")
 }
 func (UnimplementedObjectServiceServer) DeleteObject(context.Context, *DeleteObjectRequest) (*DeleteObjectResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteObject not implemented")
@@ -329,6 +366,17 @@ func _ObjectService_ListObjects_Handler(srv interface{}, ctx context.Context, de
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _ObjectService_StreamObjects_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(StreamObjectsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ObjectServiceServer).StreamObjects(m, &grpc.GenericServerStream[StreamObjectsRequest, StreamObjectsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ObjectService_StreamObjectsServer = grpc.ServerStreamingServer[StreamObjectsResponse]
 
 func _ObjectService_DeleteObject_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteObjectRequest)
@@ -443,6 +491,11 @@ var ObjectService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "GetObject",
 			Handler:       _ObjectService_GetObject_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "StreamObjects",
+			Handler:       _ObjectService_StreamObjects_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -102,6 +102,11 @@ type Options struct {
 
 	Comparer *pebble.Comparer // of the keys; nil is bytes.Compare, without prefixes
 
+	// TableBytes is about how large the tables of the first level get, and those
+	// below larger still. A lookup opens one of each level: where there are few it
+	// was open already. 0 is 2 MiB.
+	TableBytes int64
+
 	// SeparateBytes: values of that size and above go into files of their own,
 	// which compactions of the keys refer to and don't write again. 0: none do.
 	SeparateBytes int
@@ -111,7 +116,7 @@ type Options struct {
 func Open(fs vfs.FS, dir string, size Options, log *slog.Logger) (*Store, error) {
 	s := &Store{fs: fs, dir: dir, opened: time.Now(), log: log, failed: make(chan struct{})}
 	o := &pebble.Options{
-		FS:                 fs,
+		FS:                 buffered{fs},
 		FormatMajorVersion: format,
 		CacheSize:          size.CacheBytes,
 		MemTableSize:       size.MemTableBytes,
@@ -132,6 +137,7 @@ func Open(fs vfs.FS, dir string, size Options, log *slog.Logger) (*Store, error)
 	for i := range o.Levels {
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBits)
 	}
+	o.TargetFileSizes[0] = size.TableBytes
 	db, err := pebble.Open(dir, o) // makes dir, and syncs what it makes
 	if err == nil {
 		err = s.Err()

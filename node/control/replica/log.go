@@ -351,14 +351,10 @@ func (g *group) add(b *pebble.Batch, m *pb.Message) (must bool, err error) {
 
 // setEntry encodes an entry right into the batch.
 func setEntry(b *pebble.Batch, g GroupID, e *pb.Entry) error {
-	key, n := entryKey(g, e.GetIndex()), proto.Size(e)
+	key, n := entryKey(g, e.GetIndex()), sizeEntry(e)
 	op := b.SetDeferred(len(key), n)
 	copy(op.Key, key)
-	value, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(op.Value[:0], e)
-	if err != nil {
-		return err
-	}
-	if len(value) != n {
+	if value := appendEntry(op.Value[:0], e); len(value) != n {
 		return fmt.Errorf("raft log: entry %d has %d bytes, not %d", e.GetIndex(), len(value), n)
 	}
 	return op.Finish()

@@ -106,8 +106,13 @@ func (e *Engine) watch(ticks int) {
 // send passes messages on, those for one node together.
 func (e *Engine) send(all []outgoing) {
 	for len(all) > 0 {
-		to := all[0].message.GetTo()
-		var batch []byte
+		to, room := all[0].message.GetTo(), 0
+		for _, out := range all {
+			if out.message.GetTo() == to {
+				room += messageRoom + int(size(out.message.GetEntries()))
+			}
+		}
+		batch := make([]byte, 0, room)
 		rest := all[:0:0]
 		for _, out := range all {
 			if out.message.GetTo() != to {
@@ -123,6 +128,9 @@ func (e *Engine) send(all []outgoing) {
 		all = rest
 	}
 }
+
+// messageRoom is about what a message takes in a batch beside its entries.
+const messageRoom = 64
 
 // write makes the log durable.
 func (e *Engine) write() {

@@ -14,13 +14,11 @@ import (
 // message's length as uvarints, then the message, raft's protobuf.
 
 func appendMessage(batch []byte, out outgoing) []byte {
+	size := sizeMessage(out.message)
+	batch = slices.Grow(batch, 2*binary.MaxVarintLen32+size)
 	batch = binary.AppendUvarint(batch, uint64(out.group))
-	batch = binary.AppendUvarint(batch, uint64(proto.Size(out.message)))
-	batch, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(batch, out.message)
-	if err != nil {
-		panic("replica: " + err.Error())
-	}
-	return batch
+	batch = binary.AppendUvarint(batch, uint64(size))
+	return appendBody(batch, out.message)
 }
 
 var errBatch = errors.New("replica: malformed batch of messages")
@@ -44,8 +42,8 @@ func parseMessages(batch []byte) (all []outgoing, err error) {
 		if !ok || n > uint64(len(batch)) {
 			return nil, errBatch
 		}
-		m := new(pb.Message)
-		if err := proto.Unmarshal(batch[:n], m); err != nil {
+		m, err := parseMessage(batch[:n])
+		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errBatch, err)
 		}
 		batch = batch[n:]

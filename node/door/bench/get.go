@@ -150,7 +150,7 @@ func openMeshGet(ctx context.Context, l *lab, r *row) ([]contender, error) {
 }
 
 // openThrough has three nodes and one copy, at the first of them: asked there,
-// and asked at one that has none.
+// asked at one that has none, and asked there through a bare proxy.
 func openThrough(ctx context.Context, l *lab, r *row) ([]contender, error) {
 	mesh, err := l.cluster(ctx, "apart", clusterOptions{nodes: 3, apart: true})
 	if err != nil {
@@ -165,5 +165,11 @@ func openThrough(ctx context.Context, l *lab, r *row) ([]contender, error) {
 	}
 	direct := through
 	direct.name, direct.addr, direct.node, direct.way = "direct", mesh.configs[0].HTTP, 0, "sendfile"
-	return []contender{through.contender(), direct.contender()}, nil
+	proxy, err := l.proxy(ctx, direct.addr)
+	if err != nil {
+		return nil, err
+	}
+	spliced := direct
+	spliced.name, spliced.addr, spliced.servers = "bare splice proxy", proxy.HTTP, together{mesh, proxy}
+	return []contender{through.contender(), spliced.contender(), direct.contender()}, nil
 }

@@ -10,7 +10,7 @@ import (
 
 // serverConfig is what a server is told.
 type serverConfig struct {
-	Kind        string // "gridloom", or "grpc" for the bare one
+	Kind        string // "gridloom"; "grpc" for the bare one, "splice" for the bare proxy
 	Name        string
 	Dir         string
 	HTTP, GRPC  string // host:port
@@ -19,14 +19,18 @@ type serverConfig struct {
 	Peers       map[string]string // addresses by name; empty: it is alone
 	Pool        string
 	Drives      int
-	TLS         bool  // on HTTP
-	Size        int64 // of what the bare one streams
+	TLS         bool   // on HTTP
+	Size        int64  // of what the bare one streams
+	To          string // where the bare proxy leads
 }
 
 // serve runs a server in this process.
 func serve(c *serverConfig) (*bench.Served, error) {
-	if c.Kind == "grpc" {
+	switch c.Kind {
+	case "grpc":
 		return serveBareGRPC(c)
+	case "splice":
+		return serveBareProxy(c)
 	}
 	return serveGridloom(c)
 }

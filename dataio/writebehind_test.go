@@ -1,0 +1,28 @@
+package dataio
+
+import "testing"
+
+// TestWriteBehind: whatever size a payload has, little is left to the sync, and
+// the disk isn't asked for small parts on the way.
+func TestWriteBehind(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct{ announced, written, left, calls int64 }{
+		{64 * mib, 64 * mib, mib, 11},
+		{64*mib + 5, 64*mib + 5, 2 * mib, 12},
+		{1024 * mib, 1024 * mib, mib, 131},
+		{-1, 64 * mib, 0, 8}, // it may end anywhere
+		{mib - 1, mib - 1, mib - 1, 0},
+		{0, 0, 0, 0},
+	} {
+		var begun, calls int64
+		for end := int64(0); end < c.written; {
+			end = min(end+256<<10, c.written)
+			if end-begun >= writeBehindStep(c.announced, begun) {
+				begun, calls = end, calls+1
+			}
+		}
+		if left := c.written - begun; left > c.left || calls > c.calls {
+			t.Errorf("%d of %d bytes: %d left, %d calls; want %d and %d at most", c.written, c.announced, left, calls, c.left, c.calls)
+		}
+	}
+}
