@@ -21,8 +21,8 @@ import (
 // and 1), and some room. The bytes have more of it: the race detector has
 // sync.Pool drop some of the buffers it is given.
 const (
-	inlineAllocsMost   = 34 // of 4 KiB that the index has
-	sendfileAllocsMost = 72 // of a file of 1 MiB
+	inlineAllocsMost   = 3  // of 4 KiB that the index has
+	sendfileAllocsMost = 40 // of a file of 1 MiB
 	allocsPerMiBMost   = 4  // of it, beyond the first
 	getBytesMost       = 96 << 10
 	bytesPerMiBMost    = 16 << 10

@@ -19,14 +19,32 @@ import (
 // door.Door, in the same order, and by nothing of its own. What any of them has
 // something to say to is for those: nothing has been written then.
 type direct struct {
-	conns    *limit.Conns
-	requests *observability.Requests
-	auth     *iam.Gate
-	callers  limit.Callers
-	audit    *audit.Log
-	cors     *cors // nil: there is none
-	ready    <-chan struct{}
-	door     *door.Door
+	conns   *limit.Conns
+	measure func(ctx context.Context, w http.ResponseWriter) answer // nil where it can't be done
+	auth    *iam.Gate
+	callers limit.Callers
+	audit   *audit.Log
+	cors    *cors // nil: there is none
+	ready   <-chan struct{}
+	door    *door.Door
+}
+
+// answer is one that is measured: an *observability.Answer.
+type answer interface {
+	door.WholeWriter
+	About(bucket, key, user string)
+	End(whole bool)
+	Forget()
+}
+
+// measuredBy measures GETs as an http.Handler measures them that requests is around.
+func measuredBy(requests *observability.Requests) func(context.Context, http.ResponseWriter) answer {
+	return func(ctx context.Context, w http.ResponseWriter) answer {
+		if a := requests.Get(ctx, w, door.GetAPI); a != nil {
+			return a
+		}
+		return nil
+	}
 }
 
 // of makes what serves a connection.
@@ -41,7 +59,9 @@ type directConn struct {
 	*direct
 	conn  net.Conn
 	whole *door.Whole
+
 	get   *lean.Get // the request
+	began time.Time // when it did
 
 	by      iam.Principal // of the last request
 	account string        // by's
@@ -51,12 +71,12 @@ type directConn struct {
 func (c *directConn) ServeGet(ctx context.Context, g *lean.Get) (served, again bool) {
 	c.conns.Busy(c.conn)
 	defer c.conns.Quiet(c.conn)
-	began := time.Now()
-	p, ok := c.admit(g, began)
+	c.get, c.began = g, time.Now()
+	p, ok := c.identify()
 	if !ok {
 		return false, false
 	}
-	answer := c.requests.Get(ctx, g.Answer, door.GetAPI)
+	answer := c.measure(ctx, g.Answer)
 	if answer == nil {
 		return false, false
 	}
@@ -66,10 +86,9 @@ func (c *directConn) ServeGet(ctx context.Context, g *lean.Get) (served, again b
 		}
 	}()
 	begun, reason, about := false, "", audit.Resource{}
-	if c.whole.Find(ctx, p, g.Path) {
+	if c.find(ctx, p) {
 		about.Bucket, about.Key = c.whole.Target()
 		answer.About(about.Bucket, about.Key, p.User)
-		c.get = g
 		begun, reason = c.whole.Send(ctx, answer)
 	}
 	if !begun {
@@ -80,27 +99,38 @@ func (c *directConn) ServeGet(ctx context.Context, g *lean.Get) (served, again b
 	answer.End(reason == "")
 	answer = nil
 	if reason != "" || c.audit.Reads() {
-		c.record(began, g.Addr, &p, about, reason)
+		c.record(&p, about, reason)
 	}
 	return true, reason == ""
 }
 
-// admit says whose request it is, if it may be served.
-func (c *directConn) admit(g *lean.Get, now time.Time) (p iam.Principal, ok bool) {
+// identify says whose request it is, where that is beyond doubt.
+func (c *directConn) identify() (p iam.Principal, ok bool) {
 	select {
 	case <-c.ready:
 	default:
 		return p, false
 	}
-	p, err := c.auth.Verify(iam.Request{Authorization: g.Credential, Addr: g.Addr, Door: doorHTTP, Now: now})
+	p, err := c.auth.Verify(iam.Request{Authorization: c.get.Credential, Addr: c.get.Addr, Door: doorHTTP, Now: c.began})
 	if err != nil {
 		return p, false
 	}
 	if c.account == "" || p != c.by {
 		c.by, c.account = p, p.Account()
 	}
-	return p, c.callers.Identities.Take(c.account, now)
+	return p, true
 }
+
+// find finds what is asked for. Nobody else is asked for the record on behalf of
+// who has made too many requests.
+func (c *directConn) find(ctx context.Context, p iam.Principal) bool {
+	return c.whole.FindNow(p, c.get.Path) ||
+		c.callers.Identities.Room(c.account, c.began) && c.whole.Find(ctx, p, c.get.Path)
+}
+
+// May implements door.Head: what is answered here counts here, and what isn't
+// counts where it is.
+func (c *directConn) May() bool { return c.callers.Identities.Take(c.account, c.began) }
 
 // Begin implements door.Head.
 func (c *directConn) Begin() { c.get.Answer.Begin(c.whole.Info().SizeBytes, c.fields()) }
@@ -131,8 +161,8 @@ func (c *directConn) fields() []byte {
 }
 
 // record writes down what front would have.
-func (c *directConn) record(began time.Time, addr string, p *iam.Principal, about audit.Resource, reason string) {
-	r := c.audit.Since(began, doorHTTP, addr, http.MethodGet)
+func (c *directConn) record(p *iam.Principal, about audit.Resource, reason string) {
+	r := c.audit.Since(c.began, doorHTTP, c.get.Addr, http.MethodGet)
 	r.Identity(p.User, p.ID, p.Via)
 	r.About(about)
 	if reason != "" {

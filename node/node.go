@@ -449,7 +449,7 @@ func (n *Node) openServices(context.Context) error {
 	n.onClose(func() error { n.grpcServer.Stop(); return nil }) // its workers, where Run never was
 	bytes := door.New(door.Options{Objects: objects, Follow: n.follow, Still: n.still, Uploads: n.limits.uploads, Logger: n.log})
 	n.direct = &direct{
-		conns: n.limits.http, requests: n.telemetry.Requests(), auth: n.gate, callers: n.limits.callers, audit: n.audit,
+		conns: n.limits.http, measure: measuredBy(n.telemetry.Requests()), auth: n.gate, callers: n.limits.callers, audit: n.audit,
 		cors: n.cfg.CORS.rules(), ready: n.ready, door: bytes,
 	}
 	n.front = n.cfg.CORS.handler(&front{

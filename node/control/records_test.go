@@ -58,6 +58,46 @@ func TestKeptRecords(t *testing.T) {
 	})
 }
 
+// TestRecordNow: what is at hand is what Read gives, and never older.
+func TestRecordNow(t *testing.T) {
+	virtual(t, 1, func(t *testing.T, m *mesh) {
+		m.openAll()
+		c := m.node(0)
+		b := createBucket(t, c, "b")
+		if r, _ := c.RecordNow("b", "k"); r != nil {
+			t.Fatalf("of what isn't there: %+v", r)
+		}
+		found := 0
+		for i := range 3 {
+			etag := fmt.Sprint("e", i)
+			mustPut(t, c, b, "k", etag)
+			for range 2 * keepAfter {
+				if r, made := c.RecordNow("b", "k"); r != nil {
+					found++
+					if r.ETag != etag || made == nil {
+						t.Fatalf("there is %q at hand, want %q; %v", r.ETag, etag, made)
+					}
+				}
+				if _, err := c.Read(t.Context(), &Query{Record: &RecordQuery{Bucket: "b", Key: "k"}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if found == 0 {
+			t.Error("nothing was at hand")
+		}
+		if r, _ := c.RecordNow("other", "k"); r != nil {
+			t.Errorf("of no bucket: %+v", r)
+		}
+		if _, err := c.Propose(t.Context(), &Command{DeleteRecords: &DeleteRecords{Bucket: "b", Keys: []string{"k"}}}); err != nil {
+			t.Fatal(err)
+		}
+		if r, _ := c.RecordNow("b", "k"); r != nil {
+			t.Errorf("of what was deleted: %+v", r)
+		}
+	})
+}
+
 // TestKeptRecordsAreBounded: there is never more than there is room for, nor
 // what is too large, whoever reads at once.
 func TestKeptRecordsAreBounded(t *testing.T) {

@@ -33,6 +33,9 @@
 // have failed that the connection is broken. Whatever wraps the ResponseWriter in front of the door
 // must forward ReadFrom and Flush, or have an Unwrap.
 //
+// A GET of a whole object that asks for nothing else may come by a shorter way
+// (whole.go), without a request and a header: it gives the same answer or none.
+//
 // An upload is refused before its body is read wherever that is possible.
 //
 // # Time and other bounds

@@ -2,6 +2,7 @@ package door
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"sync/atomic"
@@ -15,7 +16,7 @@ import (
 // Whole serves GETs that ask for nothing but an object: no part of it, no
 // condition, no digest, and by no link. Their answers are those of ServeHTTP,
 // without what other requests need on the way there. It belongs to a connection,
-// and has one request at a time: Find, and then Send.
+// and has one request at a time: FindNow or Find, and then Send.
 type Whole struct {
 	door *Door
 	p    iam.Principal
@@ -48,7 +49,10 @@ type WholeWriter interface {
 
 // Head is what stands before the object, and holds for what is written of it.
 type Head interface {
-	// Begin writes the head. It is called once the first bytes are at hand.
+	// May says whether there is to be an answer, now that its first bytes are at
+	// hand. It is asked once.
+	May() bool
+	// Begin writes the head.
 	Begin()
 	// SetWriteDeadline is the connection's, for what is written next.
 	SetWriteDeadline(t time.Time) error
@@ -63,32 +67,41 @@ func (d *Door) NewWhole(head Head) *Whole {
 	return o
 }
 
-// Find finds the object at a path below Prefix that has nothing to be unescaped,
-// for a principal. Of what it doesn't find plain ServeHTTP has to say what it is:
-// nothing was written yet.
-func (o *Whole) Find(ctx context.Context, p iam.Principal, path string) bool {
-	if !o.find(ctx, p, path) {
-		o.forget()
+// FindNow finds the object at a path below Prefix that has nothing to be unescaped,
+// for a principal, if its record is at hand. Of what isn't found plain ServeHTTP
+// has to say what it is: nothing was written yet.
+func (o *Whole) FindNow(p iam.Principal, path string) bool {
+	if !o.ask(p, path) || !o.door.objects.OpenNow(&o.own, o.t.bucket, o.t.key) {
 		return false
 	}
-	return true
+	o.reader = &o.own
+	return o.plain()
 }
 
-func (o *Whole) find(ctx context.Context, p iam.Principal, path string) bool {
+// Find is FindNow that asks for the record, too.
+func (o *Whole) Find(ctx context.Context, p iam.Principal, path string) bool {
+	if !o.ask(p, path) {
+		return false
+	}
+	reader, err := o.door.objects.Open(ctx, o.t.bucket, o.t.key, object.Conditions{}, 0)
+	o.reader = reader
+	return err == nil && o.plain()
+}
+
+// ask takes a request over, if its principal may make it.
+func (o *Whole) ask(p iam.Principal, path string) bool {
 	t, err := parsePath(path)
-	if err != nil || !iam.Allowed(p, iam.ObjectRead, t.bucket, t.key) {
-		return false
+	o.p, o.t, o.reader, o.begun = p, t, nil, false
+	return err == nil && iam.Allowed(p, iam.ObjectRead, t.bucket, t.key)
+}
+
+// plain says that what was found is one answer with a body.
+func (o *Whole) plain() bool {
+	if o.reader.InOne() && o.reader.Info.SizeBytes > 0 {
+		return true
 	}
-	o.p, o.t, o.reader, o.begun = p, t, &o.own, false
-	if !o.door.objects.OpenNow(&o.own, t.bucket, t.key) {
-		if o.reader, err = o.door.objects.Open(ctx, t.bucket, t.key, object.Conditions{}, 0); err != nil {
-			return false
-		}
-	}
-	if !o.reader.InOne() || o.reader.Info.SizeBytes == 0 {
-		return false
-	}
-	return o.still() == nil
+	o.forget()
+	return false
 }
 
 // still says whether the principal may do now what it was let in for.
@@ -176,10 +189,16 @@ func (o *Whole) sendFollowed(ctx context.Context) error {
 	return err
 }
 
+// errNotBegun is why nothing is sent of what is for ServeHTTP to refuse.
+var errNotBegun = errors.New("door: the answer may not begin")
+
 // renew sets the deadline of a window, if it is still to be sent.
 func (o *Whole) renew() error {
 	if err := o.still(); err != nil {
 		return err
+	}
+	if !o.begun && !o.head.May() {
+		return errNotBegun
 	}
 	window := min(o.reader.Info.SizeBytes, dataio.NextWindowBytes)
 	return renew(o.ctx, o.deadline, o.door.writeDeadline(window))

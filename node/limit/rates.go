@@ -72,6 +72,11 @@ func (i *Identities) Take(id string, now time.Time) bool {
 	return i == nil || i.bucket(id).AllowN(now, 1)
 }
 
+// Room says whether Take would succeed, and takes nothing.
+func (i *Identities) Room(id string, now time.Time) bool {
+	return i == nil || i.bucket(id).TokensAt(now) >= 1
+}
+
 func (i *Identities) bucket(id string) *rate.Limiter {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -23,6 +23,17 @@ func TestIdentities(t *testing.T) {
 	if wait != 100*time.Millisecond || count.of("requests") != 1 {
 		t.Errorf("try again in %v, %d counted; want 100ms, 1", wait, count.of("requests"))
 	}
+	if i.Room("a", start) || i.Take("a", start) || count.of("requests") != 1 {
+		t.Error("there is room for one that is refused, or somebody was told")
+	}
+	for range 30 {
+		if !i.Room("b", start) {
+			t.Error("looking takes some of the room")
+		}
+	}
+	if !i.Take("b", start) {
+		t.Error("there is no room for the first")
+	}
 	if _, ok := i.Allow("b", start); !ok {
 		t.Error("one identity's requests count for another")
 	}

@@ -24,6 +24,12 @@
 // handler that panics (FuzzBothDoors). The head leaves with the first bytes of
 // the body, in one write; files and connections are moved by the kernel.
 //
+// # The shortest way
+//
+// GETs that ask for nothing but an object are offered to a Direct first, if there
+// is one, which needs no http.Request and no header (direct.go). What it doesn't
+// want goes to the handler.
+//
 // # Times, bounds and the end
 //
 // Each connection has one goroutine and one buffer of 4 KiB. All of them share

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gridloom/gridloom/dataio"
@@ -31,6 +32,8 @@ type Listener struct {
 	end    sync.Once
 	failed chan error    // of Accept
 	others chan net.Conn // for the server
+
+	dated atomic.Pointer[second] // the latest
 
 	workers sync.WaitGroup // conns, and who accepts and looks after them
 
@@ -230,4 +233,21 @@ func (l *Listener) look() {
 			long[i] = nil
 		}
 	}
+}
+
+// second is what the field Date says in one.
+type second struct {
+	unix int64
+	text string
+}
+
+// date is what Date says now: the same for most answers.
+func (l *Listener) date() string {
+	now := time.Now()
+	d := l.dated.Load()
+	if d == nil || d.unix != now.Unix() {
+		d = &second{now.Unix(), now.UTC().Format(http.TimeFormat)}
+		l.dated.Store(d)
+	}
+	return d.text
 }

@@ -69,6 +69,12 @@ func (b *lockedBuffer) String() string {
 
 func open(t testing.TB, h http.Handler, change func(*http.Server)) *doors {
 	t.Helper()
+	return openDirect(t, h, change, nil)
+}
+
+// openDirect is open with something in front of the lean door's handler.
+func openDirect(t testing.TB, h http.Handler, change func(*http.Server), direct func(net.Conn) Direct) *doors {
+	t.Helper()
 	d := new(doors)
 	counted := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, ok := w.(*writer); ok {
@@ -102,6 +108,7 @@ func open(t testing.TB, h http.Handler, change func(*http.Server)) *doors {
 		}
 	}
 	d.server, d.listener = s, NewListener(inner, s)
+	d.listener.Direct = direct
 	d.lean, d.bare = inner.Addr().String(), bareListener.Addr().String()
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = d.server.Serve(d.listener) })

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gridloom/gridloom/dataio"
@@ -168,7 +167,7 @@ func (w *writer) complete(p []byte, done bool) {
 	w.whole = true
 	out := *w.out
 	if !w.dated {
-		out = append(append(append(out, "Date: "...), dateNow()...), "\r\n"...)
+		out = append(append(append(out, "Date: "...), w.c.l.date()...), "\r\n"...)
 	}
 	allowed := bodyAllowed(w.status)
 	if w.length < 0 && done && allowed && (!w.head || len(p) > 0) {
@@ -187,26 +186,6 @@ func (w *writer) complete(p []byte, done bool) {
 		out = append(out, "Connection: close\r\n"...)
 	}
 	*w.out = append(out, "\r\n"...)
-}
-
-// second is what the field Date says in one second.
-type second struct {
-	unix int64
-	text string
-}
-
-// lastDate is the latest: it is the same for most answers.
-var lastDate atomic.Pointer[second]
-
-// dateNow is what Date says now.
-func dateNow() string {
-	now := time.Now()
-	d := lastDate.Load()
-	if d == nil || d.unix != now.Unix() {
-		d = &second{now.Unix(), now.UTC().Format(http.TimeFormat)}
-		lastDate.Store(d)
-	}
-	return d.text
 }
 
 func (w *writer) saysClose() bool { return w.header.Get("Connection") == "close" }
