@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -190,7 +192,7 @@ func TestGatherGoesOn(t *testing.T) {
 		begin, tries := time.Now(), 0
 		var got []string
 		enough := errors.New("enough")
-		err := gather(t.Context(), []string{"a"}, true, func(ctx context.Context, _ string, give func(string) error) error {
+		err := gather(t.Context(), func() []string { return []string{"a"} }, true, func(ctx context.Context, _ string, give func(string) error) error {
 			if tries++; tries < 4 {
 				return fault.New(fault.Waiting, "node a", "is away")
 			}
@@ -203,6 +205,49 @@ func TestGatherGoesOn(t *testing.T) {
 		})
 		if err != enough || !slices.Equal(got, []string{"a: node a: is away", "back"}) || time.Since(begin) != 3*askAgain {
 			t.Errorf("%v after %v: %q", err, time.Since(begin), got)
+		}
+	})
+}
+
+// TestGatherFollowsTheMesh: a node that joins is asked as well, one that leaves no
+// more, and those between them go on as they were.
+func TestGatherFollowsTheMesh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		names := func() []string {
+			if time.Since(begin) < namesEvery {
+				return []string{"a", "b"}
+			}
+			return []string{"b", "c"}
+		}
+		var mu sync.Mutex
+		log := map[string]int{}
+		note := func(what string) {
+			mu.Lock()
+			defer mu.Unlock()
+			log[fmt.Sprint(what, " at ", time.Since(begin).Round(time.Second))]++
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*namesEvery+time.Second)
+		defer cancel()
+		err := gather(ctx, names, true, func(ctx context.Context, name string, give func(string) error) error {
+			note(name + " is asked")
+			if err := give(name); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			note(name + " is left")
+			return ctx.Err()
+		}, func(name string, err error) string { return name + " has failed: " + err.Error() }, func(s string) error {
+			note(s)
+			return nil
+		})
+		want := map[string]int{
+			"a is asked at 0s": 1, "b is asked at 0s": 1, "a at 0s": 1, "b at 0s": 1,
+			"a is left at 5s": 1, "c is asked at 5s": 1, "c at 5s": 1,
+			"b is left at 11s": 1, "c is left at 11s": 1,
+		}
+		if !errors.Is(err, context.DeadlineExceeded) || !maps.Equal(log, want) {
+			t.Errorf("%v: %v, want %v", err, log, want)
 		}
 	})
 }
