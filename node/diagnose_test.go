@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
+	"github.com/gridloom/gridloom/node/api"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/observability"
@@ -250,6 +251,47 @@ func TestGatherFollowsTheMesh(t *testing.T) {
 			t.Errorf("%v: %v, want %v", err, log, want)
 		}
 	})
+}
+
+// TestEveryAPIIsKnown: whatever a request is measured as can be asked for by name.
+func TestEveryAPIIsKnown(t *testing.T) {
+	cfg := meshConfigs(t, t.TempDir(), 1)[0]
+	cfg.CORS.Origins = []string{"https://page.example"}
+	r := runNode(t, cfg)
+	r.await(t)
+	makeBucket(t, r, "named")
+	for _, c := range []struct{ method, path, header, value string }{
+		{"GET", "/livez", "", ""}, {"GET", "/readyz", "", ""}, {"GET", "/metrics", "", ""}, {"GET", "/v2/metrics/resource", "", ""},
+		{"GET", "/openapi.json", "", ""}, {"GET", "/debug/pprof/", "", ""}, {"GET", "/nothing", "", ""}, {"GET", "/v1/buckets", "", ""},
+		{"PUT", "/data/named/k", "", ""}, {"GET", "/data/named/k", "", ""}, {"HEAD", "/data/named/k", "", ""}, {"DELETE", "/data/named/k", "", ""},
+		{"GET", "/data/named/k", "Authorization", "Bearer nobody"}, {"PATCH", "/data/named/k", "", ""},
+		{"OPTIONS", "/data/named/k", "Origin", "https://page.example"},
+	} {
+		headers := []string{c.header, c.value}
+		if c.header == "" {
+			headers = nil
+		}
+		if c.method == "OPTIONS" {
+			headers = append(headers, "Access-Control-Request-Method", "PUT")
+		}
+		_, _ = call(t, c.method, r.url(c.path), nil, headers...)
+	}
+	known, seen := api.Names(), map[string]bool{}
+	for _, m := range scraped(t, r, "/metrics")["gridloom_request_duration_seconds"].GetMetric() {
+		for _, l := range m.GetLabel() {
+			if l.GetName() == "api" {
+				seen[l.GetValue()] = true
+				if !slices.Contains(known, l.GetValue()) {
+					t.Errorf("%s is no API that can be asked for", l.GetValue())
+				}
+			}
+		}
+	}
+	for _, name := range []string{"Live", "Ready", "GetMetrics", "GetOpenAPI", "Profile", "Preflight", "Unauthenticated", "other", "PutObject", "GetResourceMetrics"} {
+		if !seen[name] {
+			t.Errorf("nothing was measured as %s", name)
+		}
+	}
 }
 
 // TestProfiles: who may change the mesh gets profiles of the process, one at a
