@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -19,8 +18,6 @@ import (
 const (
 	// lookEvery is how late who watches may learn of what was lost.
 	lookEvery = time.Second
-	// askAgain is when a node that doesn't answer is asked again.
-	askAgain = 2 * time.Second
 )
 
 // diagnostics shows what the nodes are doing: this one from memory, the others by
@@ -130,18 +127,18 @@ func pass[T any](ctx context.Context, from <-chan *T, dropped func() uint64, giv
 	}
 }
 
-// chosen are the nodes that a filter names.
-func (d *diagnostics) chosen(node string) ([]string, error) {
-	names := sortedKeys(d.urls())
+// chosen gives the nodes that a filter names: those that there are when it is called.
+func (d *diagnostics) chosen(node string) (func() []string, error) {
+	all := func() []string { return sortedKeys(d.urls()) }
 	switch {
 	case node == "":
-		return names, nil
+		return all, nil
 	case node == "local":
-		return []string{d.self}, nil
-	case !slices.Contains(names, node):
+		node = d.self
+	case !slices.Contains(all(), node):
 		return nil, fault.New(fault.InvalidArgument, "node", "%q is no node of this mesh", node)
 	}
-	return []string{node}, nil
+	return func() []string { return []string{node} }, nil
 }
 
 // WatchCalls implements api.Diagnostics.
@@ -221,70 +218,6 @@ func takeAll[M any](ctx context.Context, next func(context.Context) (M, error), 
 }
 
 func (d *diagnostics) conn(name string) *grid.Connection { return d.grid.Connection(d.urls()[name]) }
-
-// gather asks all nodes at once, and gives send what comes. A node that can't be
-// asked, or ends, is told of once; with again it is asked until it answers.
-func gather[T any](ctx context.Context, names []string, again bool,
-	ask func(ctx context.Context, name string, give func(T) error) error, failed func(name string, err error) T, send func(T) error,
-) error {
-	inner, cancel := context.WithCancel(ctx)
-	events, over := make(chan T), make(chan struct{})
-	give := func(e T) error {
-		select {
-		case events <- e:
-			return nil
-		case <-inner.Done():
-			return inner.Err()
-		}
-	}
-	var all sync.WaitGroup
-	for _, name := range names {
-		all.Go(func() {
-			for silent := false; inner.Err() == nil; {
-				err := ask(inner, name, func(e T) error {
-					silent = false
-					return give(e)
-				})
-				if err == nil || err == io.EOF {
-					if !again {
-						return
-					}
-					err = fault.New(fault.Unavailable, "node "+name, "has ended the stream")
-				}
-				if !silent && give(failed(name, told(err))) != nil || !again {
-					return
-				}
-				silent = true
-				timer := time.NewTimer(askAgain)
-				select {
-				case <-timer.C:
-				case <-inner.Done():
-				}
-				timer.Stop()
-			}
-		})
-	}
-	go func() {
-		all.Wait()
-		close(over)
-	}()
-	defer func() {
-		cancel()
-		<-over
-	}()
-	for {
-		select {
-		case e := <-events:
-			if err := send(e); err != nil {
-				return err
-			}
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-over:
-			return nil
-		}
-	}
-}
 
 // told is why a node shows no more, in its own words where it is another.
 func told(err error) error {

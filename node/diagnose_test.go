@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
+	"github.com/gridloom/gridloom/node/api"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/observability"
@@ -190,7 +193,7 @@ func TestGatherGoesOn(t *testing.T) {
 		begin, tries := time.Now(), 0
 		var got []string
 		enough := errors.New("enough")
-		err := gather(t.Context(), []string{"a"}, true, func(ctx context.Context, _ string, give func(string) error) error {
+		err := gather(t.Context(), func() []string { return []string{"a"} }, true, func(ctx context.Context, _ string, give func(string) error) error {
 			if tries++; tries < 4 {
 				return fault.New(fault.Waiting, "node a", "is away")
 			}
@@ -205,6 +208,90 @@ func TestGatherGoesOn(t *testing.T) {
 			t.Errorf("%v after %v: %q", err, time.Since(begin), got)
 		}
 	})
+}
+
+// TestGatherFollowsTheMesh: a node that joins is asked as well, one that leaves no
+// more, and those between them go on as they were.
+func TestGatherFollowsTheMesh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		names := func() []string {
+			if time.Since(begin) < namesEvery {
+				return []string{"a", "b"}
+			}
+			return []string{"b", "c"}
+		}
+		var mu sync.Mutex
+		log := map[string]int{}
+		note := func(what string) {
+			mu.Lock()
+			defer mu.Unlock()
+			log[fmt.Sprint(what, " at ", time.Since(begin).Round(time.Second))]++
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*namesEvery+time.Second)
+		defer cancel()
+		err := gather(ctx, names, true, func(ctx context.Context, name string, give func(string) error) error {
+			note(name + " is asked")
+			if err := give(name); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			note(name + " is left")
+			return ctx.Err()
+		}, func(name string, err error) string { return name + " has failed: " + err.Error() }, func(s string) error {
+			note(s)
+			return nil
+		})
+		want := map[string]int{
+			"a is asked at 0s": 1, "b is asked at 0s": 1, "a at 0s": 1, "b at 0s": 1,
+			"a is left at 5s": 1, "c is asked at 5s": 1, "c at 5s": 1,
+			"b is left at 11s": 1, "c is left at 11s": 1,
+		}
+		if !errors.Is(err, context.DeadlineExceeded) || !maps.Equal(log, want) {
+			t.Errorf("%v: %v, want %v", err, log, want)
+		}
+	})
+}
+
+// TestEveryAPIIsKnown: whatever a request is measured as can be asked for by name.
+func TestEveryAPIIsKnown(t *testing.T) {
+	cfg := meshConfigs(t, t.TempDir(), 1)[0]
+	cfg.CORS.Origins = []string{"https://page.example"}
+	r := runNode(t, cfg)
+	r.await(t)
+	makeBucket(t, r, "named")
+	for _, c := range []struct{ method, path, header, value string }{
+		{"GET", "/livez", "", ""}, {"GET", "/readyz", "", ""}, {"GET", "/metrics", "", ""}, {"GET", "/v2/metrics/resource", "", ""},
+		{"GET", "/openapi.json", "", ""}, {"GET", "/debug/pprof/", "", ""}, {"GET", "/nothing", "", ""}, {"GET", "/v1/buckets", "", ""},
+		{"PUT", "/data/named/k", "", ""}, {"GET", "/data/named/k", "", ""}, {"HEAD", "/data/named/k", "", ""}, {"DELETE", "/data/named/k", "", ""},
+		{"GET", "/data/named/k", "Authorization", "Bearer nobody"}, {"PATCH", "/data/named/k", "", ""},
+		{"OPTIONS", "/data/named/k", "Origin", "https://page.example"},
+	} {
+		headers := []string{c.header, c.value}
+		if c.header == "" {
+			headers = nil
+		}
+		if c.method == "OPTIONS" {
+			headers = append(headers, "Access-Control-Request-Method", "PUT")
+		}
+		_, _ = call(t, c.method, r.url(c.path), nil, headers...)
+	}
+	known, seen := api.Names(), map[string]bool{}
+	for _, m := range scraped(t, r, "/metrics")["gridloom_request_duration_seconds"].GetMetric() {
+		for _, l := range m.GetLabel() {
+			if l.GetName() == "api" {
+				seen[l.GetValue()] = true
+				if !slices.Contains(known, l.GetValue()) {
+					t.Errorf("%s is no API that can be asked for", l.GetValue())
+				}
+			}
+		}
+	}
+	for _, name := range []string{"Live", "Ready", "GetMetrics", "GetOpenAPI", "Profile", "Preflight", "Unauthenticated", "other", "PutObject", "GetResourceMetrics"} {
+		if !seen[name] {
+			t.Errorf("nothing was measured as %s", name)
+		}
+	}
 }
 
 // TestProfiles: who may change the mesh gets profiles of the process, one at a

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/gridloom/gridloom/dataio"
@@ -24,7 +25,7 @@ func (n *Node) openHeal() (err error) {
 		Self: n.cfg.Name, Index: n.control, Topology: n.control.Topology, Objects: n.objects, Leader: n.control.DataLeader,
 		Grid: n.grid, Conn: n.conn, Replicas: replicas,
 		After: n.cfg.Heal.After, BytesPerSecond: n.cfg.Heal.BytesPerSecond, ScrubPeriod: n.cfg.Heal.ScrubPeriod,
-		Log: n.log, Hooks: n.instruments.healHooks(),
+		Log: n.log, Hooks: n.healHooks(),
 	})
 	if err != nil {
 		return err
@@ -38,6 +39,17 @@ func (n *Node) badCopy(id dataio.ID, drive, why string) {
 	if h := n.healer.Load(); h != nil {
 		h.BadCopy(id, drive, why)
 	}
+}
+
+// healHooks is what healing reports, for metrics and traces.
+func (n *Node) healHooks() heal.Hooks {
+	hooks := n.instruments.healHooks()
+	if n.spans != nil {
+		hooks.Span = func(ctx context.Context, what, drive string, segments int) (context.Context, func(error)) {
+			return n.spans.Root(ctx, what, attribute.String("gridloom.drive", drive), attribute.Int("gridloom.segments", segments))
+		}
+	}
+	return hooks
 }
 
 // healHooks counts what healing reports.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -316,31 +317,33 @@ func (m *mesh) compareClocks(nodes []api.NodeInfo) {
 			ahead[n.Name] = m.grid.Connection(n.PeerURL).Stats().ClockOffset
 		}
 	}
+	offsets := clockOffsets(ahead)
 	for i := range nodes {
-		nodes[i].ClockOffset, nodes[i].ClockKnown = clockOffset(nodes[i].Name, ahead)
+		nodes[i].ClockOffset, nodes[i].ClockKnown = offsetOf(offsets, nodes[i].Name)
 	}
 }
 
-// clockOffset is by how much a node's clock is ahead of the median of all the
-// others', as far as they are known.
-func clockOffset(name string, ahead map[string]time.Duration) (offset time.Duration, known bool) {
-	own, known := ahead[name]
-	var others []time.Duration
-	for other, d := range ahead {
-		if other != name {
-			others = append(others, d)
+func offsetOf(offsets map[string]time.Duration, name string) (offset time.Duration, known bool) {
+	offset, known = offsets[name]
+	return offset, known
+}
+
+// clockOffsets is by how much each clock is ahead of the median of all that are
+// known, of which ahead has by how much each is ahead of this node's. Of two each is
+// compared with the other; where there is one alone nothing is known.
+func clockOffsets(ahead map[string]time.Duration) map[string]time.Duration {
+	clocks := slices.Collect(maps.Values(ahead))
+	median, agreed := control.MedianClock(clocks)
+	offsets := make(map[string]time.Duration, len(ahead))
+	for name, own := range ahead {
+		switch {
+		case agreed:
+			offsets[name] = own - median
+		case len(clocks) == 2:
+			offsets[name] = own - (clocks[0] + clocks[1] - own)
 		}
 	}
-	if !known || len(others) == 0 {
-		return 0, false
-	}
-	slices.Sort(others)
-	half := len(others) / 2
-	median := others[half]
-	if len(others)%2 == 0 {
-		median = others[half-1] + (median-others[half-1])/2
-	}
-	return own - median, true
+	return offsets
 }
 
 // AdmitNode lets a node join.

@@ -3,6 +3,7 @@ package node
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -11,30 +12,23 @@ import (
 	"github.com/gridloom/gridloom/node/fault"
 )
 
-func TestClockOffset(t *testing.T) {
+// TestClockOffsets: a clock that is off is told from the others, of three as well.
+func TestClockOffsets(t *testing.T) {
 	const s = time.Second
 	ahead := map[string]time.Duration{"a": 0, "b": 12 * s, "c": 1 * s, "d": -1 * s, "e": 2 * s}
-	for _, c := range []struct {
-		name  string
-		nodes string
-		want  time.Duration
-		known bool
-	}{
-		{"a", "a", 0, false},
-		{"a", "bc", 0, false},
-		{"b", "ab", 12 * s, true},
-		{"a", "ab", -12 * s, true},
-		{"b", "abc", 11500 * time.Millisecond, true}, // the others: 0 and 1
-		{"a", "abc", -6500 * time.Millisecond, true},
-		{"b", "abcd", 12 * s, true}, // the others: -1, 0 and 1
-		{"d", "abcde", -2500 * time.Millisecond, true},
+	for nodes, want := range map[string]map[string]time.Duration{
+		"a":     {},
+		"ab":    {"a": -12 * s, "b": 12 * s},
+		"abc":   {"a": -s, "b": 11 * s, "c": 0},
+		"abcd":  {"a": -s / 2, "b": 11*s + s/2, "c": s / 2, "d": -s - s/2},
+		"abcde": {"a": -s, "b": 11 * s, "c": 0, "d": -2 * s, "e": s},
 	} {
 		known := map[string]time.Duration{}
-		for _, r := range c.nodes {
+		for _, r := range nodes {
 			known[string(r)] = ahead[string(r)]
 		}
-		if got, ok := clockOffset(c.name, known); got != c.want || ok != c.known {
-			t.Errorf("%s of %s: %v, %v, want %v, %v", c.name, c.nodes, got, ok, c.want, c.known)
+		if got := clockOffsets(known); !maps.Equal(got, want) {
+			t.Errorf("of %s: %v, want %v", nodes, got, want)
 		}
 	}
 }

@@ -133,7 +133,7 @@ func (n *Node) observeRaft(o *observed) metric.Callback {
 	members := o.gauge("gridloom.raft.members", "{node}", "Members of the group, by role.")
 	lag := o.gauge("gridloom.raft.lag", "{entry}", "Entries that the member is behind; from the group's leader.")
 	active := o.gauge("gridloom.raft.member.active", "", "Whether the leader has heard of the member of late, 1 or 0; from the group's leader.")
-	offset := o.seconds("gridloom.raft.clock.offset", "By how much this node's clock is ahead of the median of the others'.")
+	offset := o.seconds("gridloom.raft.clock.offset", "By how much this node's clock is ahead of the median of all nodes'.")
 	mayLead := o.gauge("gridloom.raft.may_lead", "", "Whether this node's clock is right enough for it to lead, 1 or 0.")
 	return func(ctx context.Context, to metric.Observer) error {
 		ctx, cancel := context.WithTimeout(ctx, raftTimeout)

@@ -171,7 +171,28 @@ func (m *mesh) Diagnose(ctx context.Context) (*api.Diagnosis, error) {
 		}
 		d.Nodes[i] = describeProbe(name, reply)
 	})
+	m.diagnoseClocks(d)
 	return d, ctx.Err()
+}
+
+// diagnoseClocks fills in by how much each clock is off, from what this node has
+// measured.
+func (m *mesh) diagnoseClocks(d *api.Diagnosis) {
+	ahead := map[string]time.Duration{m.self: 0}
+	for i := range d.Nodes {
+		if d.Nodes[i].Node != m.self {
+			continue
+		}
+		for _, p := range d.Nodes[i].Peers {
+			if p.Error == "" {
+				ahead[p.Node] = p.ClockOffset
+			}
+		}
+	}
+	offsets := clockOffsets(ahead)
+	for i := range d.Nodes {
+		d.Nodes[i].ClockOffset, d.Nodes[i].ClockKnown = offsetOf(offsets, d.Nodes[i].Node)
+	}
 }
 
 func describeProbe(name string, r *probeReply) api.NodeDiagnosis {

@@ -20,6 +20,16 @@ import (
 //	           ├ object.copy  ── ════════════════════ bulk.put           (larger)
 //	           └ control.propose ── grid control.propose ═ grid control.propose ── raft.commit
 //
+// What nobody has asked for begins traces of its own, which the sampler may leave
+// out: a batch of copies (heal.copy), of checks (heal.check) and of the scrub's
+// (scrub.verify), by drive, with the calls that it makes.
+//
+// Followers' appends have no spans, and no links. One append carries the entries of
+// many requests, and one request may wait for several appends; links in either
+// direction would be as many as there are requests, for what raft.commit shows of
+// each: how long it has waited for a majority. How a follower does is in the metrics
+// of raft, whether a request is sampled or not.
+//
 // Nothing of this is set where there is no collector.
 
 // traceparent is the key of the grid's metadata that carries the context.

@@ -282,3 +282,44 @@ func TestUntracedCostsNothing(t *testing.T) {
 		t.Errorf("a call that isn't sampled costs %g allocations", n)
 	}
 }
+
+// TestScrubIsTraced: what a node does that nobody has asked for is a trace of its
+// own, with the calls that it makes.
+func TestScrubIsTraced(t *testing.T) {
+	collector, endpoint := receive(t)
+	endpoint.Traces.Delay = 50 * time.Millisecond
+	cfgs := meshConfigs(t, t.TempDir(), 2)
+	for i := range cfgs {
+		cfgs[i].OTLP = endpoint
+	}
+	nodes := startNodes(t, cfgs)
+	makeBucket(t, nodes[0], "scrubbed")
+	expect(t, http.StatusCreated, http.MethodPut, nodes[0].url("/data/scrubbed/k"), bytes.NewReader(randomBytes(100<<10)))
+	look := time.NewTicker(500 * time.Millisecond)
+	defer look.Stop()
+	for limit := time.Now().Add(20 * time.Second); ; <-look.C {
+		// A round that comes before the drives are known looks at none: it is asked for again.
+		expect(t, http.StatusOK, http.MethodPost, nodes[0].url("/v1/heal:start"), strings.NewReader(`{"verify":true}`), "Content-Type", "application/json")
+		collector.mu.Lock()
+		found := slices.IndexFunc(collector.spans, func(s seenSpan) bool { return s.Name == "scrub.verify" })
+		var span seenSpan
+		if found >= 0 {
+			span = collector.spans[found]
+		}
+		collector.mu.Unlock()
+		if found < 0 && time.Now().Before(limit) {
+			continue
+		}
+		if found < 0 {
+			t.Fatalf("the scrub has no span: %s", expect(t, http.StatusOK, http.MethodGet, nodes[0].url("/v1/heal"), nil))
+		}
+		at := map[string]string{}
+		for _, a := range span.Attributes {
+			at[a.Key] = fmt.Sprint(a.Value.GetStringValue(), a.Value.GetIntValue())
+		}
+		if len(span.ParentSpanId) > 0 || len(at["gridloom.drive"]) < 8 || at["gridloom.segments"] == "0" || len(at) != 2 {
+			t.Errorf("%v", span)
+		}
+		return
+	}
+}

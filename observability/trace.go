@@ -116,6 +116,19 @@ func (s *Spans) Start(ctx context.Context, name, node string) (_ context.Context
 	return ctx, func(err error) { s.End(ctx, err) }
 }
 
+// Root begins what no request has asked for, as a trace of its own: whether it is
+// made is the sampler's to say. end is called once, with its error.
+func (s *Spans) Root(ctx context.Context, name string, attributes ...attribute.KeyValue) (_ context.Context, end func(error)) {
+	if s == nil {
+		return ctx, noEnd
+	}
+	ctx, span := s.tracer.Start(ctx, name, trace.WithNewRoot(), trace.WithSpanKind(trace.SpanKindInternal), trace.WithAttributes(attributes...))
+	if !span.IsRecording() {
+		return ctx, noEnd
+	}
+	return ctx, func(err error) { s.End(ctx, err) }
+}
+
 // Call begins a call to another node, and gives what is to be sent along for it
 // (W3C Trace Context); "" where it is not sampled. End ends it.
 func (s *Spans) Call(ctx context.Context, name, node string) (_ context.Context, traceparent string) {

@@ -3,13 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
 
 	gridloomv1 "github.com/gridloom/gridloom/gen/gridloom/v1"
 )
@@ -94,6 +93,9 @@ trip between all pairs of nodes, the shortest of three.
   certificate  less than a week left              less than a day, expired, not valid yet
   version      not all nodes run the same
 
+It takes the permission cluster.read, as the roles metrics and admin have it: what
+it writes is a file of its own, at most one to a drive in two seconds.
+
 Exit codes: 0 nothing or merely something to know, 4 a warning, 5 something
 critical; those of every other command when the node at --endpoint can't be
 asked.`,
@@ -105,6 +107,9 @@ asked.`,
 		ctx, cancel := c.call(ctx)
 		defer cancel()
 		found, err := c.metrics.Diagnose(ctx, &gridloomv1.DiagnoseRequest{})
+		if rpcCode(err) == codes.PermissionDenied {
+			return fmt.Errorf("%w; the permission that it takes is cluster.read, which the roles metrics and admin have", err)
+		}
 		if err != nil {
 			return err
 		}
@@ -133,12 +138,8 @@ func doctorJSON(r *gridloomv1.DiagnoseResponse) jsonDoctor {
 		Type: "doctor", Node: r.GetNode(), Nodes: []jsonDoctorNode{}, Drives: []jsonDriveProbe{},
 		Peers: []jsonPeerProbe{}, Certs: []jsonDoctorCertificate{},
 	}
-	offsets := clockOffsets(r)
 	for _, n := range r.GetNodes() {
-		node := jsonDoctorNode{Node: n.GetNode(), State: enumWord(n.GetState(), "NODE_STATE_"), Version: n.GetVersion()}
-		if offset, known := offsets[n.GetNode()]; known {
-			node.ClockOffset = &offset
-		}
+		node := jsonDoctorNode{Node: n.GetNode(), State: enumWord(n.GetState(), "NODE_STATE_"), Version: n.GetVersion(), ClockOffset: n.ClockOffsetSeconds}
 		j.Nodes = append(j.Nodes, node)
 		for _, d := range n.GetDrives() {
 			j.Drives = append(j.Drives, jsonDriveProbe{
@@ -159,37 +160,6 @@ func doctorJSON(r *gridloomv1.DiagnoseResponse) jsonDoctor {
 		}
 	}
 	return j
-}
-
-// clockOffsets is by how much each clock is ahead of the median of all, as the
-// node sees them that answered: one that is off doesn't make the others look so.
-// Of two, each is compared with the other.
-func clockOffsets(r *gridloomv1.DiagnoseResponse) map[string]float64 {
-	ahead := map[string]float64{r.GetNode(): 0}
-	for _, n := range r.GetNodes() {
-		if n.GetNode() != r.GetNode() {
-			continue
-		}
-		for _, p := range n.GetPeers() {
-			if p.ClockOffsetSeconds != nil {
-				ahead[p.GetNode()] = p.GetClockOffsetSeconds()
-			}
-		}
-	}
-	clocks := slices.Sorted(maps.Values(ahead))
-	offsets := map[string]float64{}
-	for name, own := range ahead {
-		switch n := len(clocks); {
-		case n == 1: // there is nothing to compare it with
-		case n == 2:
-			offsets[name] = own - (clocks[0] + clocks[1] - own)
-		case n%2 == 0:
-			offsets[name] = own - (clocks[n/2-1]+clocks[n/2])/2
-		default:
-			offsets[name] = own - clocks[n/2]
-		}
-	}
-	return offsets
 }
 
 // doctorText is the findings, and the tables of what was measured.

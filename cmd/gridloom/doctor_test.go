@@ -62,7 +62,7 @@ func TestFindings(t *testing.T) {
 		return func(r *mesh) { r.Nodes[2].Certificates[0].NotAfter = timestamppb.New(doctorNow.Add(left)) }
 	}
 	clock := func(ahead float64) func(*mesh) {
-		return func(r *mesh) { r.Nodes[0].Peers[1].ClockOffsetSeconds = proto.Float64(ahead) }
+		return func(r *mesh) { r.Nodes[2].ClockOffsetSeconds = proto.Float64(ahead) }
 	}
 	trip := func(seconds float64) func(*mesh) {
 		return func(r *mesh) { r.Nodes[1].Peers[1].RttSeconds = proto.Float64(seconds) }

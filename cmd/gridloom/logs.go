@@ -33,8 +33,8 @@ A node keeps its last 1,000 lines of info and above in memory, whatever --log-le
 it was started with; lines of debug are there only while they are followed, or
 where the node logs them anyway. It takes an admin over all buckets, or the root
 key. Lines that come faster than they are shown are lost, and their number is told
-on standard error, as is a node that can't be asked. Nodes that join meanwhile are
-not among them.`,
+on standard error, as is a node that can't be asked. With -f a node that joins is
+shown within 5 s.`,
 		Example: `  gridloom logs --node node2
   gridloom logs -f --level warn
   gridloom logs -f --tail 0 --json | jq -r 'select(.attributes.drive).message'`,

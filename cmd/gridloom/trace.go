@@ -46,7 +46,7 @@ for the first byte and in all, and how many bytes came and went.
 It takes an admin over all buckets, or the root key. While nobody watches it
 costs the nodes nothing; and whoever watches slows no call: calls that come
 faster than they are shown are lost, and their number is told on standard error,
-as is a node that can't be asked. Nodes that join meanwhile are not among them.`,
+as is a node that can't be asked. A node that joins is shown within 5 s.`,
 		Example: `  gridloom trace
   gridloom trace --status error
   gridloom trace --node node2 --api GetObject --min-latency 200ms

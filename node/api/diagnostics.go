@@ -97,6 +97,9 @@ func (s *diagnosticsService) WatchCalls(r *pb.WatchCallsRequest, stream grpc.Ser
 	if err := checkFew("api", f.APIs); err != nil {
 		return err
 	}
+	if err := checkAPIs(f.APIs); err != nil {
+		return err
+	}
 	if err := checkFew("status", f.Statuses); err != nil {
 		return err
 	}

@@ -117,6 +117,29 @@ func TestDiagnosticsRefuses(t *testing.T) {
 	}
 }
 
+// TestUnknownAPI: a name that no call will have is an error that helps.
+func TestUnknownAPI(t *testing.T) {
+	s := serve(t, func(o *Options) { o.Diagnostics = &stubDiagnostics{} })
+	client := pb.NewDiagnosticsServiceClient(s.conn)
+	for name, near := range map[string]string{
+		"GetObjects": "GetObject", "getobject": "GetObject", "Put": "Live", "WatchCall": "WatchCalls", "": "List", "Metrics": "GetMetrics",
+		strings.Repeat("GetObject", 10_000): "GetObject",
+	} {
+		_, err := must(client.WatchCalls(t.Context(), &pb.WatchCallsRequest{Api: []string{"GetObject", name}})).Recv()
+		checkStatus(t, name[:min(len(name), 20)], err, fault.InvalidArgument, "api")
+		if err != nil && near != "Live" && len(name) < 20 && !strings.Contains(err.Error(), fmt.Sprintf("%q is no API; the nearest is %s.", name, near)) {
+			t.Errorf("%q: %v, want %s", name, err, near)
+		}
+	}
+	resp, body := s.call(t, "GET", "/v1/diagnostics/calls?api=GetObjekt", "")
+	checkProblem(t, "by JSON", resp, body, fault.InvalidArgument, "api")
+	for _, name := range Names() {
+		if err := checkAPIs([]string{name}); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestCallFilter(t *testing.T) {
 	call := &observability.Call{API: "GetObject", Status: "404", Class: "4xx", Kind: "object_not_found", Duration: time.Second}
 	fine := &observability.Call{API: "GetObject", Status: "OK", Class: "2xx"}

@@ -21,7 +21,9 @@ type NodeDiagnosis struct {
 	Up           bool
 	Error        string // why it is down
 	Version      string
-	NotReady     string // why it can't do its work
+	NotReady     string        // why it can't do its work
+	ClockOffset  time.Duration // by how much its clock is ahead of the median of all, if ClockKnown
+	ClockKnown   bool
 	Drives       []DriveProbe
 	Peers        []PeerProbe // every other node
 	Certificates []CertificateInfo
@@ -57,6 +59,9 @@ func (s *metricsService) Diagnose(ctx context.Context, _ *pb.DiagnoseRequest) (*
 func protoDiagnosis(n *NodeDiagnosis) *pb.NodeDiagnosis {
 	out := &pb.NodeDiagnosis{
 		Node: n.Node, State: nodeState(n.Up), Error: n.Error, Version: n.Version, NotReady: n.NotReady,
+	}
+	if n.ClockKnown {
+		out.ClockOffsetSeconds = proto.Float64(n.ClockOffset.Seconds())
 	}
 	for i := range n.Drives {
 		d := &n.Drives[i]

@@ -141,22 +141,13 @@ func (m *meetings) hear(name string, g *greeting, offset time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.heard[name] = &meeting{greeting: *g, at: time.Now(), offset: offset}
-	// Our clock against the median of all, ourselves included: one node that
-	// is off doesn't make the others look so.
 	offsets := []time.Duration{0}
 	for _, h := range m.heard {
 		if time.Since(h.at) < clockMemory {
 			offsets = append(offsets, h.offset)
 		}
 	}
-	slices.Sort(offsets)
-	median := offsets[len(offsets)/2]
-	switch n := len(offsets); {
-	case n == 2:
-		median = 0 // of two that differ nobody knows which is wrong
-	case n%2 == 0:
-		median = (offsets[n/2-1] + offsets[n/2]) / 2
-	}
+	median, _ := MedianClock(offsets)
 	was := m.offset
 	m.offset = -median
 	if off, before := tooFar(m.offset), tooFar(was); off != before {

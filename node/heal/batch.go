@@ -2,6 +2,7 @@ package heal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -94,7 +95,9 @@ func (w *work) copy(ctx context.Context, drive string, batch []job, errs []error
 	if len(items) == 0 {
 		return nil
 	}
-	results, err := w.o.Objects.CopyTo(ctx, drive, items)
+	spanned, end := w.o.Hooks.span(ctx, "heal.copy", drive, len(items))
+	results, err := w.o.Objects.CopyTo(spanned, drive, items)
+	end(errors.Join(append(results, err)...))
 	if err == nil && len(results) != len(items) {
 		err = fault.New(fault.Internal, "copy", "%d answers for %d copies", len(results), len(items))
 	}
@@ -133,7 +136,9 @@ func (w *work) check(ctx context.Context, drive string, batch []job) error {
 	for i, j := range batch {
 		items[i] = object.CheckItem{ID: j.seg.ID, SizeBytes: j.seg.SizeBytes, CRC32C: j.seg.CRC32C}
 	}
+	ctx, end := w.o.Hooks.span(ctx, "heal.check", drive, len(items))
 	bad, err := w.o.Objects.Check(ctx, drive, items, true, 0)
+	end(err)
 	if err != nil {
 		return err
 	}

@@ -66,6 +66,17 @@ type Hooks struct {
 	BadCopies     func(copies int)              // found by a check
 	Unrecoverable func(segments int)            // found to have no good copy, in each round again
 	Pending       func(rows int64)              // heal rows, as they were just read
+
+	// Span begins what a drive is asked about some segments: to copy, check or
+	// verify them. end is called once, with its error.
+	Span func(ctx context.Context, what, drive string, segments int) (_ context.Context, end func(error))
+}
+
+func (h *Hooks) span(ctx context.Context, what, drive string, segments int) (context.Context, func(error)) {
+	if h.Span == nil {
+		return ctx, func(error) {}
+	}
+	return h.Span(ctx, what, drive, segments)
 }
 
 // Healer is a node's part in healing. All methods may be called from many

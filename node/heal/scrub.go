@@ -309,12 +309,14 @@ func (t *term) verifyDrive(ctx context.Context, id string, segs []*control.Segme
 	}
 }
 
-func (t *term) checkSome(ctx context.Context, drive string, items []object.CheckItem, bytes int64) ([]object.BadCopy, error) {
+func (t *term) checkSome(ctx context.Context, drive string, items []object.CheckItem, bytes int64) (_ []object.BadCopy, err error) {
 	if err := t.h.pace.take(ctx, bytes); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, checkTime+time.Duration(bytes/slowestBytes)*time.Second)
 	defer cancel()
+	ctx, end := t.o.Hooks.span(ctx, "scrub.verify", drive, len(items)) // without the wait for its turn
+	defer func() { end(err) }()
 	return t.o.Objects.Check(ctx, drive, items, true, 0)
 }
 

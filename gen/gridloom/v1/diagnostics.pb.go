@@ -255,7 +255,8 @@ type WatchCallsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// A node's name, "local" for the node that is asked, or empty for all.
 	Node string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// APIs; empty for all.
+	// APIs, by the names of the calls ("GetObject"); empty for all. A name that no
+	// call has is refused.
 	Api []string `protobuf:"bytes,2,rep,name=api,proto3" json:"api,omitempty"`
 	// Statuses ("404", "NotFound"), classes ("4xx") or kinds of errors
 	// ("object_not_found"); "error" for all that have failed; empty for all.

@@ -1426,10 +1426,14 @@ type NodeDiagnosis struct {
 	NotReady string        `protobuf:"bytes,5,opt,name=not_ready,json=notReady,proto3" json:"not_ready,omitempty"`
 	Drives   []*DriveProbe `protobuf:"bytes,6,rep,name=drives,proto3" json:"drives,omitempty"`
 	// Of every other node, in the order of their names.
-	Peers         []*PeerProbe   `protobuf:"bytes,7,rep,name=peers,proto3" json:"peers,omitempty"`
-	Certificates  []*Certificate `protobuf:"bytes,8,rep,name=certificates,proto3" json:"certificates,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Peers        []*PeerProbe   `protobuf:"bytes,7,rep,name=peers,proto3" json:"peers,omitempty"`
+	Certificates []*Certificate `protobuf:"bytes,8,rep,name=certificates,proto3" json:"certificates,omitempty"`
+	// Seconds by which its clock is ahead of the median of all, as the node that
+	// answers has measured them, and as Node.clock_offset_seconds is; absent where
+	// that is not known.
+	ClockOffsetSeconds *float64 `protobuf:"fixed64,9,opt,name=clock_offset_seconds,json=clockOffsetSeconds,proto3,oneof" json:"clock_offset_seconds,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *NodeDiagnosis) Reset() {
@@ -1516,6 +1520,13 @@ func (x *NodeDiagnosis) GetCertificates() []*Certificate {
 		return x.Certificates
 	}
 	return nil
+}
+
+func (x *NodeDiagnosis) GetClockOffsetSeconds() float64 {
+	if x != nil && x.ClockOffsetSeconds != nil {
+		return *x.ClockOffsetSeconds
+	}
+	return 0
 }
 
 // DriveProbe is what came of writing, syncing, reading and removing a file of
@@ -1808,7 +1819,7 @@ const file_gridloom_v1_metrics_proto_rawDesc = "" +
 	"\x0fDiagnoseRequest\"X\n" +
 	"\x10DiagnoseResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x120\n" +
-	"\x05nodes\x18\x02 \x03(\v2\x1a.gridloom.v1.NodeDiagnosisR\x05nodes\"\xbb\x02\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x1a.gridloom.v1.NodeDiagnosisR\x05nodes\"\x8b\x03\n" +
 	"\rNodeDiagnosis\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12,\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x16.gridloom.v1.NodeStateR\x05state\x12\x14\n" +
@@ -1817,7 +1828,9 @@ const file_gridloom_v1_metrics_proto_rawDesc = "" +
 	"\tnot_ready\x18\x05 \x01(\tR\bnotReady\x12/\n" +
 	"\x06drives\x18\x06 \x03(\v2\x17.gridloom.v1.DriveProbeR\x06drives\x12,\n" +
 	"\x05peers\x18\a \x03(\v2\x16.gridloom.v1.PeerProbeR\x05peers\x12<\n" +
-	"\fcertificates\x18\b \x03(\v2\x18.gridloom.v1.CertificateR\fcertificates\"\xa0\x01\n" +
+	"\fcertificates\x18\b \x03(\v2\x18.gridloom.v1.CertificateR\fcertificates\x125\n" +
+	"\x14clock_offset_seconds\x18\t \x01(\x01H\x00R\x12clockOffsetSeconds\x88\x01\x01B\x17\n" +
+	"\x15_clock_offset_seconds\"\xa0\x01\n" +
 	"\n" +
 	"DriveProbe\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
@@ -1945,6 +1958,7 @@ func file_gridloom_v1_metrics_proto_init() {
 		return
 	}
 	file_gridloom_v1_cluster_proto_init()
+	file_gridloom_v1_metrics_proto_msgTypes[16].OneofWrappers = []any{}
 	file_gridloom_v1_metrics_proto_msgTypes[17].OneofWrappers = []any{}
 	file_gridloom_v1_metrics_proto_msgTypes[18].OneofWrappers = []any{}
 	type x struct{}
