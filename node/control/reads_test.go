@@ -101,6 +101,11 @@ func TestStaleReads(t *testing.T) {
 			defer cancel()
 			return c.Read(ctx, &q)
 		}
+		m.eventually("it knows that it has lost the leaders", func() bool { // who asks before that is told so when it does
+			_, data := read("record", 0)
+			_, system := read("topology", 0)
+			return fault.KindOf(data) == fault.Waiting && fault.KindOf(system) == fault.Waiting
+		})
 		for what := range queries {
 			a, err := read(what, 30*time.Second)
 			if err != nil {
