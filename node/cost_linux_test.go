@@ -81,7 +81,7 @@ func withAndWithout(t testing.TB, size int) (on, off *getter) {
 		}
 		if !measured {
 			n.httpServer.Handler = n.limits.http.Handler(trailers(lingering(strict(n.front))))
-			n.direct.measure = func(_ context.Context, w http.ResponseWriter) answer { return unmeasured{w.(lean.Answer)} }
+			n.direct.measure = func(_ context.Context, w http.ResponseWriter, _ time.Time) answer { return unmeasured{w.(lean.Answer)} }
 		}
 		r := run(t, n)
 		r.await(t)

@@ -20,7 +20,7 @@ import (
 // something to say to is for those: nothing has been written then.
 type direct struct {
 	conns   *limit.Conns
-	measure func(ctx context.Context, w http.ResponseWriter) answer // nil where it can't be done
+	measure func(ctx context.Context, w http.ResponseWriter, began time.Time) answer // nil where it can't be done
 	auth    *iam.Gate
 	callers limit.Callers
 	audit   *audit.Log
@@ -38,9 +38,9 @@ type answer interface {
 }
 
 // measuredBy measures GETs as an http.Handler measures them that requests is around.
-func measuredBy(requests *observability.Requests) func(context.Context, http.ResponseWriter) answer {
-	return func(ctx context.Context, w http.ResponseWriter) answer {
-		if a := requests.Get(ctx, w, door.GetAPI); a != nil {
+func measuredBy(requests *observability.Requests) func(context.Context, http.ResponseWriter, time.Time) answer {
+	return func(ctx context.Context, w http.ResponseWriter, began time.Time) answer {
+		if a := requests.Get(ctx, w, door.GetAPI, began); a != nil {
 			return a
 		}
 		return nil
@@ -76,7 +76,7 @@ func (c *directConn) ServeGet(ctx context.Context, g *lean.Get) (served, again b
 	if !ok {
 		return false, false
 	}
-	answer := c.measure(ctx, g.Answer)
+	answer := c.measure(ctx, g.Answer, c.began)
 	if answer == nil {
 		return false, false
 	}

@@ -37,7 +37,7 @@ func (r *Requests) HTTP(next http.Handler) http.Handler {
 		}
 		ctx, e := measuredOf(hr.Context(), hr.ProtoMajor)
 		q := &e.request
-		r.beginAt(q, &r.http)
+		r.beginAt(q, &r.http, time.Now())
 		q.method = httpMethod(hr.Method)
 		if parent := r.callers.ofHTTP(ctx, hr.Header); parent != ctx {
 			ctx, q.traced = parent, true

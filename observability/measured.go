@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 )
 
 // measured is a request of HTTP with its answer. A connection of HTTP/1 has one
@@ -15,17 +16,17 @@ type measured struct {
 }
 
 // Get measures a GET that no http.Handler serves, as HTTP measures those that one
-// does: the same is counted of it. It is for the requests of a connection that
-// ConnContext knows, and its ctx, which SetError finds it by; nil where spans are
-// wanted of requests, which need an *http.Request. Whoever has one ends it by End,
-// or by Forget, and uses nothing of it after that.
-func (r *Requests) Get(ctx context.Context, w http.ResponseWriter, api string) *Answer {
+// does: the same is counted of it. Its head was there when it began. It is for the
+// requests of a connection that ConnContext knows, and its ctx, which SetError
+// finds it by; nil where spans are wanted of requests, which need an *http.Request.
+// Whoever has one ends it by End, or by Forget, and uses nothing of it after that.
+func (r *Requests) Get(ctx context.Context, w http.ResponseWriter, api string, began time.Time) *Answer {
 	e, ok := ctx.Value(requestKey{}).(*measured)
 	if r.tracer != nil || !ok || !e.reused {
 		return nil
 	}
 	q := &e.request
-	r.beginAt(q, &r.http)
+	r.beginAt(q, &r.http, began)
 	q.method = http.MethodGet
 	q.api.Store(r.api(&r.http, api))
 	q.launch()

@@ -271,13 +271,13 @@ type requestKey struct{}
 // begin starts the clock. The request is counted as in flight by launch.
 func (r *Requests) begin(p *protocol) *request {
 	q := new(request)
-	r.beginAt(q, p)
+	r.beginAt(q, p, time.Now())
 	return q
 }
 
 // beginAt is begin in memory that is there, of a request that has ended.
-func (r *Requests) beginAt(q *request, p *protocol) {
-	*q = request{requests: r, proto: p, start: time.Now()}
+func (r *Requests) beginAt(q *request, p *protocol, at time.Time) {
+	*q = request{requests: r, proto: p, start: at}
 	q.api.Store(p.other)
 	q.open.Store(true)
 }
