@@ -9,6 +9,7 @@ import (
 	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/door"
 	"github.com/gridloom/gridloom/node/door/lean"
+	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
 	"github.com/gridloom/gridloom/node/limit"
 	"github.com/gridloom/gridloom/observability"
@@ -80,12 +81,13 @@ func (c *directConn) ServeGet(ctx context.Context, g *lean.Get) (served, again b
 	if answer == nil {
 		return false, false
 	}
+	begun, reason, about := false, "", audit.Resource{}
 	defer func() {
 		if answer != nil { // it panics
 			answer.End(false)
+			c.record(&p, about, fault.Internal.Reason())
 		}
 	}()
-	begun, reason, about := false, "", audit.Resource{}
 	if c.find(ctx, p) {
 		about.Bucket, about.Key = c.whole.Target()
 		answer.About(about.Bucket, about.Key, p.User)
@@ -121,16 +123,31 @@ func (c *directConn) identify() (p iam.Principal, ok bool) {
 	return p, true
 }
 
-// find finds what is asked for. Nobody else is asked for the record on behalf of
-// who has made too many requests.
+// find finds what is asked for. Neither a drive nor another node is asked on behalf
+// of who has made too many requests, and nobody for long: the handlers have
+// patience of their own.
 func (c *directConn) find(ctx context.Context, p iam.Principal) bool {
-	return c.whole.FindNow(p, c.get.Path) ||
-		c.callers.Identities.Room(c.account, c.began) && c.whole.Find(ctx, p, c.get.Path)
+	if c.whole.FindNow(p, c.get.Path) {
+		if c.whole.AtHand() || c.callers.Identities.Room(c.account, c.began) {
+			return true
+		}
+		c.whole.Forget()
+		return false
+	}
+	if !c.callers.Identities.Room(c.account, c.began) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, findMost)
+	defer cancel()
+	return c.whole.Find(ctx, p, c.get.Path)
 }
+
+// findMost is how long a record may take on the short way.
+const findMost = 500 * time.Millisecond
 
 // May implements door.Head: what is answered here counts here, and what isn't
 // counts where it is.
-func (c *directConn) May() bool { return c.callers.Identities.Take(c.account, c.began) }
+func (c *directConn) May() bool { return c.callers.Identities.Take(c.account, time.Now()) }
 
 // Begin implements door.Head.
 func (c *directConn) Begin() { c.get.Answer.Begin(c.whole.Info().SizeBytes, c.fields()) }

@@ -2,17 +2,101 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/gridloom/gridloom/node/iam"
 )
+
+// TestShortWay: plain GETs of what is in the record and of what is on a drive here
+// take the short way, and what asks for more doesn't.
+func TestShortWay(t *testing.T) {
+	cfg := meshConfigs(t, t.TempDir(), 1)[0]
+	n, err := Open(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var short atomic.Int64
+	measure := n.direct.measure
+	n.direct.measure = func(ctx context.Context, w http.ResponseWriter, began time.Time) answer {
+		if a := measure(ctx, w, began); a != nil {
+			return countedAnswer{a, &short}
+		}
+		return nil
+	}
+	r := run(t, n)
+	r.await(t)
+	makeBucket(t, r, "photos")
+	ask := onOneConn(t)
+	for key, size := range map[string]int{"record": 4 << 10, "window": 60_000, "windows": 300_000} {
+		expect(t, http.StatusCreated, http.MethodPut, r.url("/data/photos/"+key), bytes.NewReader(randomBytes(size)))
+		for range 10 {
+			if code := ask(http.MethodGet, r.url("/data/photos/"+key), testKey); code != http.StatusOK {
+				t.Fatalf("%s: %d", key, code)
+			}
+		}
+	}
+	if got := short.Load(); got != 30 {
+		t.Errorf("%d of 30 plain GETs took the short way", got)
+	}
+	partial := ask(http.MethodGet, r.url("/data/photos/record"), testKey, "Range", "bytes=0-9")
+	none := ask(http.MethodGet, r.url("/data/photos/none"), testKey)
+	head := ask(http.MethodHead, r.url("/data/photos/record"), testKey)
+	if partial != http.StatusPartialContent || none != http.StatusNotFound || head != http.StatusOK {
+		t.Errorf("%d, %d, %d", partial, none, head)
+	}
+	if got := short.Load(); got != 30 {
+		t.Errorf("%d other requests took it, too", got-30)
+	}
+}
+
+// onOneConn makes requests over a connection that is kept, as the short way is for
+// no others, and gives their status.
+func onOneConn(t *testing.T) func(method, url string, by iam.Credential, header ...string) int {
+	transport := &http.Transport{}
+	t.Cleanup(transport.CloseIdleConnections)
+	client := &http.Client{Transport: transport, Timeout: time.Minute}
+	return func(method, url string, by iam.Credential, header ...string) int {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+by.String())
+		for i := 0; i+1 < len(header); i += 2 {
+			req.Header.Set(header[i], header[i+1])
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		if err = errors.Join(err, resp.Body.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode
+	}
+}
+
+// countedAnswer counts those that have been given.
+type countedAnswer struct {
+	answer
+	given *atomic.Int64
+}
+
+func (a countedAnswer) End(whole bool) {
+	a.given.Add(1)
+	a.answer.End(whole)
+}
 
 // TestRequestsCountOnce: a GET counts once for its caller, whether the short way
 // answers it or leaves it to the handlers, and so does what is refused.
@@ -22,10 +106,10 @@ func TestRequestsCountOnce(t *testing.T) {
 	makeBucket(t, r, "photos")
 	expect(t, http.StatusCreated, http.MethodPut, r.url("/data/photos/a"), bytes.NewReader(randomBytes(4<<10)))
 	eve := someone(t, r, "eve", "readonly:photos")
+	ask := onOneConn(t)
 	get := func(key string) int {
 		t.Helper()
-		resp, _ := call(t, http.MethodGet, r.url("/data/photos/"+key), nil, "Authorization", "Bearer "+eve.String())
-		return resp.StatusCode
+		return ask(http.MethodGet, r.url("/data/photos/"+key), eve)
 	}
 	for i := range perSecond - 1 {
 		if code := get("missing"); code != http.StatusNotFound {

@@ -37,7 +37,11 @@ func (r *Requests) HTTP(next http.Handler) http.Handler {
 		}
 		ctx, e := measuredOf(hr.Context(), hr.ProtoMajor)
 		q := &e.request
-		r.beginAt(q, &r.http, time.Now())
+		began := time.Now()
+		if q.forgotten {
+			began = q.start
+		}
+		r.beginAt(q, &r.http, began)
 		q.method = httpMethod(hr.Method)
 		if parent := r.callers.ofHTTP(ctx, hr.Header); parent != ctx {
 			ctx, q.traced = parent, true

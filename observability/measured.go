@@ -49,9 +49,11 @@ func (w *responseWriter) End(whole bool) {
 	w.finish()
 }
 
-// Forget is for a request that is served in another way, and counted there.
+// Forget is for a request that is served in another way, and counted there, from
+// when it began.
 func (w *responseWriter) Forget() {
 	w.request.land()
+	w.request.forgotten = true
 	w.inner, w.ctx = ended{}, nil
 }
 

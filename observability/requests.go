@@ -246,8 +246,10 @@ type request struct {
 	start    time.Time
 	span     trace.Span // nil: none
 	traced   bool       // it may be in a trace
-	api      atomic.Pointer[api]
-	open     atomic.Bool // it has not ended
+
+	forgotten bool // see responseWriter.Forget
+	api       atomic.Pointer[api]
+	open      atomic.Bool // it has not ended
 
 	// Bytes not yet added to the counters, and those that are.
 	received, sent         atomic.Int64

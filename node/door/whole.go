@@ -95,14 +95,18 @@ func (o *Whole) ask(p iam.Principal, path string) bool {
 	return err == nil && iam.Allowed(p, iam.ObjectRead, t.bucket, t.key)
 }
 
-// plain says that what was found is one answer with a body.
+// plain says that what was found is one answer with a body, of which nobody else
+// has to be asked for the bytes.
 func (o *Whole) plain() bool {
-	if o.reader.InOne() && o.reader.Info.SizeBytes > 0 {
+	if o.reader.InOne() && o.reader.Info.SizeBytes > 0 && o.reader.Here() {
 		return true
 	}
-	o.forget()
+	o.Forget()
 	return false
 }
+
+// AtHand says whether the object that was found is in memory.
+func (o *Whole) AtHand() bool { return o.reader.AtHand() }
 
 // still says whether the principal may do now what it was let in for.
 func (o *Whole) still() error {
@@ -144,7 +148,7 @@ func (o *Whole) Describe(h http.Header) { describe(h, o.reader.Info, o.reader.In
 // reason says why it was broken off; "": it wasn't.
 func (o *Whole) Send(ctx context.Context, w WholeWriter) (begun bool, reason string) {
 	o.w = w
-	defer o.forget()
+	defer o.Forget()
 	var err error
 	switch {
 	case o.reader.AtHand():
@@ -160,8 +164,9 @@ func (o *Whole) Send(ctx context.Context, w WholeWriter) (begun bool, reason str
 	return true, o.door.brokenOff(ctx, Prefix+o.t.bucket+"/"+o.t.key, err)
 }
 
-// forget lets go of what the request had: a connection may be idle for long.
-func (o *Whole) forget() {
+// Forget lets go of what the request had: a connection may be idle for long. Send
+// does it, too.
+func (o *Whole) Forget() {
 	o.w, o.ctx, o.reader, o.own, o.p = nil, nil, nil, object.Reader{}, iam.Principal{}
 }
 
@@ -176,17 +181,21 @@ func (o *Whole) send(ctx context.Context) error {
 
 // sendFollowed is send of one window, followed from when it waits for the client.
 func (o *Whole) sendFollowed(ctx context.Context) error {
+	defer o.unfollow() // should send panic
 	o.head.OnWait(o.waits)
 	err := o.send(ctx)
-	if o.stop == nil {
-		return err
-	}
-	o.stop()
-	o.stop = nil
+	o.unfollow()
 	if why := o.gone.Swap(nil); why != nil && err != nil {
 		return &brokenBody{why}
 	}
 	return err
+}
+
+func (o *Whole) unfollow() {
+	if o.stop != nil {
+		o.stop()
+		o.stop = nil
+	}
 }
 
 // errNotBegun is why nothing is sent of what is for ServeHTTP to refuse.
@@ -201,7 +210,15 @@ func (o *Whole) renew() error {
 		return errNotBegun
 	}
 	window := min(o.reader.Info.SizeBytes, dataio.NextWindowBytes)
-	return renew(o.ctx, o.deadline, o.door.writeDeadline(window))
+	if err := renew(o.ctx, o.deadline, o.door.writeDeadline(window)); err != nil {
+		return err
+	}
+	// Whoever comes second, revoke or this, sees what the other did.
+	if why := o.gone.Load(); why != nil {
+		cut(o.w)
+		return why
+	}
+	return nil
 }
 
 func (o *Whole) begin() {

@@ -18,8 +18,8 @@ type Callers struct {
 // failure of the address where a credential was given, and is refused for that
 // once there were too many; others, that nothing is known yet for one, are not.
 func (c Callers) Admit(addr string, given bool, verify func() (identity string, err error)) error {
-	now := time.Now()
 	id, err := verify()
+	now := time.Now() // later than anybody has asked before: a bucket's time must not go back
 	switch {
 	case err == nil:
 		return c.Identities.Check(id, now)

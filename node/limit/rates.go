@@ -67,7 +67,8 @@ func (i *Identities) Allow(id string, now time.Time) (retryAfter time.Duration, 
 }
 
 // Take is Allow that says no more, and tells nobody: whoever isn't allowed is to
-// ask by Allow, which does.
+// ask by Allow, which does. As with that, now is to be now: a time before that of
+// another call would fill the bucket twice.
 func (i *Identities) Take(id string, now time.Time) bool {
 	return i == nil || i.bucket(id).AllowN(now, 1)
 }

@@ -268,6 +268,15 @@ func (f *fileStream) reader() io.Reader {
 	return f.section
 }
 
+// short gives a kind to the end of a file that comes before the end of its
+// payload: it was cut after it was looked at.
+func (f *fileStream) short(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return &dataio.Error{Op: "read", Path: f.d.Path(), ID: f.ref.id, Kind: dataio.ErrCorrupted, Err: err}
+	}
+	return err
+}
+
 func (f *fileStream) took(n int64) { f.off += n }
 
 // blame reads again what could not be sent: a destination's error doesn't show
@@ -278,11 +287,13 @@ func (f *fileStream) blame(ctx context.Context, err error) error {
 	}
 	f.ahead.stop()
 	f.ahead, f.known = nil, f.off
-	if _, err := f.ready(ctx, 1, 0); err != nil {
-		return err
+	if f.off < f.end { // by Prefetch, as what InMemory remembers may be over
+		if err := f.wait(ctx, func(ctx context.Context) error { return f.f.Prefetch(ctx, f.off, 1) }); err != nil {
+			return err
+		}
 	}
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return fault.New(fault.Unavailable, f.subject, "broke off in the middle of a payload")
+	if err := f.short(err); errors.Is(err, dataio.ErrCorrupted) {
+		return f.fault(err)
 	}
 	return nil
 }

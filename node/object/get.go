@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/crc32"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -129,6 +130,20 @@ type Reader struct {
 // AtHand says that all bytes are in memory: sending them waits for nobody but
 // the destination.
 func (r *Reader) AtHand() bool { return len(r.record.Segments) == 0 }
+
+// Here says that what is sent is in memory, or that this node has a drive that has,
+// or should have, a copy of each part.
+func (r *Reader) Here() bool {
+	for i := range r.record.Segments {
+		if !slices.ContainsFunc(r.record.Segments[i].Drives, func(id string) bool {
+			d, _ := r.s.drive(id)
+			return d != nil
+		}) {
+			return false
+		}
+	}
+	return true
+}
 
 // InOne says that there is no more than one payload to send.
 func (r *Reader) InOne() bool { return len(r.record.Segments) <= 1 }

@@ -224,7 +224,7 @@ func (s *Service) serveRead(ctx context.Context, req *readRequest) (*readRespons
 		}
 		data = data[:int64(len(data))+n]
 		if _, err := io.ReadFull(f.reader(), data[int64(len(data))-n:]); err != nil {
-			return nil, f.fault(err)
+			return nil, f.fault(f.short(err))
 		}
 		f.took(n)
 	}

@@ -197,6 +197,41 @@ func TestDamagedCopies(t *testing.T) {
 	}
 }
 
+// TestTruncatedWhileOpen: a file that is open for its next reader, who has no
+// reason to look at it again yet, is passed by likewise, and where every copy is
+// cut short so is the answer: corrupted, and not that it may be tried again.
+func TestTruncatedWhileOpen(t *testing.T) {
+	m, _, w := replicated(t, meshConfig{})
+	for _, size := range []int{GridMaxBytes, GridMaxBytes + 100, 1 << 20} {
+		for i := range 3 {
+			for _, left := range []int64{0, 1000} {
+				key, data := fmt.Sprint(size, i, left), randomBytes(size)
+				seg := putCopies(t, m, key, data)[0]
+				w.take()
+				m.neverHedge()
+				reader := m.nodes[i]
+				for _, n := range m.nodes {
+					_ = n.get(t, "copies", key, -1, 0)
+				}
+				own := payloadRef{seg.Drives[i], seg.ID}
+				must(t, os.Truncate(m.payloadFile(t, own), left))
+				if got := reader.get(t, "copies", key, -1, 0); !bytes.Equal(got, data) {
+					t.Errorf("%s: %d other bytes", key, len(got))
+				}
+				if _, bad := w.take(); len(bad) > 1 || len(bad) == 1 && bad[own] != badCorrupted {
+					t.Errorf("%s: reported %v", key, bad)
+				}
+				for _, drive := range seg.Drives {
+					must(t, os.Truncate(m.payloadFile(t, payloadRef{drive, seg.ID}), left))
+				}
+				if got, err := reader.read(testContext(t), "copies", key, -1, 0); fault.KindOf(err) != fault.Corrupted {
+					t.Errorf("%s, all %d bytes long: %d bytes, %v", key, left, len(got), err)
+				}
+			}
+		}
+	}
+}
+
 // TestTruncatedInTheMiddle: a file that is cut short while it is being sent is
 // passed by at the exact byte, though nobody has read it since it was opened.
 func TestTruncatedInTheMiddle(t *testing.T) {

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -23,8 +24,9 @@ func appendMessage(batch []byte, out outgoing) []byte {
 
 var errBatch = errors.New("replica: malformed batch of messages")
 
-// parseMessages takes a batch apart. The messages share its memory.
+// parseMessages takes a batch apart. Messages that are most of it share its memory.
 func parseMessages(batch []byte) (all []outgoing, err error) {
+	whole := len(batch)
 	next := func() (uint64, bool) {
 		v, n := binary.Uvarint(batch)
 		if n <= 0 {
@@ -42,7 +44,13 @@ func parseMessages(batch []byte) (all []outgoing, err error) {
 		if !ok || n > uint64(len(batch)) {
 			return nil, errBatch
 		}
-		m, err := parseMessage(batch[:n])
+		body := batch[:n]
+		if 2*len(body) < whole {
+			// What is in the log stays in memory for as long, and entries of a group
+			// that has few for months: they must not keep those of another there.
+			body = bytes.Clone(body)
+		}
+		m, err := parseMessage(body)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errBatch, err)
 		}
