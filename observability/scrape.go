@@ -23,8 +23,9 @@ const (
 	maxAnswers = 32
 
 	// maxHeld bounds what is kept of one answer until it leaves, and so all of them
-	// to 128 MiB; compressed, as Prometheus asks for it, 4 MiB are half a million
-	// series. What is longer leaves as it is made, and is being made until then.
+	// to 256 MiB, as a buffer grows by doubling; compressed, as Prometheus asks for
+	// it, 4 MiB are half a million series. What is longer leaves as it is made, and
+	// is being made until then.
 	maxHeld = 4 << 20
 )
 

@@ -119,7 +119,7 @@ func (f *finder) clock(n jsonDoctorNode) {
 	off := duration(math.Abs(*n.ClockOffset))
 	f.add(jsonFinding{Severity: graded(off, clockWarns, clockCritical), Check: "clock", Node: n.Node,
 		Message: fmt.Sprintf("node %s's clock is %s %s the others", n.Node, timeOf(off.Seconds()), way),
-		Advice:  "Run a time service on it (chrony, systemd-timesyncd); from 10 s on it doesn't lead, and tokens and links are taken for expired."})
+		Advice:  "Run a time service on it (chrony, systemd-timesyncd); from 10 s on, where there are three nodes or more, it doesn't lead, and tokens and links are taken for expired."})
 }
 
 func (f *finder) drive(d jsonDriveProbe) {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
+	"github.com/gridloom/gridloom/node/audit"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/observability"
 )
@@ -61,9 +63,11 @@ func newGateway(conn *inProcess, routes []route, bodyTimeout time.Duration) (*ga
 		runtime.WithForwardResponseOption(boundAnswer),
 		runtime.WithErrorHandler(writeGatewayError),
 		// What ends a stream that has begun is its last line, {"error":…}. Its
-		// status is that of a success, so the metrics are told.
+		// status is that of a success, so metrics and the audit log are told.
 		runtime.WithStreamErrorHandler(func(ctx context.Context, err error) *status.Status {
-			return status.Convert(statusOf(measured(ctx, err)))
+			err = measured(ctx, err)
+			audit.From(ctx).Fail(fault.KindOf(err).Reason())
+			return status.Convert(statusOf(err))
 		}),
 		runtime.WithRoutingErrorHandler(writeRoutingError),
 	)
@@ -93,7 +97,12 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case stream:
 		lines := &lineWriter{ResponseWriter: w, timeout: g.bodyTimeout}
 		g.mux.ServeHTTP(lines, inner)
-		lines.bind() // net/http writes the end of the body
+		lines.bind()          // net/http writes the end of the body
+		if lines.err != nil { // of which grpc-gateway tells nobody
+			reason := fault.Canceled.Reason()
+			observability.SetError(r.Context(), reason)
+			audit.From(r.Context()).Fail(reason)
+		}
 	default:
 		g.mux.ServeHTTP(w, inner)
 	}
@@ -105,7 +114,8 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type lineWriter struct {
 	http.ResponseWriter
 	timeout time.Duration
-	bound   bool // since the first Write after a flush
+	bound   bool  // since the first Write after a flush
+	err     error // the first of writing
 }
 
 // Unwrap is for http.ResponseController.
@@ -123,7 +133,9 @@ func (w *lineWriter) bind() {
 // Write implements http.ResponseWriter.
 func (w *lineWriter) Write(p []byte) (int, error) {
 	w.bind()
-	return w.ResponseWriter.Write(p)
+	n, err := w.ResponseWriter.Write(p)
+	w.err = cmp.Or(w.err, err)
+	return n, err
 }
 
 // FlushError is what http.ResponseController calls, at the end of each line.
@@ -131,6 +143,7 @@ func (w *lineWriter) FlushError() error {
 	w.bind()
 	control := http.NewResponseController(w.ResponseWriter)
 	if err := control.Flush(); err != nil {
+		w.err = cmp.Or(w.err, err)
 		return err
 	}
 	w.bound = false

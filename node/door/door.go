@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/gridloom/gridloom/node/audit"
@@ -235,10 +237,33 @@ func (d *Door) fail(w http.ResponseWriter, r *http.Request, err error) {
 // brokenOff tells of an answer that has begun and can't be ended, and gives the
 // reason.
 func (d *Door) brokenOff(ctx context.Context, path string, err error) (reason string) {
-	reason = fault.KindOf(err).Reason()
+	kind, left := fault.KindOf(err), clientLeft(err)
+	switch {
+	case left:
+		kind = fault.Canceled
+	case kind == fault.Internal && errors.Is(err, os.ErrDeadlineExceeded):
+		kind = fault.Deadline // it took too little of it
+	}
+	reason = kind.Reason()
 	observability.SetError(ctx, reason)
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && !left {
 		d.log.WarnContext(ctx, "download broken off", "path", path, "error", err)
 	}
 	return reason
+}
+
+// What the systems say of a connection whose other end is gone: Windows has numbers
+// of its own.
+const (
+	wsaConnAborted = syscall.Errno(10053)
+	wsaConnReset   = syscall.Errno(10054)
+)
+
+// clientLeft says that an answer could not be written since its client has gone, as
+// clients do that have seen enough of a film. What failed on the way to the client's
+// connection has a kind of its own.
+func clientLeft(err error) bool {
+	var fe *fault.Error
+	return !errors.As(err, &fe) && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) ||
+		errors.Is(err, wsaConnAborted) || errors.Is(err, wsaConnReset))
 }
