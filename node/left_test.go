@@ -28,7 +28,7 @@ func TestClientsThatLeave(t *testing.T) {
 	leave := func(target, lines string, reset bool) {
 		t.Helper()
 		conn := dialListener(t, r.Addrs().HTTP).(*net.TCPConn)
-		_ = conn.SetDeadline(time.Now().Add(20*time.Second))
+		_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
 		if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer %s\r\n%s\r\n", target, testKey.String(), lines); err != nil {
 			t.Fatal(err)
 		}
