@@ -79,10 +79,12 @@ func TestMeshRot(t *testing.T) {
 
 	seg := m.segments()[0]
 	must(t, os.Remove(fileOf(m.drive(seg.Drives[0]), seg.ID)))
-	for i := range m.nodes { // one of them has that copy first
-		m.wantAll(i, map[string][32]byte{seg.Key: want[seg.Key]})
-	}
-	m.well()
+	m.until("a reader finds that it is gone, and it is there again", func() bool {
+		for i := range m.nodes { // one of them has that copy first, and may have it open
+			m.wantAll(i, map[string][32]byte{seg.Key: want[seg.Key]})
+		}
+		return m.wrong() == ""
+	})
 }
 
 // TestMeshDrain: a pool and a drive are emptied, while the coordinator
