@@ -13,15 +13,7 @@ import (
 // and ReadFrom goes on with the rest.
 func TestSendNow(t *testing.T) {
 	head, content := []byte("HTTP/1.1 200 OK\r\n\r\n"), bytes.Repeat([]byte("0123456789abcdef"), 1<<20)
-	path := filepath.Join(t.TempDir(), "f")
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := fileWith(t, content)
 	near, far := pair(t)
 	if wrote, sent, err := near.SendNow(head, bytes.NewReader(content)); wrote != 0 || sent != 0 || err != nil {
 		t.Errorf("of memory %d and %d bytes have left, %v", wrote, sent, err)
@@ -55,15 +47,7 @@ func TestSendNow(t *testing.T) {
 // TestSendNowThatFails: an end of the file is none of the connection's, a deadline
 // that is over and a connection that is gone are.
 func TestSendNowThatFails(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "f")
-	if err := os.WriteFile(path, []byte("abc"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := fileWith(t, []byte("abc"))
 	near, far := pair(t)
 	src := &io.LimitedReader{R: f, N: 10}
 	if wrote, sent, err := near.SendNow([]byte("h"), src); wrote != 1 || sent != 3 || err != nil || src.N != 7 {
@@ -78,4 +62,19 @@ func TestSendNowThatFails(t *testing.T) {
 	if wrote, _, err := near.SendNow([]byte("h"), src); wrote != 0 || err == nil {
 		t.Errorf("of a closed connection %d bytes have left, %v", wrote, err)
 	}
+}
+
+// fileWith is a file that is open at its beginning.
+func fileWith(t *testing.T, content []byte) *os.File {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
 }

@@ -40,9 +40,9 @@ type Writer struct {
 	mu        sync.Mutex // a call under way; guards what follows
 	dir       *os.Root   // payload/<2 hex>
 	f         *os.File
-	made      bool  // the file exists
-	allocated bool  // the file system has set the announced size aside
-	begun     int64 // bytes that the system was told to begin to write
+	made      bool   // the file exists
+	allocated bool   // the file system has set the announced size aside
+	behind    behind // what the system was told to begin to write
 	size      int64
 	sums      blockSums // of what was written
 	end       error     // set once: why no more can be written
@@ -193,9 +193,10 @@ func (w *Writer) writeLocked(p []byte, offset int64) (n int, err error) {
 	op := Op{Kind: OpWrite, Name: w.name, Offset: offset, Bytes: int64(len(p)), Data: p}
 	err = d.do(op, func() (err error) {
 		n, err = w.f.Write(p)
-		if end := offset + int64(n); err == nil && end-w.begun >= writeBehindStep(w.announce, w.begun) {
-			writeBehind(w.f, w.begun, end-w.begun)
-			w.begun = end
+		if err == nil {
+			if off, n := w.behind.due(w.announce, offset+int64(n)); n > 0 {
+				writeBehind(w.f, off, n)
+			}
 		}
 		return err
 	})
@@ -208,13 +209,22 @@ func (w *Writer) writeLocked(p []byte, offset int64) (n int, err error) {
 	return n, nil
 }
 
-// writeBehindStep is how much is written before the disk begins with it, where it
-// has begun with so many bytes of a payload of the size told to Create.
-func writeBehindStep(announced, begun int64) int64 {
-	if announced < 0 {
-		return writeBehindBytes
+// behind is up to where the system was told to begin to write a payload.
+type behind int64
+
+// due is what it is to be told next, now that a payload of the size told to Create
+// is written up to end; of no bytes if there is nothing yet.
+func (b *behind) due(announced, end int64) (off, n int64) {
+	step := int64(writeBehindBytes)
+	if announced >= 0 {
+		step = min(max((announced-int64(*b))/2, writeBehindLeast), step)
 	}
-	return min(max((announced-begun)/2, writeBehindLeast), writeBehindBytes)
+	off, n = int64(*b), end-int64(*b)
+	if n < step {
+		return off, 0
+	}
+	*b = behind(end)
+	return off, n
 }
 
 // claimLocked sees to it that bytes more are claimed.

@@ -14,15 +14,39 @@ func TestWriteBehind(t *testing.T) {
 		{mib - 1, mib - 1, mib - 1, 0},
 		{0, 0, 0, 0},
 	} {
+		var b behind
 		var begun, calls int64
 		for end := int64(0); end < c.written; {
 			end = min(end+256<<10, c.written)
-			if end-begun >= writeBehindStep(c.announced, begun) {
+			if off, n := b.due(c.announced, end); n > 0 {
+				if off != begun || off+n != end {
+					t.Fatalf("of %d bytes: %d from %d on, where %d were begun and %d written", c.announced, n, off, begun, end)
+				}
 				begun, calls = end, calls+1
 			}
 		}
 		if left := c.written - begun; left > c.left || calls > c.calls {
 			t.Errorf("%d of %d bytes: %d left, %d calls; want %d and %d at most", c.written, c.announced, left, calls, c.left, c.calls)
 		}
+	}
+}
+
+// TestWriterWritesBehind: a Writer tells the system to begin while it is written to.
+func TestWriterWritesBehind(t *testing.T) {
+	const size = 4 << 20
+	d, id := idleDrive(t, []byte("another"))
+	id[0]++
+	w, err := d.Create(t.Context(), id, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort()
+	for range size / (256 << 10) {
+		if _, err := w.Write(make([]byte, 256<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := size - int64(w.behind); left > writeBehindLeast {
+		t.Errorf("%d of %d bytes are left to the sync", left, size)
 	}
 }

@@ -319,13 +319,8 @@ func (m *mesh) compareClocks(nodes []api.NodeInfo) {
 	}
 	offsets := clockOffsets(ahead)
 	for i := range nodes {
-		nodes[i].ClockOffset, nodes[i].ClockKnown = offsetOf(offsets, nodes[i].Name)
+		nodes[i].ClockOffset, nodes[i].ClockKnown = offsets[nodes[i].Name]
 	}
-}
-
-func offsetOf(offsets map[string]time.Duration, name string) (offset time.Duration, known bool) {
-	offset, known = offsets[name]
-	return offset, known
 }
 
 // clockOffsets is by how much each clock is ahead of the median of all that are

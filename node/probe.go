@@ -191,7 +191,7 @@ func (m *mesh) diagnoseClocks(d *api.Diagnosis) {
 	}
 	offsets := clockOffsets(ahead)
 	for i := range d.Nodes {
-		d.Nodes[i].ClockOffset, d.Nodes[i].ClockKnown = offsetOf(offsets, d.Nodes[i].Node)
+		d.Nodes[i].ClockOffset, d.Nodes[i].ClockKnown = offsets[d.Nodes[i].Node]
 	}
 }
 

@@ -87,7 +87,7 @@ trip between all pairs of nodes, the shortest of three.
   check        warning                            critical
   node                                            down, or can't do its work
   index                                           a group without a leader
-  clock        1 s from the median                10 s: it doesn't lead
+  clock        1 s from the median                10 s: of three or more, it doesn't lead
   drive        degraded, read_only, over 100 ms   offline, suspect, no answer, over 1 s
   peer         a round trip over 50 ms            over 250 ms, or no answer
   certificate  less than a week left              less than a day, expired, not valid yet

@@ -37,7 +37,7 @@ var otelTable = []otelVariable{
 	{"OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "`cumulative` (the default), `delta` or `lowmemory`", checkOneOf("cumulative", "delta", "lowmemory")},
 	{"OTEL_METRIC_EXPORT_INTERVAL", "between two pushes of metrics, in milliseconds (60000)", checkMilliseconds},
 	{"OTEL_METRIC_EXPORT_TIMEOUT", "how long collecting and pushing them may take, in milliseconds (30000)", checkMilliseconds},
-	{"OTEL_METRICS_EXEMPLAR_FILTER", "`trace_based` (the default), `always_on` or `always_off`", checkOneOf("trace_based", "always_on", "always_off")},
+	{"OTEL_METRICS_EXEMPLAR_FILTER", "`trace_based` (the default), `always_on`, which has empty ids outside of a trace, or `always_off`", checkOneOf("trace_based", "always_on", "always_off")},
 	{"OTEL_TRACES_SAMPLER", "`parentbased_always_on` (the default), `parentbased_always_off`, `parentbased_traceidratio`, `always_on`, `always_off` or `traceidratio`; those that ask a server (`jaeger_remote`, `xray`) there are not", checkOneOf("parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio", "always_on", "always_off", "traceidratio")},
 	{"OTEL_TRACES_SAMPLER_ARG", "the ratio, 0 to 1, for the two samplers that have one", checkRatio},
 	{"OTEL_BSP_SCHEDULE_DELAY", "how long spans wait for others before they are pushed, in milliseconds (5000)", checkMilliseconds},

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"regexp"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/gridloom/gridloom/internal/nearest"
 	"github.com/gridloom/gridloom/node"
 	"github.com/gridloom/gridloom/observability"
 )
@@ -429,37 +431,9 @@ func (s *settings) badValue(row *setting, from origin, value string, err error) 
 
 // didYouMean suggests the nearest of the known names, where one is near.
 func didYouMean[V any](name string, known map[string]V) string {
-	best, least := "", len(name)/3+1
-	for k := range known {
-		if d := editDistance(name, k); d < least || d == least && k < best {
-			best, least = k, d
-		}
-	}
-	if best == "" {
+	best, changes := nearest.Word(name, slices.Sorted(maps.Keys(known)))
+	if best == "" || changes > len(name)/3 {
 		return ""
 	}
 	return "; did you mean " + best + "?"
-}
-
-// editDistance is Levenshtein's, by bytes; the separators count as one.
-func editDistance(a, b string) int {
-	same := strings.NewReplacer(".", "-", "_", "-")
-	a, b = same.Replace(a), same.Replace(b)
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -9,11 +9,11 @@ import (
 // test may import its own package and what that may import, and the packages
 // in forTests beside.
 var layers = map[string][]string{
-	"cmd/gridloom": {"node", "node/audit", "node/certs", "node/fault", "node/iam", "gen/gridloom/v1", "observability"},
+	"cmd/gridloom": {"node", "node/audit", "node/certs", "node/fault", "node/iam", "gen/gridloom/v1", "observability", "internal/nearest"},
 
 	"node": {"node/api", "node/door", "node/door/lean", "node/heal", "node/object", "node/control", "node/certs", "node/iam", "node/audit", "node/limit", "node/fault",
 		"grid", "dataio", "observability"},
-	"node/api":       {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio", "gen", "gen/gridloom/v1"},
+	"node/api":       {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio", "gen", "gen/gridloom/v1", "internal/nearest"},
 	"node/door/lean": {"dataio"},
 	"node/door":      {"node/object", "node/iam", "node/audit", "node/limit", "node/fault", "observability", "dataio"},
 	"node/object":    {"node/control", "node/iam", "node/fault", "grid", "dataio"},
@@ -44,6 +44,7 @@ var layers = map[string][]string{
 	"internal/archtest": nil,
 	"internal/bench":    nil,
 	"internal/e2e":      nil,
+	"internal/nearest":  nil,
 }
 
 // forTests are what tests may import in addition, by the folder of the test.

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/gridloom/gridloom/internal/nearest"
 	"github.com/gridloom/gridloom/node/fault"
 )
 
@@ -29,44 +30,10 @@ func checkAPIs(names []string) error {
 	known := Names()
 	for _, name := range names {
 		if !slices.Contains(known, name) {
+			best, _ := nearest.Word(name, known)
 			return fault.New(fault.InvalidArgument, "api", "%q is no API; the nearest is %s. There are the calls by their names, and by HTTP %s",
-				name, nearest(name, known), strings.Join(httpAPIs, ", "))
+				name, best, strings.Join(httpAPIs, ", "))
 		}
 	}
 	return nil
-}
-
-// nearest is the one of some words that takes the fewest changes of letters, the
-// case of which doesn't matter. Of equals it is the first.
-func nearest(word string, of []string) string {
-	const most = 64 // letters looked at, of a word that somebody made up
-	word = strings.ToLower(word[:min(len(word), most)])
-	best, fewest := "", 0
-	for _, candidate := range of {
-		if n := distance(word, strings.ToLower(candidate)); best == "" || n < fewest {
-			best, fewest = candidate, n
-		}
-	}
-	return best
-}
-
-// distance is how many letters have to be put in, left out or changed (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1) // from a's beginning so far to each of b's
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		corner := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			changed := corner
-			if a[i] != b[j] {
-				changed++
-			}
-			corner = row[j+1]
-			row[j+1] = min(changed, corner+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }

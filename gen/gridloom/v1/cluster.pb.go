@@ -362,8 +362,8 @@ type Node struct {
 	// Whether it is on its way out of the mesh.
 	Leaving bool `protobuf:"varint,8,opt,name=leaving,proto3" json:"leaving,omitempty"`
 	// Seconds by which its clock is ahead of the median of all, negative where it
-	// is behind (of two, ahead of the other); absent where that is not known. More than 10 either way, and
-	// it does not lead.
+	// is behind (of two, ahead of the other); absent where that is not known. More
+	// than 10 either way, and of three nodes or more it does not lead.
 	ClockOffsetSeconds *float64 `protobuf:"fixed64,9,opt,name=clock_offset_seconds,json=clockOffsetSeconds,proto3,oneof" json:"clock_offset_seconds,omitempty"`
 	// Why it can't do its work; empty where it can, or where that is not known.
 	NotReady string `protobuf:"bytes,10,opt,name=not_ready,json=notReady,proto3" json:"not_ready,omitempty"`
