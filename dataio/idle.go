@@ -22,6 +22,7 @@ const (
 // changed it behind the drive's back, and that bytes of it are in memory. Looking
 // takes as long as sending a small payload; what is seen may be over a moment
 // later either way, so that nothing rests on it but how soon that is noticed.
+// Who asks what is on the drive, as a scrub does, always looks.
 const stillFor = 100 * time.Millisecond
 
 // opened is a payload file with its footer, read and checked. One File at a time
@@ -77,9 +78,9 @@ func (m *inMemory) found(off, n int64) {
 // idle keeps files open that nobody reads, for whoever asks for them next. What
 // it gives is what opening would give: a payload that was removed or replaced is
 // forgotten before the call that did it returns, and what somebody else did to
-// the file shows by its inode, which is looked at again after stillFor. It keeps nothing where the
-// system can't say that, nor on a drive with an Interceptor, which is to see
-// each operation.
+// the file shows by its inode, which take looks at. It keeps nothing where the
+// system can't say that, nor on a drive with an Interceptor, which is to see each
+// operation.
 //
 // A file that is open while its payload is removed isn't kept: each removal
 // changes the epoch of the payload's shard.
@@ -96,8 +97,9 @@ type idle struct {
 // epoch is that of a payload's shard.
 func (i *idle) epoch(id ID) *atomic.Uint32 { return &i.epochs[id[0]] }
 
-// take returns a file that is open, nil if there is none.
-func (i *idle) take(id ID) *opened {
+// take returns a file that is open, nil if there is none. One that was looked at
+// less than still ago isn't again.
+func (i *idle) take(id ID, still time.Duration) *opened {
 	i.mu.Lock()
 	of := i.files[id]
 	if len(of) == 0 {
@@ -108,7 +110,7 @@ func (i *idle) take(id ID) *opened {
 	i.dropLocked(o)
 	i.mu.Unlock()
 	now := time.Now()
-	if now.Sub(o.looked) < stillFor {
+	if now.Sub(o.looked) < still {
 		return o
 	}
 	if mark, ok := markOf(o.f); !ok || mark != o.seen {

@@ -173,7 +173,8 @@ func TestIdleFilesOfWhatIsGone(t *testing.T) {
 	}
 }
 
-// TestStill: what was seen of an open file counts for stillFor, and not for longer.
+// TestStill: what was seen of an open file counts for stillFor and not for longer,
+// and only for who sends it.
 func TestStill(t *testing.T) {
 	content := bytes.Repeat([]byte("0123456789"), 10_000)
 	d, id := idleDrive(t, content)
@@ -189,16 +190,24 @@ func TestStill(t *testing.T) {
 	}
 	f.Close()
 	looked := f.looked
-	again := openIdle(t, d, id, content)
-	if again.opened != f.opened || again.looked != looked {
-		t.Error("a file is looked at for each use")
+	again := d.OpenNow(id)
+	if again == nil || again.opened != f.opened || again.looked != looked {
+		t.Fatal("a file is looked at for each use")
 	}
 	again.Close()
 	again.looked = again.looked.Add(-stillFor)
-	if third := openIdle(t, d, id, content); third.opened != f.opened || !third.looked.After(looked) {
-		t.Error("a file isn't looked at again")
+	if third := d.OpenNow(id); third == nil || third.opened != f.opened || !third.looked.After(looked) {
+		t.Fatal("a file isn't looked at again")
 	} else {
 		third.Close()
+	}
+	// Who asks what is on the drive is told, however short it is since somebody looked.
+	if err := os.Remove(filepath.Join(d.path, payloadName, below(id))); err != nil {
+		t.Fatal(err)
+	}
+	if gone, err := d.Open(t.Context(), id); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a payload that is gone is opened: %v", err)
+		gone.Close()
 	}
 }
 

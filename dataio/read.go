@@ -30,12 +30,14 @@ type File struct {
 
 // Open opens the payload id. It fails with ErrNotFound if there is none, with
 // ErrCorrupted if the footer is damaged, missing, or another payload's. If the
-// context ends while the drive doesn't answer, it is the context's error.
+// context ends while the drive doesn't answer, it is the context's error. A file
+// that has been kept open is looked at again: what was done to it behind the
+// drive's back is found.
 func (d *Drive) Open(ctx context.Context, id ID) (*File, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	f, ready, err := d.find(id)
+	f, ready, err := d.find(id, 0)
 	if err != nil || ready {
 		return f, err
 	}
@@ -52,9 +54,11 @@ func (d *Drive) Open(ctx context.Context, id ID) (*File, error) {
 }
 
 // OpenNow is Open where that is known to need no waiting for the drive, and
-// works; else it returns nil, and Open says why.
+// works; else it returns nil, and Open says why. What was seen of a file that has
+// been kept open counts for 100 ms: it is for sending, and not for finding out
+// what is on the drive.
 func (d *Drive) OpenNow(id ID) *File {
-	f, ready, err := d.find(id)
+	f, ready, err := d.find(id, stillFor)
 	if err != nil {
 		return nil
 	}
@@ -67,8 +71,9 @@ func (d *Drive) OpenNow(id ID) *File {
 }
 
 // find opens the payload, if all that takes is in memory. Else there is a File
-// that is yet to be opened.
-func (d *Drive) find(id ID) (f *File, ready bool, err error) {
+// that is yet to be opened. One that has been kept open isn't looked at where it
+// was less than still ago.
+func (d *Drive) find(id ID, still time.Duration) (f *File, ready bool, err error) {
 	if err := d.present("open", id); err != nil {
 		return nil, false, err
 	}
@@ -78,7 +83,7 @@ func (d *Drive) find(id ID) (f *File, ready bool, err error) {
 	f = &File{d: d}
 	plain := d.options.Interceptor == nil && !d.operations.refuse.Load()
 	if plain {
-		if f.opened = d.idle.take(id); f.opened != nil {
+		if f.opened = d.idle.take(id, still); f.opened != nil {
 			return f, true, nil
 		}
 	}

@@ -283,7 +283,7 @@ func (s *Service) checkOne(ctx context.Context, ref payloadRef, item *checkItem,
 			return err
 		}
 		if _, err := io.CopyN(io.Discard, f.reader(), n); err != nil {
-			return f.fault(err)
+			return f.fault(f.short(err))
 		}
 		f.took(n)
 		left -= n

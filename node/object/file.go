@@ -71,8 +71,10 @@ func (s *Service) openPayload(ctx context.Context, ref payloadRef, how manner) (
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if f.f = d.OpenNow(ref.id); f.f != nil {
-		return f, nil
+	if !how.verify && !how.quiet { // a check, or a read that is to be one, looks at the drive
+		if f.f = d.OpenNow(ref.id); f.f != nil {
+			return f, nil
+		}
 	}
 	err = f.wait(ctx, func(ctx context.Context) (err error) {
 		f.f, err = d.Open(ctx, ref.id)
