@@ -52,6 +52,15 @@ const (
 	roomInterval = time.Second
 )
 
+// Tables of the first level may overlap, so that a lookup asks the filters of
+// each. At l0Begin of them, one over the other, they are merged into the levels
+// below, and at l0Most writes wait for that. Twice Pebble's own numbers: the
+// tables below are written half as often.
+const (
+	l0Begin = 8
+	l0Most  = 24
+)
+
 // format is the format of Pebble's files. It is pinned, so that another
 // version of the library doesn't change what is on disk by itself.
 const format = pebble.FormatValueSeparation
@@ -138,6 +147,7 @@ func Open(fs vfs.FS, dir string, size Options, log *slog.Logger) (*Store, error)
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBits)
 	}
 	o.TargetFileSizes[0] = size.TableBytes
+	o.L0CompactionThreshold, o.L0StopWritesThreshold = l0Begin, l0Most
 	db, err := pebble.Open(dir, o) // makes dir, and syncs what it makes
 	if err == nil {
 		err = s.Err()
