@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"io"
 
 	"google.golang.org/grpc"
@@ -9,6 +10,7 @@ import (
 	"github.com/gridloom/gridloom/dataio"
 	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
 	"github.com/gridloom/gridloom/node/fault"
+	"github.com/gridloom/gridloom/node/object"
 )
 
 // chunkBytes is the payload of one message of a download. CPU time falls up to
@@ -50,11 +52,9 @@ func (s *objectService) GetObject(r *pb.GetObjectRequest, stream grpc.ServerStre
 	header := &pb.GetObjectHeader{Object: protoObject(reader.Info), Offset: off, Length: n}
 	whole := r.GetContentInHeader() && n <= contentBytes
 	if whole && n > 0 {
-		content := &content{make([]byte, 0, n)}
-		if _, err := reader.Send(stream.Context(), content, off, n, dataio.Windows{}); err != nil {
+		if header.Content, err = contentOf(stream.Context(), reader, off, n); err != nil {
 			return err
 		}
-		header.Content = content.bytes
 	}
 	if err := stream.Send(&pb.GetObjectResponse{Part: &pb.GetObjectResponse_Header{Header: header}}); err != nil {
 		return err
@@ -101,6 +101,16 @@ func rangeOf(r *pb.Range, size int64) (off, n int64, err error) {
 		n = size - off
 	}
 	return off, n, nil
+}
+
+// contentOf reads the n bytes at off, unless they are in memory already.
+func contentOf(ctx context.Context, reader *object.Reader, off, n int64) ([]byte, error) {
+	if reader.AtHand() {
+		return reader.Bytes(off, n)
+	}
+	c := &content{make([]byte, 0, n)}
+	_, err := reader.Send(ctx, c, off, n, dataio.Windows{})
+	return c.bytes, err
 }
 
 // content takes what is written to it.

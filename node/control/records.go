@@ -12,7 +12,7 @@ const (
 	keepAfter = 32
 	// keptBytes is how much is kept at most, by the size of the records; what
 	// takes more than keptEach isn't.
-	keptBytes = 4 << 20
+	keptBytes = 16 << 20
 	keptEach  = 64 << 10
 )
 

@@ -16,6 +16,42 @@ import (
 	"github.com/gridloom/gridloom/node/fault"
 )
 
+// TestBytes: what is in the record is given where it is, is counted, and can't be
+// appended to; a range that isn't there, and bytes that aren't the ones written,
+// are refused.
+func TestBytes(t *testing.T) {
+	m := onlyOn(t, 1, meshConfig{})
+	n := m.nodes[0]
+	m.bucket("bytes")
+	data := randomBytes(InlineMaxBytes)
+	n.put(t, "bytes", "k", data, true)
+	r, err := n.Open(testContext(t), "bytes", "k", Conditions{}, 0)
+	if err != nil || !r.AtHand() {
+		t.Fatalf("at hand %v, %v", err == nil && r.AtHand(), err)
+	}
+	n.recorded.take()
+	got, err := r.Bytes(10, 1000)
+	if err != nil || !bytes.Equal(got, data[10:1010]) || cap(got) != 1000 {
+		t.Errorf("got %d bytes with room for %d, %v", len(got), cap(got), err)
+	}
+	if paths := n.recorded.take(); len(paths) != 1 || paths[PathInline] != 1000 {
+		t.Errorf("counted %v", paths)
+	}
+	for _, c := range [][2]int64{{-1, 1}, {0, -1}, {1, InlineMaxBytes}, {InlineMaxBytes + 1, 0}} {
+		_, err := r.Bytes(c[0], c[1])
+		wantFault(t, err, fault.RangeInvalid, "range")
+	}
+	damaged := *r.record
+	damaged.Inline = bytes.Clone(data)
+	damaged.Inline[5000] ^= 1
+	r.record, r.Verify = &damaged, true
+	_, err = r.Bytes(0, 10)
+	wantFault(t, err, fault.Corrupted, "object")
+	if paths := n.recorded.take(); len(paths) != 0 {
+		t.Errorf("refusals counted as %v", paths)
+	}
+}
+
 // plainWriter hides ReadFrom.
 type plainWriter struct{ io.Writer }
 
