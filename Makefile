@@ -101,11 +101,12 @@ check-generate: $(BUF) ## fails when generate would change, add or leave behind 
 	@MAKE='$(MAKE)' BUF='$(BUF)' $(TOOLS)/check-generate.sh
 
 .PHONY: cross
-cross: $(addprefix cross/,$(PLATFORMS)) ## the binary for every platform, not kept
+cross: $(addprefix cross/,$(PLATFORMS)) ## the binary for every platform, not kept, and dataio's tests
 
 .PHONY: $(addprefix cross/,$(PLATFORMS))
 $(addprefix cross/,$(PLATFORMS)): cross/%:
 	CGO_ENABLED=0 GOOS=$(*D) GOARCH=$(*F) $(GO) build -buildvcs=false -o /dev/null ./cmd/gridloom
+	CGO_ENABLED=0 GOOS=$(*D) GOARCH=$(*F) $(GO) vet ./dataio
 
 .PHONY: clean
 clean: ## remove what build and the tools left

@@ -50,3 +50,34 @@ func TestWriterWritesBehind(t *testing.T) {
 		t.Errorf("%d of %d bytes are left to the sync", left, size)
 	}
 }
+
+// idleDrive opens a drive, and writes a payload on it.
+func idleDrive(t *testing.T, content []byte) (*Drive, ID) {
+	t.Helper()
+	d, err := Open(t.Context(), t.TempDir(), Options{Deployment: "d", Node: "n", ReserveBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	id := NewID()
+	w, err := d.Create(t.Context(), id, int64(len(content)))
+	commitIdle(t, w, err, content)
+	return d, id
+}
+
+func commitIdle(t *testing.T, w *Writer, err error, content []byte) {
+	t.Helper()
+	if err == nil {
+		_, err = w.Write(content)
+	}
+	if err == nil {
+		_, err = w.Commit(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
