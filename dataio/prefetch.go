@@ -2,6 +2,7 @@ package dataio
 
 import (
 	"context"
+	"os"
 	"sync"
 )
 
@@ -17,8 +18,8 @@ var touchBuffers = sync.Pool{New: func() any { return new([touchBytes]byte) }}
 // without it: then the drive is slow, and another copy may be quicker. An error
 // of the file system is one of reading. It may overlap with everything.
 //
-// On Linux it takes two system calls and no goroutine to find that up to 4 MiB
-// are in memory already. Nothing keeps them there: the kernel may need the
+// On Linux it takes two system calls, one for each page of a few, and no
+// goroutine to find that up to 4 MiB are in memory already. Nothing keeps them there: the kernel may need the
 // memory for something else before they are sent.
 func (f *File) Prefetch(ctx context.Context, off, n int64) error {
 	n, err := f.clip("prefetch", off, n)
@@ -57,29 +58,43 @@ func (f *File) InMemory(off, n int64) bool {
 	return true
 }
 
-// touch reads what isn't in memory.
+// touch has what isn't in memory read, and waits for it. Where the kernel says
+// which pages those are, one byte of each is enough: payload is the kernel's to
+// move, and none of it passes through here.
 func (f *File) touch(off, n int64) error {
 	op := Op{Kind: OpRead, Name: f.opName(), Offset: off, Bytes: n}
 	return f.d.do(op, func() error {
 		advise(f.f, off, n) // all of it at once, before it is waited for
 		buf := touchBuffers.Get().(*[touchBytes]byte)
 		defer touchBuffers.Put(buf)
-		for end := off + n; off < end; off += touchBytes {
-			b := buf[:min(touchBytes, end-off)]
-			if from, to, known := f.pages.missing(f.f, f.fileBytes, off, int64(len(b))); known && from == to {
-				continue
+		for end := off + n; off < end; {
+			next := min(off+touchBytes, end)
+			b := buf[:next-off]
+			if from, to, known := f.pages.missing(f.f, f.fileBytes, off, next-off); known {
+				if from == to {
+					off = next
+					continue
+				}
+				b, off, next = buf[:1], from, min(pageAfter(from), next)
 			}
 			if err := f.fillAt(b, off); err != nil {
 				return err
 			}
+			off = next
 		}
 		return nil
 	})
 }
 
+// pageAfter is where the page behind the one of off begins.
+func pageAfter(off int64) int64 {
+	page := int64(os.Getpagesize())
+	return off - off%page + page
+}
+
 // inMemory reports whether a range is known to be in memory.
 func (f *File) inMemory(off, n int64) bool {
-	if n > readNowBytes {
+	if n > askNowBytes {
 		from, to, known := f.pages.missing(f.f, f.fileBytes, off, n)
 		if !known || to-from > touchBytes {
 			return false
@@ -93,5 +108,10 @@ func (f *File) inMemory(off, n int64) bool {
 	}
 	buf := touchBuffers.Get().(*[touchBytes]byte)
 	defer touchBuffers.Put(buf)
-	return readNow(f.f, buf[:n], off)
+	for end := off + n; off < end; off = pageAfter(off) {
+		if !readNow(f.f, buf[:1], off) {
+			return false
+		}
+	}
+	return true
 }

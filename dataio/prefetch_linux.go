@@ -10,10 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readNowBytes is up to where reading bytes is cheaper than mapping the file to
-// ask for its pages (2 µs and 11 µs for 16 KiB), and still next to nothing where
-// bytes are to be sent without being read.
-const readNowBytes = 16 << 10
+// askNowBytes is up to where reading a byte of each page is cheaper than mapping
+// the file to ask for them (2 µs and 11 µs for 16 KiB).
+const askNowBytes = 16 << 10
 
 // readNow reads, if it can be done without waiting for the disk, and reports
 // whether it could be. This is not how bytes are sent: what was read is of no

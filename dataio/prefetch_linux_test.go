@@ -172,10 +172,30 @@ func TestPrefetchCalls(t *testing.T) {
 	t.Error(strings.Join(wrong, "\n"))
 }
 
-func prefetchCalls(t *testing.T) (wrong []string) {
-	const size = 16 << 20
+// TestPrefetchColdCalls has the drive read a payload, of which only a byte of each
+// page at most comes into the process.
+func TestPrefetchColdCalls(t *testing.T) {
+	trace, payload := traceOfPrefetch(t, true)
+	const most = prefetched/4096 + footerRead
+	if n := trace.Bytes(payload, "mmap", "read", "pread64", "preadv2"); n > most {
+		t.Errorf("%d bytes were read, want %d at most", n, most)
+	}
+	if len(trace.Select(nil, "fadvise64")) == 0 {
+		t.Error("nothing had to be read")
+	}
+}
+
+// footerRead is what is read of a file to have its footer.
+const footerRead = 512
+
+// prefetched is the size of what traceOfPrefetch has in memory in the end.
+const prefetched = 16 << 20
+
+// traceOfPrefetch traces Prefetch of a payload, window by window, and says which
+// calls are about that.
+func traceOfPrefetch(t *testing.T, cold bool) (trace *datatest.Trace, payload func(datatest.Call) bool) {
 	var dir string
-	trace := datatest.Traced(t, func(t *testing.T, l *datatest.Link) {
+	trace = datatest.Traced(t, func(t *testing.T, l *datatest.Link) {
 		id, err := dataio.ParseID(l.Hear())
 		if err != nil {
 			t.Fatal(err)
@@ -186,7 +206,7 @@ func prefetchCalls(t *testing.T) (wrong []string) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		for off := int64(0); off < size; off += dataio.NextWindowBytes {
+		for off := int64(0); off < prefetched; off += dataio.NextWindowBytes {
 			if err := f.Prefetch(t.Context(), off, dataio.NextWindowBytes); err != nil {
 				t.Error(err)
 			}
@@ -198,16 +218,23 @@ func prefetchCalls(t *testing.T) (wrong []string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		id := put(t, d, random(size, 1))
+		id := put(t, d, random(prefetched, 1))
 		if err := d.Close(); err != nil {
 			t.Fatal(err)
+		}
+		if cold {
+			evict(t, payloadPath(d, id))
 		}
 		l.Say(id.String())
 		l.Say(dir)
 	})
 	t.Logf("system calls:\n%s", trace)
-	payload := func(c datatest.Call) bool { return strings.HasPrefix(c.In, dir+"/payload/") }
-	for name, want := range map[string]int{"mincore": size / dataio.NextWindowBytes, "openat2": 1, "fadvise64": 0} {
+	return trace, func(c datatest.Call) bool { return strings.HasPrefix(c.In, dir+"/payload/") }
+}
+
+func prefetchCalls(t *testing.T) (wrong []string) {
+	trace, payload := traceOfPrefetch(t, false)
+	for name, want := range map[string]int{"mincore": prefetched / dataio.NextWindowBytes, "openat2": 1, "fadvise64": 0} {
 		if n := len(trace.Select(nil, name)); n != want {
 			wrong = append(wrong, fmt.Sprintf("%d calls of %s, want %d", n, name, want))
 		}
@@ -215,7 +242,7 @@ func prefetchCalls(t *testing.T) (wrong []string) {
 	if n := len(trace.Select(payload, "mmap")); n != 1 {
 		wrong = append(wrong, fmt.Sprintf("the file was mapped %d times", n))
 	}
-	if n := trace.Bytes(payload, "mmap", "read", "pread64", "preadv2"); n > 4096 {
+	if n := trace.Bytes(payload, "mmap", "read", "pread64", "preadv2"); n > footerRead {
 		wrong = append(wrong, fmt.Sprintf("%d bytes were read, more than a footer", n))
 	}
 	return wrong

@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// readNowBytes is 0, as there is no way to read only what is in memory.
-const readNowBytes = 0
+// askNowBytes is 0, as there is no way to read only what is in memory.
+const askNowBytes = 0
 
 func readNow(*os.File, []byte, int64) bool { return false }
 

@@ -13,8 +13,8 @@ import (
 )
 
 // tailBytes are read from the end of a file in one go: the whole footer of a
-// payload of up to 1,000 MiB.
-const tailBytes = 4 << 10
+// payload of up to 116 MiB, and little else.
+const tailBytes = 512
 
 // A File is a committed payload, open for reading. It has an *os.File of its
 // own, never shared with another File: sendfile moves the file's position. Close

@@ -94,7 +94,7 @@ func TestSendUsesSendfile(t *testing.T) {
 	// and the footers.
 	read := trace.Bytes(func(c datatest.Call) bool { return strings.HasSuffix(c.In, id.String()) },
 		"read", "readv", "pread64", "preadv", "preadv2", "mmap")
-	if most := int64(len(ranges)) * (sniffedBytes + 4096); read > most {
+	if most := int64(len(ranges)) * (sniffedBytes + footerRead); read > most {
 		t.Errorf("the process read %d bytes of the payload, want at most %d", read, most)
 	}
 	if n := len(trace.Select(nil, "fadvise64")); n < 20 {

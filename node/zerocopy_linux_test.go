@@ -13,9 +13,9 @@ import (
 	"github.com/gridloom/gridloom/dataio/datatest"
 )
 
-// copiedMost is how many bytes of one response may pass through user space:
-// its head, and the part of the body that goes out together with that.
-const copiedMost = 4 << 10
+// copiedMost is how many bytes of a payload may pass through user space: the part
+// of it that goes out together with the head.
+const copiedMost = 512
 
 // TestSendfileThroughTheWholeDoor shows by the kernel's own account that a
 // plaintext GET's payload leaves by sendfile, whole and as a range, through
