@@ -32,8 +32,8 @@ Without --peers it is alone. It makes a root key the first time, and keeps it
 in the file credentials in its data directory.
 
 With --peers it is one of the founding nodes of a mesh. --name says which, and
-all of them need the same --peers, root key and mesh secret. The first of the
-sorted names keeps the index.
+all of them need the same --peers, root key and mesh secret. The index is kept
+by an odd number of them, five at most, and answers as long as most of those do.
 
 A listener is on loopback unless its --…-addr says otherwise, and then it needs
 a certificate, or --insecure with its name. --tls auto makes certificates, and

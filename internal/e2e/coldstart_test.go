@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// TestColdStart starts five new nodes at the same moment, twice; make
-// soak does it fifty times.
+// TestColdStart starts five new nodes at the same moment, three times;
+// make soak does it fifty times.
 func TestColdStart(t *testing.T) {
 	t.Parallel()
-	coldStarts(t, 2)
+	coldStarts(t, 3)
 }
 
 // coldStarts makes one mesh after the other: the nodes of each must come to

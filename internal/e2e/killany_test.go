@@ -7,14 +7,13 @@ import (
 )
 
 // TestKillAny kills any node of a mesh under load, again and again; make soak
-// does so with twenty times the puts.
-func TestKillAny(t *testing.T) { killAny(t, 3, 250) }
+// does so with ten times the puts.
+func TestKillAny(t *testing.T) { killAny(t, 3, 500) }
 
 // killAny puts objects of mixed sizes through all nodes, and meanwhile kills
 // one node after the other and starts it again on its data, until so many puts
-// were tried: whatever was acknowledged must be there, hash for hash, through
-// every node. What is too large for the index has one copy, so all nodes are
-// back before that is looked at.
+// were acknowledged: all of those must be there, hash for hash, through every
+// node.
 func killAny(t *testing.T, size, puts int) {
 	f := startFleet(t, size)
 	mustRun(t, f.env(1), "mb", "kills")
@@ -22,7 +21,7 @@ func killAny(t *testing.T, size, puts int) {
 	load.clients = 24 // many wait for a payload's node
 	stop := load.start(0)
 	kills := 0
-	for ; load.count() < puts || kills < 3; kills++ {
+	for ; load.done() < puts || kills < 3; kills++ {
 		wait(t, time.Duration(200+rand.IntN(500))*time.Millisecond)
 		node := 1 + rand.IntN(size)
 		f.kill(node)
@@ -36,14 +35,11 @@ func killAny(t *testing.T, size, puts int) {
 		load.check(t, node)
 	}
 	t.Logf("%d kills, %d puts tried, %d acknowledged", kills, len(load.tried), len(load.acknowledged))
-	if len(load.acknowledged) < puts/4 {
-		t.Errorf("only %d puts were acknowledged: this shows nothing", len(load.acknowledged))
-	}
 }
 
-// count is how many puts were tried.
-func (l *load) count() int {
+// done is how many puts were acknowledged.
+func (l *load) done() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.tried)
+	return len(l.acknowledged)
 }

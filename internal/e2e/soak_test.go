@@ -43,14 +43,10 @@ func TestSoakColdStart(t *testing.T) { coldStarts(t, 50) }
 func TestSoakLateStart(t *testing.T) { lateStart(t, 10, 3*time.Second) }
 
 // TestSoakFailover measures how long nothing is committed when a leader is
-// killed, thirty times, and when it stops as planned, ten times. The program is
-// built as its users have it: without the race detector.
+// killed, thirty times, and when it stops as planned, ten times.
 func TestSoakFailover(t *testing.T) {
 	f := newFleet(t, 3)
-	f.program = filepath.Join(t.TempDir(), "gridloom")
-	if out, err := exec.Command("go", "build", "-o", f.program, "github.com/gridloom/gridloom/cmd/gridloom").CombinedOutput(); err != nil {
-		t.Fatalf("building the program: %v\n%s", err, out)
-	}
+	f.build(t)
 	f.startAll(t)
 	mustRun(t, f.env(1), "mb", "failover")
 	w := newWriters(t, f)
@@ -68,6 +64,35 @@ func TestSoakFailover(t *testing.T) {
 	}
 	if _, longest := measure("stopped", 10, w.planned); longest > 200*time.Millisecond {
 		t.Errorf("at a planned stop: max %v; want 200 ms at most", longest)
+	}
+}
+
+// TestSoakRestart measures how long a lone node with an empty store takes from
+// its start until it serves, after it was killed, ten times.
+func TestSoakRestart(t *testing.T) {
+	f := newFleet(t, 1)
+	f.build(t)
+	f.startAll(t)
+	var took []time.Duration
+	for range 10 {
+		f.kill(1)
+		began := time.Now()
+		f.start(t, 1)
+		f.waitReady(t)
+		took = append(took, time.Since(began).Round(time.Millisecond))
+	}
+	t.Logf("serves after %v", took)
+	if longest := slices.Max(took); longest > time.Second {
+		t.Errorf("max %v; want 1 s at most", longest)
+	}
+}
+
+// build builds the program as its users have it: without the race detector.
+func (f *fleet) build(t *testing.T) {
+	t.Helper()
+	f.program = filepath.Join(t.TempDir(), "gridloom")
+	if out, err := exec.Command("go", "build", "-o", f.program, "github.com/gridloom/gridloom/cmd/gridloom").CombinedOutput(); err != nil {
+		t.Fatalf("building the program: %v\n%s", err, out)
 	}
 }
 
