@@ -118,6 +118,9 @@ func (c *Conn) ReadFrom(src io.Reader) (int64, error) {
 			return 0, err
 		}
 	}
+	if r, ok := src.(*Range); ok {
+		return c.sendRange(r)
+	}
 	return c.TCPConn.ReadFrom(src)
 }
 
@@ -128,7 +131,7 @@ func InKernel(src io.Reader) bool {
 		src = limited.R
 	}
 	switch src.(type) {
-	case *os.File, *net.TCPConn:
+	case *os.File, *net.TCPConn, *Range:
 		return true
 	}
 	return false

@@ -172,7 +172,11 @@ func (o *Whole) Forget() {
 
 func (o *Whole) send(ctx context.Context) error {
 	o.ctx = ctx
-	_, err := o.reader.Send(ctx, (*wholeBody)(o), 0, o.reader.Info.SizeBytes, dataio.Windows{Before: o.before})
+	size := o.reader.Info.SizeBytes
+	sent, err := o.reader.SendNow((*wholeBody)(o), o.before)
+	if err == nil && sent < size {
+		_, err = o.reader.Send(ctx, (*wholeBody)(o), sent, size-sent, dataio.Windows{Before: o.before})
+	}
 	if err != nil && o.begun {
 		return &brokenBody{err}
 	}

@@ -301,7 +301,7 @@ func (w *writer) ReadFrom(src io.Reader) (n int64, err error) {
 func (w *writer) move(src io.Reader) (int64, error) {
 	wrote, sent, err := w.c.conn.SendNow(*w.out, src)
 	*w.out = append((*w.out)[:0], (*w.out)[wrote:]...)
-	if limited, ok := src.(*io.LimitedReader); err != nil || ok && limited.N == 0 && len(*w.out) == 0 {
+	if err != nil || len(*w.out) == 0 && spent(src) {
 		return sent, err
 	}
 	w.arm()
@@ -314,6 +314,17 @@ func (w *writer) move(src io.Reader) (int64, error) {
 	}
 	n, err := w.c.conn.ReadFrom(src)
 	return sent + n, err
+}
+
+// spent says that nothing is left of src.
+func spent(src io.Reader) bool {
+	switch src := src.(type) {
+	case *io.LimitedReader:
+		return src.N == 0
+	case *dataio.Range:
+		return src.Left() == 0
+	}
+	return false
 }
 
 // writeOnly hides ReadFrom from io.Copy.
