@@ -151,6 +151,9 @@ func (c *conn) wait() bool {
 		if !until.IsZero() && (c.deadline.IsZero() || c.deadline.After(until)) {
 			c.setReadDeadline(until)
 		}
+		// A read that is too early finds nothing, and is followed by another, and a
+		// wait: whoever else can run goes first, while the next request comes.
+		runtime.Gosched()
 	}
 	for {
 		err := c.read()
