@@ -50,8 +50,8 @@ type WholeWriter interface {
 // Head is what stands before the object, and holds for what is written of it.
 type Head interface {
 	// May says whether there is to be an answer, now that its first bytes are at
-	// hand. It is asked once.
-	May() bool
+	// hand. It is asked once, and now is the present.
+	May(now time.Time) bool
 	// Begin writes the head.
 	Begin()
 	// SetWriteDeadline is the connection's, for what is written next.
@@ -210,11 +210,12 @@ func (o *Whole) renew() error {
 	if err := o.still(); err != nil {
 		return err
 	}
-	if !o.begun && !o.head.May() {
+	now := time.Now()
+	if !o.begun && !o.head.May(now) {
 		return errNotBegun
 	}
 	window := min(o.reader.Info.SizeBytes, dataio.NextWindowBytes)
-	if err := renew(o.ctx, o.deadline, o.door.writeDeadline(window)); err != nil {
+	if err := renew(o.ctx, o.deadline, o.door.writeDeadline(now, window)); err != nil {
 		return err
 	}
 	// Whoever comes second, revoke or this, sees what the other did.
