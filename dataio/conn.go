@@ -28,6 +28,7 @@ type Conn struct {
 	send    net.Buffers // of vectors, while they are written
 	now     writeNow
 	file    sendNow
+	comes   receive
 }
 
 // joinBytes is up to where bytes are copied behind what was held rather than

@@ -79,6 +79,48 @@ func (c *Conn) WriteNow(p []byte) (n int, err error) {
 	return c.now.n, nil
 }
 
+// receive is a read. It is a field of a Conn, as writeNow is.
+type receive struct {
+	p     []byte
+	n     int
+	tries int
+	err   error
+	try   func(fd uintptr) bool // read
+}
+
+func (r *receive) read(fd uintptr) bool {
+	for r.tries++; ; {
+		if r.n, r.err = unix.Read(int(fd), r.p); r.err != unix.EINTR {
+			return r.err != unix.EAGAIN
+		}
+	}
+}
+
+// Receive is Read that says whether there was nothing to read at first, so that it
+// had to wait.
+func (c *Conn) Receive(p []byte) (n int, waited bool, err error) {
+	if c.raw == nil || len(p) == 0 {
+		n, err = c.TCPConn.Read(p)
+		return n, true, err
+	}
+	r := &c.comes
+	if r.try == nil {
+		r.try = r.read
+	}
+	r.p, r.n, r.tries, r.err = p, 0, 0, nil
+	err = c.raw.Read(r.try)
+	r.p = nil
+	switch {
+	case err != nil:
+		return 0, true, err
+	case r.err != nil:
+		return 0, r.tries > 1, os.NewSyscallError("read", r.err)
+	case r.n == 0:
+		return 0, r.tries > 1, io.EOF
+	}
+	return r.n, r.tries > 1, nil
+}
+
 // sendNow is a write and a sendfile that don't wait. It is a field of a Conn, as
 // writeNow is.
 type sendNow struct {

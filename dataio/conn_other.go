@@ -28,3 +28,11 @@ func (c *Conn) SendNow([]byte, io.Reader) (wrote int, sent int64, err error) { r
 
 // sendRange copies the bytes.
 func (c *Conn) sendRange(r *Range) (int64, error) { return c.TCPConn.ReadFrom(r) }
+
+type receive struct{}
+
+// Receive is Read. Whether it had to wait isn't known here: it says so.
+func (c *Conn) Receive(p []byte) (n int, waited bool, err error) {
+	n, err = c.TCPConn.Read(p)
+	return n, true, err
+}
