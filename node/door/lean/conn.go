@@ -179,7 +179,7 @@ func (c *conn) wait() bool {
 // that would wake a processor that has nothing to run.
 const (
 	patienceMost = 8  // after so many reads that found something, or more, as many may not
-	patienceRest = 64 // reads without, once there was nothing too often
+	patienceRest = 16 // reads without, once there was nothing too often
 )
 
 // yield lets others run before a read, if that has been of use.
