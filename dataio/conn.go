@@ -28,6 +28,7 @@ type Conn struct {
 	send    net.Buffers // of vectors, while they are written
 	now     writeNow
 	file    sendNow
+	comes   receive
 }
 
 // joinBytes is up to where bytes are copied behind what was held rather than
@@ -118,6 +119,9 @@ func (c *Conn) ReadFrom(src io.Reader) (int64, error) {
 			return 0, err
 		}
 	}
+	if r, ok := src.(*Range); ok {
+		return c.sendRange(r)
+	}
 	return c.TCPConn.ReadFrom(src)
 }
 
@@ -128,7 +132,7 @@ func InKernel(src io.Reader) bool {
 		src = limited.R
 	}
 	switch src.(type) {
-	case *os.File, *net.TCPConn:
+	case *os.File, *net.TCPConn, *Range:
 		return true
 	}
 	return false

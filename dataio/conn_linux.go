@@ -79,12 +79,57 @@ func (c *Conn) WriteNow(p []byte) (n int, err error) {
 	return c.now.n, nil
 }
 
+// receive is a read. It is a field of a Conn, as writeNow is.
+type receive struct {
+	p     []byte
+	n     int
+	tries int
+	err   error
+	try   func(fd uintptr) bool // read
+}
+
+func (r *receive) read(fd uintptr) bool {
+	for r.tries++; ; {
+		if r.n, r.err = unix.Read(int(fd), r.p); r.err != unix.EINTR {
+			return r.err != unix.EAGAIN
+		}
+	}
+}
+
+// Receive is Read that says whether there was nothing to read at first, so that it
+// had to wait.
+func (c *Conn) Receive(p []byte) (n int, waited bool, err error) {
+	if c.raw == nil || len(p) == 0 {
+		n, err = c.TCPConn.Read(p)
+		return n, true, err
+	}
+	r := &c.comes
+	if r.try == nil {
+		r.try = r.read
+	}
+	r.p, r.n, r.tries, r.err = p, 0, 0, nil
+	err = c.raw.Read(r.try)
+	r.p = nil
+	switch {
+	case err != nil:
+		return 0, true, err
+	case r.err != nil:
+		return 0, r.tries > 1, os.NewSyscallError("read", r.err)
+	case r.n == 0:
+		return 0, r.tries > 1, io.EOF
+	}
+	return r.n, r.tries > 1, nil
+}
+
 // sendNow is a write and a sendfile that don't wait. It is a field of a Conn, as
 // writeNow is.
 type sendNow struct {
 	head  []byte
-	fd    int // of the file
+	fd    int    // of the file
+	at    *int64 // where in it; nil: at its position
+	off   int64  // what at may point to
 	n     int64
+	waits bool // for room behind the head
 	wrote int
 	sent  int64
 	err   error
@@ -92,7 +137,6 @@ type sendNow struct {
 }
 
 func (s *sendNow) send(fd uintptr) bool {
-	s.wrote, s.sent, s.err = 0, 0, nil
 	for s.wrote < len(s.head) {
 		n, err := unix.SendmsgN(int(fd), s.head[s.wrote:], nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
 		switch err {
@@ -107,12 +151,14 @@ func (s *sendNow) send(fd uintptr) bool {
 		}
 	}
 	for s.sent < s.n {
-		n, err := unix.Sendfile(int(fd), s.fd, nil, int(min(s.n-s.sent, sendfileMost)))
+		n, err := unix.Sendfile(int(fd), s.fd, s.at, int(min(s.n-s.sent, sendfileMost)))
 		switch {
 		case n > 0:
 			s.sent += int64(n)
 		case err == unix.EINTR:
-		case err == nil || err == unix.EAGAIN: // the file has ended, or there is no room
+		case err == unix.EAGAIN: // there is no room
+			return !s.waits
+		case err == nil: // the file has ended
 			return true
 		case err == unix.EINVAL || err == unix.ENOSYS || err == unix.EOPNOTSUPP: // ReadFrom copies what can't be moved
 			return true
@@ -131,19 +177,51 @@ const sendfileMost = 4 << 20
 // takes without a wait, and so without looking at the write deadline, unless that
 // is over. src has what is left then; of anything but a file that is all.
 func (c *Conn) SendNow(head []byte, src io.Reader) (wrote int, sent int64, err error) {
-	limited, ok := src.(*io.LimitedReader)
-	if !ok || c.raw == nil || c.held != nil || limited.N <= 0 {
+	if c.raw == nil || c.held != nil {
 		return 0, 0, nil
 	}
-	f, ok := limited.R.(*os.File)
-	if !ok {
-		return 0, 0, nil
+	switch src := src.(type) {
+	case *Range:
+		return c.moveRange(head, src, false)
+	case *io.LimitedReader:
+		if f, ok := src.R.(*os.File); ok && src.N > 0 {
+			c.file.at = nil
+			wrote, sent, err = c.move(head, f, src.N, false)
+			src.N -= sent
+		}
 	}
+	return wrote, sent, err
+}
+
+// sendRange moves a Range, and waits for room.
+func (c *Conn) sendRange(r *Range) (int64, error) {
+	if c.raw == nil {
+		return c.TCPConn.ReadFrom(r)
+	}
+	_, sent, err := c.moveRange(nil, r, true)
+	if err != nil || r.left == 0 {
+		return sent, err
+	}
+	n, err := c.TCPConn.ReadFrom(r) // it can't be moved, or has ended
+	return sent + n, err
+}
+
+// moveRange is move with a Range's own offset.
+func (c *Conn) moveRange(head []byte, r *Range, waits bool) (wrote int, sent int64, err error) {
+	c.file.off = r.off
+	c.file.at = &c.file.off
+	wrote, sent, err = c.move(head, r.file(), r.left, waits)
+	r.took(sent)
+	return wrote, sent, err
+}
+
+// move has the kernel move up to n bytes of a file behind head.
+func (c *Conn) move(head []byte, f *os.File, n int64, waits bool) (wrote int, sent int64, err error) {
 	s := &c.file
 	if s.try == nil {
 		s.try = s.send
 	}
-	s.head, s.fd, s.n = head, int(f.Fd()), limited.N
+	s.head, s.fd, s.n, s.waits = head, int(f.Fd()), n, waits
 	s.wrote, s.sent, s.err = 0, 0, nil
 	err = c.raw.Write(s.try)
 	runtime.KeepAlive(f)
@@ -151,7 +229,6 @@ func (c *Conn) SendNow(head []byte, src io.Reader) (wrote int, sent int64, err e
 	if err == nil {
 		err = s.err
 	}
-	limited.N -= s.sent
 	return s.wrote, s.sent, err
 }
 

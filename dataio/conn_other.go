@@ -25,3 +25,14 @@ type sendNow struct{}
 
 // SendNow moves nothing: whoever calls it goes on with ReadFrom.
 func (c *Conn) SendNow([]byte, io.Reader) (wrote int, sent int64, err error) { return 0, 0, nil }
+
+// sendRange copies the bytes.
+func (c *Conn) sendRange(r *Range) (int64, error) { return c.TCPConn.ReadFrom(r) }
+
+type receive struct{}
+
+// Receive is Read. Whether it had to wait isn't known here: it says so.
+func (c *Conn) Receive(p []byte) (n int, waited bool, err error) {
+	n, err = c.TCPConn.Read(p)
+	return n, true, err
+}

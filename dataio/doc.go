@@ -80,7 +80,8 @@
 // one that ends what is under way; both are waited for, unless the drive has
 // stalled. Monitor also closes what was kept for too long. Else a context is looked at before each operation, and between the
 // windows of Send. Lock order: Writer.mu, then Drive.mu, which is held for a few
-// assignments only; operations.mu and idle.mu, the same, and pages.mu stand alone.
+// assignments only; operations.mu and idle.mu, the same, and pages.mu stand alone, but that inMemory.mu, the
+// same again, may follow idle.mu.
 //
 // A payload costs one open file while it is written or read, 4 bytes of memory
 // for each MiB, and on disk a footer of 48 bytes and 4 for each MiB. A put

@@ -26,7 +26,8 @@ const (
 const stillFor = 100 * time.Millisecond
 
 // opened is a payload file with its footer, read and checked. One File at a time
-// has it, since sendfile moves its position; between two, idle has it.
+// has it, since sendfile without an offset moves its position; between two, idle
+// has it. Ranges share it with whoever has it.
 type opened struct {
 	f         *os.File
 	modified  time.Time
@@ -38,15 +39,19 @@ type opened struct {
 	epoch   uint32   // of the payload's shard, from before it was opened
 	seen    fileMark // what tells that the file is still what was opened
 	suspect atomic.Bool
-	since   time.Time // nobody has it
-	looked  time.Time // seen was right
+	shared  atomic.Int32 // Ranges that have it; -1: it is closed
+	since   time.Time    // no File has it, and no Range asked for it; roughly
+	looked  time.Time    // seen was right
 	memory  inMemory
 
 	newer, older *opened // in idle.order
 }
 
-// close gives up what was opened.
+// close gives up what was opened, for a Range or whoever has it. The last closes it.
 func (o *opened) close() error {
+	if o.shared.Add(-1) >= 0 {
+		return nil
+	}
 	o.pages.close()
 	if o.f == nil {
 		return nil
@@ -62,10 +67,10 @@ type inMemory struct {
 }
 
 // has says that a range was found in memory lately.
-func (m *inMemory) has(off, n int64) bool {
+func (m *inMemory) has(off, n int64, now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.off <= off && off+n <= m.to && time.Since(m.at) < stillFor
+	return m.off <= off && off+n <= m.to && now.Sub(m.at) < stillFor
 }
 
 // found notes a range that is.
@@ -122,12 +127,38 @@ func (i *idle) take(id ID, still time.Duration) *opened {
 	return o
 }
 
+// sinceExact is how exactly a file's use by Ranges is known: its place in the order
+// changes no more often.
+const sinceExact = time.Second
+
+// share returns the file that take would return next, if neither that nor finding
+// it in memory needs a look now. It stays where it is, until whoever shares it
+// closes it.
+func (i *idle) share(id ID, now time.Time) *opened {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	of := i.files[id]
+	if len(of) == 0 {
+		return nil
+	}
+	o := of[len(of)-1]
+	if now.Sub(o.looked) >= stillFor || !o.memory.has(0, o.footer.size, now) {
+		return nil
+	}
+	if now.Sub(o.since) >= sinceExact {
+		i.unlinkLocked(o)
+		i.linkLocked(o, now)
+	}
+	o.shared.Add(1)
+	return o
+}
+
 // keep takes a file that nobody reads any more, and says whether it did.
 func (i *idle) keep(o *opened) bool {
 	if !marks || o.suspect.Load() {
 		return false
 	}
-	o.since = time.Now()
+	now := time.Now()
 	var gone *opened
 	i.mu.Lock()
 	ok := !i.closed && len(i.files[o.id]) < idleOfOne && i.epoch(o.id).Load() == o.epoch
@@ -140,12 +171,7 @@ func (i *idle) keep(o *opened) bool {
 			i.files = make(map[ID][]*opened)
 		}
 		i.files[o.id] = append(i.files[o.id], o)
-		if o.older = i.newest; o.older != nil {
-			o.older.newer = o
-		} else {
-			i.oldest = o
-		}
-		i.newest = o
+		i.linkLocked(o, now)
 		i.count++
 	}
 	i.mu.Unlock()
@@ -168,6 +194,23 @@ func (i *idle) dropLocked(o *opened) {
 	if i.files[o.id] = of; len(of) == 0 {
 		delete(i.files, o.id)
 	}
+	i.unlinkLocked(o)
+	i.count--
+}
+
+// linkLocked makes a file the newest.
+func (i *idle) linkLocked(o *opened, now time.Time) {
+	o.since = now
+	if o.older = i.newest; o.older != nil {
+		o.older.newer = o
+	} else {
+		i.oldest = o
+	}
+	i.newest = o
+}
+
+// unlinkLocked takes a file out of the order.
+func (i *idle) unlinkLocked(o *opened) {
 	if o.newer != nil {
 		o.newer.older = o.older
 	} else {
@@ -179,7 +222,6 @@ func (i *idle) dropLocked(o *opened) {
 		i.oldest = o.newer
 	}
 	o.newer, o.older = nil, nil
-	i.count--
 }
 
 // forget closes the files of a payload that is being removed or replaced: those

@@ -151,10 +151,10 @@ func TestStill(t *testing.T) {
 	if !f.InMemory(0, 1000) || f.memory.at.IsZero() {
 		t.Fatal("what was just read isn't in memory")
 	}
-	if !f.memory.has(0, 1000) || !f.memory.has(10, 900) || f.memory.has(0, 1001) {
+	if !f.memory.has(0, 1000, time.Now()) || !f.memory.has(10, 900, time.Now()) || f.memory.has(0, 1001, time.Now()) {
 		t.Error("another range is known than was asked for")
 	}
-	if f.memory.at = f.memory.at.Add(-stillFor); f.memory.has(0, 1000) {
+	if f.memory.at = f.memory.at.Add(-stillFor); f.memory.has(0, 1000, time.Now()) {
 		t.Error("it is known for longer")
 	}
 	f.Close()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"sync"
+	"time"
 )
 
 // touchBytes is the buffer that bytes are read into to have them in memory.
@@ -49,7 +50,7 @@ func (f *File) InMemory(off, n int64) bool {
 	switch {
 	case err != nil || f.d.options.Interceptor != nil:
 		return false
-	case f.memory.has(off, n):
+	case f.memory.has(off, n, time.Now()):
 		return true
 	case !f.inMemory(off, n):
 		return false

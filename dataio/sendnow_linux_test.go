@@ -64,6 +64,43 @@ func TestSendNowThatFails(t *testing.T) {
 	}
 }
 
+// TestReceive: it reads what there is, waits where there is nothing, and says so;
+// the end, a deadline that is over and a connection that is closed are errors.
+func TestReceive(t *testing.T) {
+	near, far := pair(t)
+	abc, buf := []byte("abc"), make([]byte, 10)
+	if _, err := far.Write(abc); err != nil {
+		t.Fatal(err)
+	}
+	_ = near.SetReadDeadline(time.Now().Add(time.Minute))
+	if n, _, err := near.Receive(buf[:2]); err != nil || string(buf[:n]) != "ab" { // loopback may take a moment
+		t.Errorf("%q came, %v", buf[:n], err)
+	}
+	if n, waited, err := near.Receive(buf); err != nil || string(buf[:n]) != "c" || waited {
+		t.Errorf("%q came, %v; waited: %v", buf[:n], err, waited)
+	}
+	_ = near.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if n, waited, err := near.Receive(buf); n != 0 || !waited || !os.IsTimeout(err) {
+		t.Errorf("of nothing %d bytes came, %v; waited: %v", n, err, waited)
+	}
+	_ = near.SetReadDeadline(time.Time{})
+	allocated := testing.AllocsPerRun(10, func() {
+		_, _ = far.Write(abc)
+		_, _, _ = near.Receive(buf)
+	})
+	if allocated != 0 {
+		t.Errorf("%v allocations for each", allocated)
+	}
+	far.Close()
+	if n, _, err := near.Receive(buf); n != 0 || err != io.EOF {
+		t.Errorf("at the end %d bytes came, %v", n, err)
+	}
+	near.Close()
+	if n, _, err := near.Receive(buf); n != 0 || err == nil || err == io.EOF {
+		t.Errorf("of a closed connection %d bytes came, %v", n, err)
+	}
+}
+
 // fileWith is a file that is open at its beginning.
 func fileWith(t *testing.T, content []byte) *os.File {
 	t.Helper()

@@ -61,8 +61,9 @@ type directConn struct {
 	conn  net.Conn
 	whole *door.Whole
 
-	get   *lean.Get // the request
-	began time.Time // when it did
+	get    *lean.Get // the request
+	began  time.Time // when it did
+	begins time.Time // when its answer does
 
 	by      iam.Principal // of the last request
 	account string        // by's
@@ -147,10 +148,13 @@ const findMost = 500 * time.Millisecond
 
 // May implements door.Head: what is answered here counts here, and what isn't
 // counts where it is.
-func (c *directConn) May() bool { return c.callers.Identities.Take(c.account, time.Now()) }
+func (c *directConn) May(now time.Time) bool {
+	c.begins = now
+	return c.callers.Identities.Take(c.account, now)
+}
 
 // Begin implements door.Head.
-func (c *directConn) Begin() { c.get.Answer.Begin(c.whole.Info().SizeBytes, c.fields()) }
+func (c *directConn) Begin() { c.get.Answer.Begin(c.begins, c.whole.Info().SizeBytes, c.fields()) }
 
 // SetWriteDeadline implements door.Head.
 func (c *directConn) SetWriteDeadline(t time.Time) error { return c.get.Answer.SetWriteDeadline(t) }

@@ -224,7 +224,7 @@ func (b *body) send(ctx context.Context, reader *object.Reader, part byteRange) 
 	window := min(part.n, dataio.NextWindowBytes)
 	_, err := reader.Send(ctx, b, part.off, part.n, dataio.Windows{
 		Before: func() error {
-			deadline := b.door.writeDeadline(window).Add(b.unread)
+			deadline := b.door.writeDeadline(time.Now(), window).Add(b.unread)
 			b.unread = 0
 			return renew(ctx, b.control.SetWriteDeadline, deadline)
 		},
@@ -338,7 +338,8 @@ func connOf(ctx context.Context) holder {
 	return h
 }
 
-// writeDeadline is when a client that takes the minimal rate has taken a window.
-func (d *Door) writeDeadline(window int64) time.Time {
-	return time.Now().Add(d.stall + time.Duration(float64(window)/float64(d.minRate)*float64(time.Second)))
+// writeDeadline is when a client that takes the minimal rate has taken a window
+// that begins now.
+func (d *Door) writeDeadline(now time.Time, window int64) time.Time {
+	return now.Add(d.stall + time.Duration(float64(window)/float64(d.minRate)*float64(time.Second)))
 }

@@ -50,8 +50,8 @@ type WholeWriter interface {
 // Head is what stands before the object, and holds for what is written of it.
 type Head interface {
 	// May says whether there is to be an answer, now that its first bytes are at
-	// hand. It is asked once.
-	May() bool
+	// hand. It is asked once, and now is the present.
+	May(now time.Time) bool
 	// Begin writes the head.
 	Begin()
 	// SetWriteDeadline is the connection's, for what is written next.
@@ -172,7 +172,11 @@ func (o *Whole) Forget() {
 
 func (o *Whole) send(ctx context.Context) error {
 	o.ctx = ctx
-	_, err := o.reader.Send(ctx, (*wholeBody)(o), 0, o.reader.Info.SizeBytes, dataio.Windows{Before: o.before})
+	size := o.reader.Info.SizeBytes
+	sent, err := o.reader.SendNow((*wholeBody)(o), o.before)
+	if err == nil && sent < size {
+		_, err = o.reader.Send(ctx, (*wholeBody)(o), sent, size-sent, dataio.Windows{Before: o.before})
+	}
 	if err != nil && o.begun {
 		return &brokenBody{err}
 	}
@@ -206,11 +210,12 @@ func (o *Whole) renew() error {
 	if err := o.still(); err != nil {
 		return err
 	}
-	if !o.begun && !o.head.May() {
+	now := time.Now()
+	if !o.begun && !o.head.May(now) {
 		return errNotBegun
 	}
 	window := min(o.reader.Info.SizeBytes, dataio.NextWindowBytes)
-	if err := renew(o.ctx, o.deadline, o.door.writeDeadline(window)); err != nil {
+	if err := renew(o.ctx, o.deadline, o.door.writeDeadline(now, window)); err != nil {
 		return err
 	}
 	// Whoever comes second, revoke or this, sees what the other did.

@@ -145,8 +145,10 @@ func (s *Service) rankOf(drive string, id dataio.ID) standing {
 // classOf says how a drive is.
 func (s *Service) classOf(drive string) int {
 	own, _ := s.drive(drive)
-	if _, known := findDrive(s.o.Topology(), drive); own == nil && (!known || s.away(drive) != nil) {
-		return classAway
+	if own == nil {
+		if _, known := findDrive(s.o.Topology(), drive); !known || s.away(drive) != nil {
+			return classAway
+		}
 	}
 	var state dataio.State
 	if own != nil {

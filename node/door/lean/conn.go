@@ -51,6 +51,8 @@ type conn struct {
 
 	data     []byte    // what has come and isn't served, in buf
 	served   bool      // one request at least
+	waited   bool      // the last read did
+	patience int       // how often yielding may still be of no use; below zero: it rests
 	deadline time.Time // of reads, as it is set
 	// headUntil is the end of the head that has begun; zero: nobody has waited
 	// for it yet.
@@ -152,8 +154,13 @@ func (c *conn) wait() bool {
 			c.setReadDeadline(until)
 		}
 	}
+	yielded := c.served && c.yield()
 	for {
 		err := c.read()
+		if yielded {
+			yielded = false
+			c.yielded(!c.waited)
+		}
 		switch {
 		case len(c.data) > 0:
 			return true
@@ -163,6 +170,37 @@ func (c *conn) wait() bool {
 		default:
 			return false
 		}
+	}
+}
+
+// Where requests follow each other closely, the read for the next one most often
+// comes a moment too early: it finds nothing, and is followed by a wait and by
+// another. With much to do it needs only let others run first. With little to do
+// that would wake a processor that has nothing to run.
+const (
+	patienceMost = 8  // after so many reads that found something, or more, as many may not
+	patienceRest = 16 // reads without, once there was nothing too often
+)
+
+// yield lets others run before a read, if that has been of use.
+func (c *conn) yield() bool {
+	if c.patience < 0 {
+		c.patience++
+		return false
+	}
+	runtime.Gosched()
+	return true
+}
+
+// yielded notes whether it was of use.
+func (c *conn) yielded(useful bool) {
+	switch {
+	case useful:
+		c.patience = min(c.patience+1, patienceMost)
+	case c.patience > 0:
+		c.patience--
+	default:
+		c.patience = -patienceRest
 	}
 }
 
@@ -190,8 +228,8 @@ func (c *conn) read() error {
 	if kept > 0 && &c.data[0] != &c.buf[0] {
 		copy(c.buf[:], c.data)
 	}
-	n, err := c.conn.Read(c.buf[kept:])
-	c.data = c.buf[:kept+n]
+	n, waited, err := c.conn.Receive(c.buf[kept:])
+	c.data, c.waited = c.buf[:kept+n], waited
 	return err
 }
 

@@ -3,6 +3,7 @@ package lean
 import (
 	"context"
 	"net/http"
+	"time"
 )
 
 // Direct serves GETs that ask for nothing but an object, without what an
@@ -28,9 +29,10 @@ type Get struct {
 type Answer struct{ *writer }
 
 // Begin begins an answer 200 with a body of length bytes. fields are its header's,
-// by AppendHeader.
-func (a Answer) Begin(length int64, fields []byte) {
+// by AppendHeader, and now is the present.
+func (a Answer) Begin(now time.Time, length int64, fields []byte) {
 	w := a.writer
+	w.begins = now
 	w.status, w.length, w.typed = http.StatusOK, length, true
 	w.last = w.c.l.closing()
 	*w.out = append(append(*w.out, "HTTP/1.1 200 OK\r\n"...), fields...)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // directly answers what is below /data/direct/ with "direct", its path and what
@@ -21,7 +22,7 @@ func (d directly) ServeGet(_ context.Context, g *Get) (served, again bool) {
 	}
 	d.served.Add(1)
 	body := "direct " + g.Path + " " + g.Credential
-	g.Answer.Begin(int64(len(body)), AppendHeader(nil, http.Header{
+	g.Answer.Begin(time.Now(), int64(len(body)), AppendHeader(nil, http.Header{
 		"Content-Type": {"text/plain"}, "Content-Length": {fmt.Sprint(len(body))}, "Accept-Ranges": {"bytes"},
 	}))
 	_, err := g.Answer.Write([]byte(body))

@@ -242,8 +242,7 @@ type second struct {
 }
 
 // date is what Date says now: the same for most answers.
-func (l *Listener) date() string {
-	now := time.Now()
+func (l *Listener) date(now time.Time) string {
 	d := l.dated.Load()
 	if d == nil || d.unix != now.Unix() {
 		d = &second{now.Unix(), now.UTC().Format(http.TimeFormat)}

@@ -38,10 +38,11 @@ type writer struct {
 	written int64 // of the body, as far as the handler knows
 	typed   bool  // the header has a type, or a coding that forbids to guess one
 	dated   bool
-	whole   bool   // the head is whole, in out or on its way
-	hold    bool   // a flush waits for what comes next
-	last    bool   // the connection ends with the answer
-	body    []byte // of one whose length isn't known, up to guessBytes
+	begins  time.Time // a moment ago; zero: nobody has looked
+	whole   bool      // the head is whole, in out or on its way
+	hold    bool      // a flush waits for what comes next
+	last    bool      // the connection ends with the answer
+	body    []byte    // of one whose length isn't known, up to guessBytes
 	failed  error
 	waits   func() // to be told before something is waited for; nil: nobody is
 
@@ -55,7 +56,7 @@ func (w *writer) begin(head bool) {
 	clear(w.header)
 	w.out = outBuffers.Get().(*[]byte)
 	w.head, w.status, w.length, w.written = head, 0, -1, 0
-	w.typed, w.dated, w.whole, w.hold, w.last, w.body, w.failed, w.waits = false, false, false, false, false, w.body[:0], nil, nil
+	w.begins, w.typed, w.dated, w.whole, w.hold, w.last, w.body, w.failed, w.waits = time.Time{}, false, false, false, false, false, w.body[:0], nil, nil
 }
 
 // free gives back what a request took, and takes its deadline away.
@@ -167,7 +168,10 @@ func (w *writer) complete(p []byte, done bool) {
 	w.whole = true
 	out := *w.out
 	if !w.dated {
-		out = append(append(append(out, "Date: "...), w.c.l.date()...), "\r\n"...)
+		if w.begins.IsZero() {
+			w.begins = time.Now()
+		}
+		out = append(append(append(out, "Date: "...), w.c.l.date(w.begins)...), "\r\n"...)
 	}
 	allowed := bodyAllowed(w.status)
 	if w.length < 0 && done && allowed && (!w.head || len(p) > 0) {
@@ -301,7 +305,7 @@ func (w *writer) ReadFrom(src io.Reader) (n int64, err error) {
 func (w *writer) move(src io.Reader) (int64, error) {
 	wrote, sent, err := w.c.conn.SendNow(*w.out, src)
 	*w.out = append((*w.out)[:0], (*w.out)[wrote:]...)
-	if limited, ok := src.(*io.LimitedReader); err != nil || ok && limited.N == 0 && len(*w.out) == 0 {
+	if err != nil || len(*w.out) == 0 && spent(src) {
 		return sent, err
 	}
 	w.arm()
@@ -314,6 +318,17 @@ func (w *writer) move(src io.Reader) (int64, error) {
 	}
 	n, err := w.c.conn.ReadFrom(src)
 	return sent + n, err
+}
+
+// spent says that nothing is left of src.
+func spent(src io.Reader) bool {
+	switch src := src.(type) {
+	case *io.LimitedReader:
+		return src.N == 0
+	case *dataio.Range:
+		return src.Left() == 0
+	}
+	return false
 }
 
 // writeOnly hides ReadFrom from io.Copy.
