@@ -59,25 +59,56 @@ func (o *opened) close() error {
 	return o.f.Close()
 }
 
-// inMemory is the latest range of a file that was found in memory.
+// readFor is for how long it counts that the kernel has read pages, while it still
+// has all of them. Those that are there might have been dropped since, and be on
+// their way once more; after ten seconds each is looked at again.
+const readFor = 10 * time.Second
+
+// inMemory is what of a file was found in memory: the latest range, and one that was
+// read, page by page, when it was looked at.
 type inMemory struct {
-	mu      sync.Mutex // guards what follows
+	mu           sync.Mutex // guards what follows
+	latest, read span
+}
+
+// span is a range of a file, and since when something is known of it.
+type span struct {
 	off, to int64
 	at      time.Time
+}
+
+// holds says that a range is part of it, and was less than within ago.
+func (s *span) holds(off, n int64, within time.Duration, now time.Time) bool {
+	return s.off <= off && off+n <= s.to && now.Sub(s.at) < within
 }
 
 // has says that a range was found in memory lately.
 func (m *inMemory) has(off, n int64, now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.off <= off && off+n <= m.to && now.Sub(m.at) < stillFor
+	return m.latest.holds(off, n, stillFor, now)
 }
 
-// found notes a range that is.
-func (m *inMemory) found(off, n int64) {
+// hasRead says that each page of a range was read not long ago.
+func (m *inMemory) hasRead(off, n int64, now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.off, m.to, m.at = off, off+n, time.Now()
+	return m.read.holds(off, n, readFor, now)
+}
+
+// found notes a range whose pages are there. read: each was looked at. What was read
+// grows by windows that follow each other, and is as old as the first of them.
+func (m *inMemory) found(off, n int64, read bool, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.latest = span{off, off + n, now}
+	switch {
+	case !read:
+	case m.read.holds(off, 0, readFor, now):
+		m.read.to = max(m.read.to, off+n)
+	default:
+		m.read = m.latest
+	}
 }
 
 // idle keeps files open that nobody reads, for whoever asks for them next. What

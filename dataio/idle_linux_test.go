@@ -7,8 +7,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // openIdle opens the payload, and fails unless it holds content.
@@ -148,13 +151,13 @@ func TestStill(t *testing.T) {
 	content := bytes.Repeat([]byte("0123456789"), 10_000)
 	d, id := idleDrive(t, content)
 	f := openIdle(t, d, id, content)
-	if !f.InMemory(0, 1000) || f.memory.at.IsZero() {
+	if !f.InMemory(0, 1000) || f.memory.latest.at.IsZero() {
 		t.Fatal("what was just read isn't in memory")
 	}
 	if !f.memory.has(0, 1000, time.Now()) || !f.memory.has(10, 900, time.Now()) || f.memory.has(0, 1001, time.Now()) {
 		t.Error("another range is known than was asked for")
 	}
-	if f.memory.at = f.memory.at.Add(-stillFor); f.memory.has(0, 1000, time.Now()) {
+	if f.memory.latest.at = f.memory.latest.at.Add(-stillFor); f.memory.has(0, 1000, time.Now()) {
 		t.Error("it is known for longer")
 	}
 	f.Close()
@@ -178,6 +181,76 @@ func TestStill(t *testing.T) {
 		t.Errorf("a payload that is gone is opened: %v", err)
 		gone.Close()
 	}
+}
+
+// TestRead: windows whose pages were read are known together, while the kernel has all
+// of them, and for ten seconds from the first of them on.
+func TestRead(t *testing.T) {
+	const window = 128 << 10
+	content := bytes.Repeat([]byte("0123456789abcdef"), 2*window/16)
+	d, id := idleDrive(t, content)
+	f := openIdle(t, d, id, content)
+	defer f.Close()
+	if !cached(f.f, 0, 1) {
+		t.Skip("the kernel has no cachestat")
+	}
+	for off := int64(0); off < 2*window; off += window {
+		if !f.InMemory(off, window) {
+			t.Fatal("what was just read isn't in memory")
+		}
+	}
+	m := &f.memory
+	first := m.read.at
+	if !m.hasRead(0, 2*window, time.Now()) || m.hasRead(0, 2*window+1, time.Now()) || m.latest.off != window {
+		t.Fatalf("known: %+v, the latest %+v", m.read, m.latest)
+	}
+	m.latest.at = time.Time{}
+	if !f.InMemory(10, window) || m.latest.at.IsZero() || m.read.at != first {
+		t.Error("a part of it is not known, or known for longer than from the first look on")
+	}
+	if !cached(f.f, 0, 2*window) || !cached(f.f, 4095, 2) || !cached(f.f, 2*window-1, 1) || cached(f.f, 0, 3*window) {
+		t.Error("the kernel says otherwise what it has")
+	}
+	// It has dropped some pages: each is looked at again.
+	evictIdle(t, f.f)
+	m.latest.at = time.Time{}
+	if f.InMemory(0, 2*window) || !m.latest.at.IsZero() {
+		t.Error("what the kernel has dropped is in memory")
+	}
+	m.read.at = first.Add(-readFor)
+	if m.hasRead(0, window, time.Now()) {
+		t.Error("it is known for longer than ten seconds")
+	}
+	m.found(window, window, true, time.Now())
+	if m.hasRead(0, window, time.Now()) || !m.hasRead(window, window, time.Now()) {
+		t.Errorf("after that: %+v", m.read)
+	}
+	m.found(5*window, window, true, time.Now())
+	if m.hasRead(window, window, time.Now()) || m.hasRead(window, 5*window, time.Now()) || !m.hasRead(5*window, window, time.Now()) {
+		t.Errorf("after a gap: %+v", m.read)
+	}
+}
+
+// evictIdle has the kernel drop a file's pages, as soon as nobody is busy with them.
+func evictIdle(t *testing.T, f *os.File) {
+	t.Helper()
+	var s unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &s); err != nil {
+		t.Fatal(err)
+	}
+	if s.Type == unix.TMPFS_MAGIC {
+		t.Skip("a tmpfs has its files in memory alone: set TMPDIR to a directory on a disk")
+	}
+	for range 1000 {
+		if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+			t.Fatal(err)
+		}
+		if !cached(f, 0, 1) {
+			return
+		}
+		runtime.Gosched()
+	}
+	t.Fatal("the kernel keeps the pages")
 }
 
 // TestIdleFilesHaveABound: of one payload, and of all.

@@ -44,18 +44,24 @@ func (f *File) Prefetch(ctx context.Context, off, n int64) error {
 }
 
 // InMemory reports whether a range is known to be in memory, or was a moment ago:
-// then Prefetch has nothing to do. It doesn't wait.
+// then Prefetch has nothing to do. It doesn't wait. On Linux it looks at each page
+// of a range once in ten seconds, and asks only whether all are still there in between,
+// which takes 1 µs rather than 70 for 4 MiB.
 func (f *File) InMemory(off, n int64) bool {
 	n, err := f.clip("prefetch", off, n)
+	now := time.Now()
 	switch {
 	case err != nil || f.d.options.Interceptor != nil:
 		return false
-	case f.memory.has(off, n, time.Now()):
+	case f.memory.has(off, n, now):
+		return true
+	case f.memory.hasRead(off, n, now) && cached(f.f, off, n):
+		f.memory.found(off, n, false, now)
 		return true
 	case !f.inMemory(off, n):
 		return false
 	}
-	f.memory.found(off, n)
+	f.memory.found(off, n, true, now)
 	return true
 }
 

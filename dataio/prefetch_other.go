@@ -18,7 +18,10 @@ func openNow(*os.File, string) *os.File { return nil }
 // advise leaves it to the system to read ahead.
 func advise(*os.File, int64, int64) {}
 
-// pages doesn't know what is in memory.
+// cached doesn't know what is in memory.
+func cached(*os.File, int64, int64) bool { return false }
+
+// pages doesn't, either.
 type pages struct{}
 
 func (*pages) missing(*os.File, int64, int64, int64) (from, to int64, known bool) {

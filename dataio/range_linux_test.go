@@ -72,7 +72,7 @@ func TestBorrowLooksAtNothing(t *testing.T) {
 	var r Range
 	for name, age := range map[string]func(o *opened){
 		"looked at": func(o *opened) { o.looked = o.looked.Add(-stillFor) },
-		"in memory": func(o *opened) { o.memory.at = o.memory.at.Add(-stillFor) },
+		"in memory": func(o *opened) { o.memory.latest.at = o.memory.latest.at.Add(-stillFor) },
 	} {
 		o := borrowable(t, d, id, content)
 		if age(o); d.Borrow(&r, id) {
@@ -86,7 +86,7 @@ func TestBorrowLooksAtNothing(t *testing.T) {
 	commitIdle(t, w, err, content)
 	borrowable(t, d, other, content)
 	now := time.Now()
-	o.since, o.looked, o.memory.at = now.Add(-idleFor), now, now
+	o.since, o.looked, o.memory.latest.at = now.Add(-idleFor), now, now
 	if !d.Borrow(&r, id) {
 		t.Fatal("what is open and in memory isn't borrowed")
 	}
@@ -139,7 +139,7 @@ func TestSendRange(t *testing.T) {
 		near, far := connected(t)
 		var r Range
 		o.looked = time.Now()
-		o.memory.found(0, int64(len(content)))
+		o.memory.found(0, int64(len(content)), true, time.Now())
 		if !d.Borrow(&r, id) {
 			t.Fatal("what is open and in memory isn't borrowed")
 		}

@@ -61,7 +61,7 @@ func (c Call) moved() int64 {
 	switch {
 	case c.Err != nil:
 		return 0
-	case c.Name == "mincore", c.Name == "openat2", c.Name == "mmap" && c.Args[2] == unix.PROT_NONE:
+	case c.Name == "mincore", c.Name == "cachestat", c.Name == "openat2", c.Name == "mmap" && c.Args[2] == unix.PROT_NONE:
 		return 0
 	case c.Name == "mmap":
 		return int64(c.Args[1])
@@ -139,6 +139,7 @@ var traced = map[uint64]struct {
 	unix.SYS_FALLOCATE:       {"fallocate", -1, 0},
 	unix.SYS_FADVISE64:       {"fadvise64", 0, -1},
 	unix.SYS_MINCORE:         {"mincore", -1, -1},
+	unix.SYS_CACHESTAT:       {"cachestat", 0, -1},
 	unix.SYS_OPENAT2:         {"openat2", -1, -1},
 }
 
