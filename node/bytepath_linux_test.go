@@ -92,12 +92,17 @@ func (k *keptAlive) get(t *testing.T) {
 // beside, some hundred times a second: of several tries the least counts.
 func (k *keptAlive) cost(t *testing.T, times int) (allocs, size float64) {
 	t.Helper()
+	return costOf(times, func() { k.get(t) })
+}
+
+// costOf is what so many calls of get allocate, each on the average.
+func costOf(times int, get func()) (allocs, size float64) {
 	allocs, size = math.Inf(1), math.Inf(1)
 	for range 20 {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		for range times {
-			k.get(t)
+			get()
 		}
 		runtime.ReadMemStats(&after)
 		allocs = min(allocs, float64(after.Mallocs-before.Mallocs)/float64(times))

@@ -283,7 +283,7 @@ func (w *writer) ReadFrom(src io.Reader) (n int64, err error) {
 		w.WriteHeader(http.StatusOK)
 	}
 	if w.head || w.length < 0 || !bodyAllowed(w.status) || !dataio.InKernel(src) {
-		return io.Copy(writeOnly{w}, src)
+		return dataio.CopyThrough(w, src)
 	}
 	if w.failed != nil {
 		return 0, w.failed
@@ -315,9 +315,6 @@ func (w *writer) move(src io.Reader) (int64, error) {
 	n, err := w.c.conn.ReadFrom(src)
 	return sent + n, err
 }
-
-// writeOnly hides ReadFrom from io.Copy.
-type writeOnly struct{ io.Writer }
 
 // Flush implements http.Flusher.
 func (w *writer) Flush() { _ = w.FlushError() }
