@@ -110,7 +110,7 @@ func (c *Conn) ReadFrom(src io.Reader) (int64, error) {
 	c.holding = false
 	if c.held != nil {
 		if !InKernel(src) {
-			return io.Copy(writeOnly{c}, src)
+			return CopyThrough(c, src)
 		}
 		held := c.take()
 		err := c.writeMore(held.data[:held.n])
@@ -138,5 +138,12 @@ func InKernel(src io.Reader) bool {
 	return false
 }
 
-// writeOnly hides ReadFrom from io.Copy.
+// CopyThrough writes all of src to dst through a pooled buffer, past dst's ReadFrom.
+func CopyThrough(dst io.Writer, src io.Reader) (int64, error) {
+	buf := buffers.Get().(*[copyBufferBytes]byte)
+	defer buffers.Put(buf)
+	return io.CopyBuffer(writeOnly{dst}, src, buf[:])
+}
+
+// writeOnly hides ReadFrom from io.CopyBuffer.
 type writeOnly struct{ io.Writer }

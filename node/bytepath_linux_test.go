@@ -2,12 +2,14 @@ package node
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"regexp"
 	"runtime"
 	"strconv"
@@ -15,6 +17,13 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+
+	pb "github.com/gridloom/gridloom/gen/gridloom/v1"
 )
 
 // What one GET may allocate, through the whole front: what was measured (28, 65
@@ -83,12 +92,17 @@ func (k *keptAlive) get(t *testing.T) {
 // beside, some hundred times a second: of several tries the least counts.
 func (k *keptAlive) cost(t *testing.T, times int) (allocs, size float64) {
 	t.Helper()
+	return costOf(times, func() { k.get(t) })
+}
+
+// costOf is what so many calls of get allocate, each on the average.
+func costOf(times int, get func()) (allocs, size float64) {
 	allocs, size = math.Inf(1), math.Inf(1)
 	for range 20 {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		for range times {
-			k.get(t)
+			get()
 		}
 		runtime.ReadMemStats(&after)
 		allocs = min(allocs, float64(after.Mallocs-before.Mallocs)/float64(times))
@@ -199,10 +213,91 @@ func TestWaysOfPayload(t *testing.T) {
 	}
 }
 
+// TestWaysThatCopy: what is encrypted, or cut into frames and messages, is copied, and
+// the counters say so.
+func TestWaysThatCopy(t *testing.T) {
+	const size = 1 << 20
+	plain := startMesh(t, t.TempDir(), 1)[0]
+	secure := runNode(t, secured(meshConfigs(t, t.TempDir(), 1), auto)[0])
+	secure.await(t)
+	ca, err := os.ReadFile(CAFile(secure.cfg.DataDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := trusting(t, ca) // HTTP/2
+	first := &http.Transport{TLSClientConfig: second.Transport.(*http.Transport).TLSClientConfig.Clone()}
+	first.TLSClientConfig.NextProtos, first.TLSNextProto = []string{"http/1.1"}, map[string]func(string, *tls.Conn) http.RoundTripper{}
+	defer first.CloseIdleConnections()
+	for _, c := range []struct {
+		what   string
+		node   *running
+		client *http.Client
+		creds  credentials.TransportCredentials // of gRPC; nil: by HTTP
+		want   string
+	}{
+		{"HTTP/1.1", plain, http.DefaultClient, nil, "sendfile"},
+		{"HTTP/1.1 on TLS", secure, &http.Client{Transport: first}, nil, "copy"},
+		{"HTTP/2", secure, second, nil, "copy"},
+		{"gRPC", plain, http.DefaultClient, insecure.NewCredentials(), "copy"},
+		{"gRPC on TLS", secure, second, credentials.NewTLS(&tls.Config{RootCAs: first.TLSClientConfig.RootCAs}), "copy"},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			url := c.node.url("/data/ways/large")
+			if status, text, err := request(c.client, http.MethodPost, c.node.url("/v1/buckets"), []byte(`{"bucket":"ways"}`)); err != nil || status != 200 && status != 409 {
+				t.Fatalf("%d %s %v", status, text, err)
+			}
+			if status, text, err := request(c.client, http.MethodPut, url, randomBytes(size)); err != nil || status/100 != 2 {
+				t.Fatalf("%d %s %v", status, text, err)
+			}
+			metrics := func() map[string]int {
+				return sentIn(t, string(mustRequest(t, c.client, http.StatusOK, http.MethodGet, c.node.url("/metrics"), nil)))
+			}
+			before := metrics()
+			if c.creds == nil {
+				mustRequest(t, c.client, http.StatusOK, http.MethodGet, url, nil)
+			} else {
+				getByGRPC(t, c.node, c.creds, "ways", "large")
+			}
+			for way, n := range metrics() {
+				want := 0
+				if way == c.want {
+					want = size
+				}
+				if n -= before[way]; n != want {
+					t.Errorf("%d bytes by %s, want %d", n, way, want)
+				}
+			}
+		})
+	}
+}
+
+// getByGRPC reads an object to its end.
+func getByGRPC(t *testing.T, r *running, creds credentials.TransportCredentials, bucket, key string) {
+	t.Helper()
+	conn, err := grpc.NewClient(r.Addrs().GRPC, grpc.WithTransportCredentials(creds))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+testKey.String())
+	stream, err := pb.NewObjectServiceClient(conn).GetObject(ctx, &pb.GetObjectRequest{Bucket: bucket, Key: key})
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	if err != io.EOF {
+		t.Fatal(err)
+	}
+}
+
 // sentBy reads how many bytes of payload a node has sent which way.
 func sentBy(t *testing.T, r *running) map[string]int {
 	t.Helper()
-	text := string(expect(t, http.StatusOK, http.MethodGet, r.url("/metrics"), nil))
+	return sentIn(t, string(expect(t, http.StatusOK, http.MethodGet, r.url("/metrics"), nil)))
+}
+
+// sentIn reads that in the text of /metrics.
+func sentIn(t *testing.T, text string) map[string]int {
+	t.Helper()
 	sent := map[string]int{}
 	for line := range strings.Lines(text) {
 		if m := regexp.MustCompile(`^gridloom_payload_sent_bytes_total\{.*path="(\w+)".*\} (\S+)`).FindStringSubmatch(line); m != nil {

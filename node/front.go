@@ -167,7 +167,7 @@ func unbound(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	_ = control.SetWriteDeadline(time.Time{})
 	_ = control.SetReadDeadline(time.Time{})
-	if len(r.TransferEncoding) == 0 { // see strict
+	if !last(r) {
 		w.Header().Del("Connection")
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -29,7 +30,12 @@ type said struct {
 // methods. stays says that the connection can be used for another request.
 func converse(t *testing.T, addr, text string, methods ...string) (answers []said, stays bool) {
 	t.Helper()
-	conn := dialListener(t, addr)
+	return converseOn(t, dialListener(t, addr), text, methods...)
+}
+
+// converseOn does that over a connection of the caller's.
+func converseOn(t *testing.T, conn net.Conn, text string, methods ...string) (answers []said, stays bool) {
+	t.Helper()
 	defer func() { _ = conn.Close() }()
 	if _, err := io.WriteString(conn, text); err != nil {
 		t.Fatal(err)
@@ -79,6 +85,9 @@ func TestHabits(t *testing.T) {
 		{"HTTP/1.0", "GET /data/habits/a HTTP/1.0\r\n" + auth + "\r\n", "GET", "200", "hello", false},
 		{"HTTP/1.0 that stays", "GET /data/habits/a HTTP/1.0\r\nConnection: keep-alive\r\n" + auth + "\r\n", "GET", "200", "hello", true},
 		{"HTTP/1.0, from a file, that stays", "GET /data/habits/large HTTP/1.0\r\nConnection: keep-alive\r\n" + auth + "\r\n", "GET", "200", large, true},
+		{"HTTP/1.0, again and again", strings.Repeat("HEAD /data/habits/a HTTP/1.0\r\nConnection: keep-alive\r\n"+auth+"\r\n", 3), "HEAD HEAD HEAD", "200 200 200", "", true},
+		{"HTTP/1.0 uploads, and would stay", "PUT /data/habits/new HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 1\r\n" + auth + "\r\nx", "PUT", "201", "", false},
+		{"HTTP/1.0 deletes", "DELETE /data/habits/new HTTP/1.0\r\nConnection: keep-alive\r\n" + auth + "\r\n", "DELETE", "204", "", true},
 		{"HTTP/1.0 uploads", "PUT /data/habits/new HTTP/1.0\r\nContent-Length: 1\r\n" + auth + "\r\nx", "PUT", "201", "", false},
 		{"HTTP/1.0 expects", "PUT /data/habits/new HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n" + auth + "\r\nx", "PUT", "204", "", false},
 		{"HTTP/1.1", get + "\r\n", "GET", "200", "hello", true},

@@ -9,7 +9,6 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
-	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/limit"
 )
 
@@ -137,6 +136,8 @@ func (l *limited) server(h http.Handler, conns *limit.Conns) *http.Server {
 		MaxHeaderBytes:    l.HeaderBytes,
 		ConnState:         conns.ConnState,
 		ConnContext:       conns.ConnContext,
+		// strict answers OPTIONS *: net/http would without asking it.
+		DisableGeneralOptionsHandler: true,
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: l.Streams,
 			SendPingTimeout:      time.Minute,
@@ -144,29 +145,6 @@ func (l *limited) server(h http.Handler, conns *limit.Conns) *http.Server {
 			WriteByteTimeout:     answerTimeout,
 		},
 	}
-}
-
-// strict refuses what a server need not understand and another one, in front of
-// it, may understand in another way.
-//
-// A request with both Content-Length and Transfer-Encoding can't be told from
-// one with the latter alone: net/http drops the former, and keeps the
-// connection. So no connection outlives a request that is chunked, which is what
-// RFC 9112, 6.3, demands for the former: what somebody smuggled in behind it is
-// never read as a request.
-func strict(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ProtoMajor == 1 && len(r.TransferEncoding) > 0 {
-			w.Header().Set("Connection", "close")
-		}
-		if r.URL.Host != "" || r.URL.Scheme != "" || r.URL.Opaque != "" {
-			bound(w, r)
-			w.Header().Set("Connection", "close")
-			fault.WriteProblem(w, fault.New(fault.InvalidArgument, "target", "is for a proxy, which this is not; give the path alone"))
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 // lingering reads on for a moment where a request was answered before the end of

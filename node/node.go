@@ -22,6 +22,7 @@ import (
 	"github.com/gridloom/gridloom/node/certs"
 	"github.com/gridloom/gridloom/node/control"
 	"github.com/gridloom/gridloom/node/door"
+	"github.com/gridloom/gridloom/node/door/lean"
 	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/heal"
 	"github.com/gridloom/gridloom/node/iam"
@@ -464,7 +465,7 @@ func (n *Node) openServices(context.Context) error {
 	n.httpServer = n.newHTTPServer(n.telemetry.Requests().HTTP(n.front), n.limits.http)
 	limits := n.httpServer.ConnContext
 	n.httpServer.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		return door.ConnContext(observability.ConnContext(limits(ctx, c)), c)
+		return door.ConnContext(lean.ConnContext(observability.ConnContext(limits(ctx, c)), c), c)
 	}
 	peer := http.NewServeMux()
 	peer.Handle(grid.RoutePath, bounded(n.grid.Handler()))

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -125,15 +126,23 @@ func (w *responseWriter) ReadFrom(src io.Reader) (int64, error) {
 	w.begin(http.StatusOK)
 	inner, ok := w.inner.(io.ReaderFrom)
 	if !ok {
-		return io.Copy(writerOnly{w}, src) // HTTP/2
+		buf := copyBuffers.Get().(*[copyBytes]byte) // HTTP/2
+		defer copyBuffers.Put(buf)
+		return io.CopyBuffer(writerOnly{w}, src, buf[:])
 	}
 	n, err := inner.ReadFrom(src)
 	w.wrote(n, w.elapsed())
 	return n, err
 }
 
-// writerOnly hides ReadFrom from io.Copy.
+// writerOnly hides ReadFrom from io.CopyBuffer.
 type writerOnly struct{ io.Writer }
+
+// copyBytes is what io.Copy would allocate for each move.
+const copyBytes = 32 << 10
+
+// copyBuffers are for bodies that no ReadFrom takes.
+var copyBuffers = sync.Pool{New: func() any { return new([copyBytes]byte) }}
 
 func (w *responseWriter) Flush() { _ = w.FlushError() } // http.Flusher has no error
 

@@ -21,6 +21,7 @@ func TestHostileHTTP1(t *testing.T) {
 	// leave an object.
 	smuggled := "PUT /data/siege/smuggled HTTP/1.1\r\nHost: h\r\n" + auth + "Content-Length: 1\r\n\r\nx"
 	const put = "PUT /data/siege/hostile HTTP/1.1\r\nHost: h\r\n"
+	const old = "PUT /data/siege/hostile HTTP/1.0\r\nConnection: keep-alive\r\n"
 	const get = "GET /data/siege/honest HTTP/1.1\r\nHost: h\r\n"
 	var wg sync.WaitGroup
 	for name, c := range map[string]struct {
@@ -42,6 +43,9 @@ func TestHostileHTTP1(t *testing.T) {
 		"a negative chunk":          {put + auth + "Transfer-Encoding: chunked\r\n\r\n-1\r\nx\r\n0\r\n\r\n" + smuggled, false},
 		"an endless chunk size":     {put + auth + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("0", 1<<16) + "1\r\nx\r\n0\r\n\r\n" + smuggled, false},
 		"a trailer without end":     {put + auth + "Transfer-Encoding: chunked\r\n\r\n0\r\n" + strings.Repeat("A: b\r\n", 1<<17), false},
+		"chunks of HTTP/1.0":        {old + auth + "Transfer-Encoding: chunked\r\n\r\n" + smuggled, false},
+		"both lengths, HTTP/1.0":    {old + auth + "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n" + smuggled, false},
+		"no length, HTTP/1.0":       {old + auth + "\r\n" + smuggled, false},
 		"no host":                   {"GET /data/siege/honest HTTP/1.1\r\n" + auth + "\r\n", false},
 		"two hosts":                 {get + auth + "Host: i\r\n\r\n", false},
 		"NUL in the path":           {"GET /data/siege/hon\x00est HTTP/1.1\r\nHost: h\r\n" + auth + "\r\n", false},

@@ -49,6 +49,10 @@ func TestPutChecksums(t *testing.T) {
 			checkStatus(t, what+" behind chunks", err, fault.ChecksumMismatch, "checksum")
 			_, err = s.put(t, announced(), data, short)
 			checkStatus(t, what+" behind chunks, short", err, fault.InvalidArgument, "checksums")
+			_, err = s.put(t, announced(), data)
+			checkStatus(t, what+" announced, and not there", err, fault.IncompleteBody, "checksums")
+			_, err = s.put(t, announced(), data, &pb.Checksum{Algorithm: good.GetAlgorithm()})
+			checkStatus(t, what+" announced, and empty", err, fault.InvalidArgument, "checksums")
 			checkStatus(t, what+" with the content", whole(bad), fault.ChecksumMismatch, "checksum")
 			optional := good.GetAlgorithm() >= pb.ChecksumAlgorithm_CHECKSUM_ALGORITHM_MD5
 			if optional {

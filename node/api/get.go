@@ -186,6 +186,9 @@ func (d *download) ReadFrom(src io.Reader) (int64, error) {
 	}
 }
 
+// InKernel says that payload comes through memory, whatever it comes from.
+func (d *download) InKernel() bool { return false }
+
 // flush sends the chunk, if there is one.
 func (d *download) flush() error {
 	if d.err != nil || d.buf == nil || len(*d.buf) == headRoom {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -258,6 +259,21 @@ func announcedOf(h *pb.PutObjectHeader) ([]object.Algorithm, error) {
 		out = append(out, known)
 	}
 	return out, nil
+}
+
+// announcedSums are the checksums that have come, if all are there that were
+// announced: who announces one wants it verified.
+func announcedSums(came []*pb.Checksum, announced []object.Algorithm) ([]object.Checksum, error) {
+	sums, err := checksumsOf(came)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range announced {
+		if !slices.ContainsFunc(sums, func(s object.Checksum) bool { return s.Algorithm == a }) {
+			return nil, fault.New(fault.IncompleteBody, "checksums", "%s was announced, and did not come", a)
+		}
+	}
+	return sums, nil
 }
 
 // checksumsOf reads what a client says that its bytes sum up to.

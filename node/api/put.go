@@ -38,7 +38,7 @@ func (s *objectService) PutObject(stream grpc.ClientStreamingServer[pb.PutObject
 	if h := first.GetHeader(); h.Content != nil {
 		return s.putWhole(stream, held, req, h)
 	}
-	up := &upload{stream: stream, held: held}
+	up := &upload{stream: stream, held: held, announced: req.Sums}
 	defer up.chunk.Close()
 	info, err := s.objects.Put(stream.Context(), req, up, up.checksums)
 	if err != nil {
@@ -60,7 +60,7 @@ func (s *objectService) putWhole(stream grpc.ClientStreamingServer[pb.PutObjectR
 	if h.Size == nil {
 		req.SizeBytes = int64(len(h.GetContent()))
 	}
-	sums := func() ([]object.Checksum, error) { return checksumsOf(h.GetChecksums()) }
+	sums := func() ([]object.Checksum, error) { return announcedSums(h.GetChecksums(), req.Sums) }
 	info, err := s.objects.Put(stream.Context(), req, bytes.NewReader(h.GetContent()), sums)
 	if err != nil {
 		return err
@@ -103,6 +103,9 @@ type upload struct {
 	held    *limit.Upload
 	message incoming
 	chunk   mem.Reader // of what is left of the last one
+	// announced are the algorithms of the checksums that the trailer is to have.
+	announced []object.Algorithm
+
 	trailer *pb.PutObjectTrailer
 	err     error // why it ended; io.EOF after a trailer
 }
@@ -156,7 +159,7 @@ func (u *upload) next() error {
 
 // checksums are the trailer's.
 func (u *upload) checksums() ([]object.Checksum, error) {
-	return checksumsOf(u.trailer.GetChecksums())
+	return announcedSums(u.trailer.GetChecksums(), u.announced)
 }
 
 // reason picks the cause of a failed put: the stream's, if that failed first.

@@ -71,15 +71,15 @@ func summedUp(r *http.Request, sums []object.Checksum, want []string) (extra []o
 // parseDigests reads what a client says that its bytes sum up to, from the
 // header or from the trailer. can says what can be verified; algorithms that
 // can't are skipped, but not where there is no other: who sends a digest wants it
-// verified.
+// verified. So an empty field is refused, though to structured fields it would be as
+// good as none.
 func parseDigests(h http.Header, can func(object.Algorithm) bool) ([]object.Checksum, error) {
 	var sums []object.Checksum
 	for _, field := range digestFields {
-		value := strings.Join(h[field], ", ")
-		if value == "" {
+		if len(h[field]) == 0 { // a trailer's name is there before its value
 			continue
 		}
-		members, ok := parseByteSequences(value)
+		members, ok := parseByteSequences(strings.Join(h[field], ", "))
 		if !ok {
 			return nil, fault.New(fault.InvalidArgument, field, "is no dictionary of byte sequences like %s=:…: (RFC 9530)", sha256Key)
 		}
@@ -100,8 +100,8 @@ func parseDigests(h http.Header, can func(object.Algorithm) bool) ([]object.Chec
 				sha256Key, crc32cKey, crc64nvmeKey, sha512Key, md5Key)
 		}
 	}
-	values, ok := h[md5Field]
-	if !ok || len(values) == 0 { // a trailer's name is there before its value
+	values := h[md5Field]
+	if len(values) == 0 {
 		return sums, nil
 	}
 	sum, err := base64.StdEncoding.DecodeString(values[0])

@@ -93,6 +93,10 @@ func TestChecksums(t *testing.T) {
 				}
 				checkProblem(t, what, s.chunked(t, name, head, data, field+": "+bad[key]+"\r\n"), fault.ChecksumMismatch, "checksum")
 				checkProblem(t, what, s.chunked(t, name, head, data, ""), fault.IncompleteBody, "trailer")
+				checkProblem(t, what, s.chunked(t, name, head, data, field+":\r\n"), fault.InvalidArgument, field)
+				checkProblem(t, what, s.chunked(t, name, head, data, field+": \t\r\n"), fault.InvalidArgument, field)
+				checkProblem(t, what, s.chunked(t, name, head, data, field+": "+good[key]+"\r\n"+field+": \r\n"), fault.InvalidArgument, field)
+				checkProblem(t, what, s.do(t, "PUT", name, strings.NewReader(data), field, " "), fault.InvalidArgument, field)
 				checkProblem(t, what, s.chunked(t, name, head, data, field+": unixsum=:AAAA:\r\n"), fault.InvalidArgument, field)
 				gone(what, name)
 				if key != "md5" && key != "sha-512" {
@@ -111,6 +115,8 @@ func TestChecksums(t *testing.T) {
 		const head = "Trailer: Content-MD5\r\n"
 		checkProblem(t, name, s.chunked(t, name, head, data, "Content-MD5: "+contentMD5("x")+"\r\n"), fault.ChecksumMismatch, "checksum")
 		checkProblem(t, name, s.chunked(t, name, head, data, ""), fault.IncompleteBody, "trailer")
+		checkProblem(t, name, s.chunked(t, name, head, data, "Content-MD5: \r\n"), fault.InvalidArgument, "Content-MD5")
+		checkProblem(t, name, s.do(t, "PUT", name, strings.NewReader(data), "Content-MD5", " "), fault.InvalidArgument, "Content-MD5")
 		checkProblem(t, name, s.chunked(t, name, "", data, "Content-MD5: "+contentMD5(data)+"\r\n"), fault.InvalidArgument, "Content-MD5")
 		gone(name, name)
 		s.put(t, name, data, http.StatusCreated, "Content-MD5", contentMD5(data))

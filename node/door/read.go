@@ -305,6 +305,10 @@ func (b *body) ReadFrom(src io.Reader) (int64, error) {
 	return io.Copy(b.w, src)
 }
 
+// InKernel says whether ReadFrom leaves the bytes to the kernel (see object.Reader.Send):
+// not under TLS, nor in frames of HTTP/2.
+func (b *body) InKernel() bool { return b.conn != nil }
+
 // release has what was written leave: net/http may still have it, and behind it
 // the connection the head.
 func (b *body) release() error {

@@ -52,6 +52,7 @@ const (
 	NotFound
 	Unimplemented
 	MethodNotAllowed
+	LengthRequired
 	numKinds
 )
 
@@ -93,6 +94,7 @@ var table = [numKinds]row{
 	NotFound:           {"not_found", codes.NotFound, http.StatusNotFound},
 	Unimplemented:      {"unimplemented", codes.Unimplemented, http.StatusNotImplemented},
 	MethodNotAllowed:   {"method_not_allowed", codes.Unimplemented, http.StatusMethodNotAllowed},
+	LengthRequired:     {"length_required", codes.InvalidArgument, http.StatusLengthRequired},
 }
 
 // row returns the kind's row. A kind from a newer peer is Internal here.

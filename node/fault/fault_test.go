@@ -49,6 +49,7 @@ func TestTable(t *testing.T) {
 24 not_found NotFound 404
 25 unimplemented Unimplemented 501
 26 method_not_allowed Unimplemented 405
+27 length_required InvalidArgument 411
 `
 	var got strings.Builder
 	for k := range numKinds {

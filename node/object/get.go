@@ -159,7 +159,8 @@ func (r *Reader) Close() error { return nil }
 //
 // Payload of drives here and of large parts elsewhere is handed to w's
 // ReadFrom, if it has one, as dataio.Send does it: on a plaintext connection
-// of this node the kernel moves it. win's first window counts for the first
+// of this node the kernel moves it, and so it is counted, unless w has a method
+// InKernel() bool that says otherwise. win's first window counts for the first
 // bytes only. A window is cut short where a copy fails within it; another one
 // goes on with the next byte.
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -54,6 +55,11 @@ func TestBytes(t *testing.T) {
 
 // plainWriter hides ReadFrom.
 type plainWriter struct{ io.Writer }
+
+// copying has ReadFrom, and says that it isn't the kernel's.
+type copying struct{ *net.TCPConn }
+
+func (copying) InKernel() bool { return false }
 
 // TestRanges: every range that begins or ends near a boundary, through every
 // node.
@@ -160,7 +166,7 @@ func TestPaths(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, plain := range []bool{false, true} {
+			for _, kind := range []string{"a connection", "no ReadFrom", "ReadFrom that copies"} {
 				local, remote := pair(t)
 				n.recorded.take()
 				got := make(chan []byte)
@@ -170,8 +176,13 @@ func TestPaths(t *testing.T) {
 				}()
 				var w io.Writer = local
 				want := c.path
-				if plain {
+				switch kind {
+				case "no ReadFrom":
 					w = plainWriter{local}
+				case "ReadFrom that copies":
+					w = copying{local}
+				}
+				if w != io.Writer(local) {
 					if want == PathSendfile || want == PathSplice {
 						want = PathCopy
 					}
@@ -194,7 +205,7 @@ func TestPaths(t *testing.T) {
 				}
 				paths := n.recorded.take()
 				if len(paths) != 1 || paths[want] != int64(len(c.data)) {
-					t.Errorf("plain %v: sent %v, want all by %v", plain, paths, want)
+					t.Errorf("%s: sent %v, want all by %v", kind, paths, want)
 				}
 				if before != after || sum != sent || first != min(sent, dataio.FirstWindowBytes) {
 					t.Errorf("%d before, %d after, the first of %d bytes", before, after, first)

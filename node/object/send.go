@@ -156,7 +156,7 @@ func (t *sending) from(ctx context.Context, src *source, n int64, next *prefetch
 func (t *sending) window(ctx context.Context, src *source, left int64) (moved int64, broke, err error) {
 	want := min(t.win.FirstBytes, left)
 	path := src.path
-	if _, zero := t.w.(io.ReaderFrom); !zero {
+	if !inKernel(t.w) {
 		path = PathCopy
 	}
 	for moved < want {
@@ -189,6 +189,17 @@ func (t *sending) window(ctx context.Context, src *source, left int64) (moved in
 	}
 	t.end(path, moved)
 	return moved, nil, nil
+}
+
+// inKernel says whether what is sent to a destination need not come to user space:
+// it has ReadFrom, and doesn't say otherwise by InKernel. One that encrypts, or puts
+// messages together, has ReadFrom for other reasons.
+func inKernel(w io.Writer) bool {
+	if _, ok := w.(io.ReaderFrom); !ok {
+		return false
+	}
+	asked, ok := w.(interface{ InKernel() bool })
+	return !ok || asked.InKernel()
 }
 
 // judge finds out whose the error of a move was.

@@ -109,8 +109,8 @@ type Path uint8
 // The paths.
 const (
 	PathInline   Path = iota // from the record, copied
-	PathSendfile             // from a file here to a destination with ReadFrom
-	PathSplice               // from a bulk connection to a destination with ReadFrom
+	PathSendfile             // from a file here to a plaintext connection (inKernel)
+	PathSplice               // from a bulk connection to such a one
 	PathCopy                 // from either, through memory
 	PathGrid                 // out of a grid message, copied
 )

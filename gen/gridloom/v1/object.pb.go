@@ -433,7 +433,8 @@ type PutObjectHeader struct {
 	// With content alone: the checksums that a trailer would have.
 	Checksums []*Checksum `protobuf:"bytes,12,rep,name=checksums,proto3" json:"checksums,omitempty"`
 	// The algorithms of the trailer's checksums. MD5 and SHA512 have to be among
-	// them to be verified, since they are not computed otherwise.
+	// them to be verified, since they are not computed otherwise. One that is
+	// among them and doesn't come is reason incomplete_body.
 	TrailerChecksums []ChecksumAlgorithm `protobuf:"varint,13,rep,packed,name=trailer_checksums,json=trailerChecksums,proto3,enum=gridloom.v1.ChecksumAlgorithm" json:"trailer_checksums,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache

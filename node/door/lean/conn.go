@@ -235,7 +235,10 @@ func (c *conn) read() error {
 
 // hand gives the connection to net/http.
 func (c *conn) hand() {
-	c.l.hand(&handed{Conn: c.conn, rest: append([]byte(nil), c.data...), until: c.headUntil}, c.conn)
+	h := &handed{Conn: c.conn, rest: append([]byte(nil), c.data...), until: c.headUntil}
+	h.old.framing.Store(int32(Bodyless))
+	h.old.see(h.rest)
+	c.l.hand(h, c.conn)
 }
 
 // answer serves the request whose head has n bytes, and says whether another may
@@ -310,6 +313,7 @@ type handed struct {
 	rest  []byte
 	until time.Time   // the end of a head that has begun; zero: there is none
 	set   atomic.Bool // a read deadline was
+	old   old
 }
 
 // Read implements net.Conn.
@@ -321,7 +325,9 @@ func (h *handed) Read(p []byte) (int, error) {
 		}
 		return n, nil
 	}
-	return h.Conn.Read(p)
+	n, err := h.Conn.Read(p)
+	h.old.see(p[:n])
+	return n, err
 }
 
 // WriteTo implements io.WriterTo.

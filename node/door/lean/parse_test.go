@@ -26,6 +26,9 @@ var plainHeads = []string{
 var doubtfulHeads = []string{
 	"\r\n" + request + "\r\n",
 	"GET /data/b/k HTTP/1.0\r\nHost: node\r\n\r\n",
+	"GET /data/b/k HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+	"GET /data/b/k HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+	"PUT /data/b/k HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 	"GET /data/b/k HTTP/1.1 \r\nHost: node\r\n\r\n",
 	"GET /data/b/k HTTP/2.0\r\nHost: node\r\n\r\n",
 	"GET /data/b/k http/1.1\r\nHost: node\r\n\r\n",

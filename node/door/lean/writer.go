@@ -287,7 +287,7 @@ func (w *writer) ReadFrom(src io.Reader) (n int64, err error) {
 		w.WriteHeader(http.StatusOK)
 	}
 	if w.head || w.length < 0 || !bodyAllowed(w.status) || !dataio.InKernel(src) {
-		return io.Copy(writeOnly{w}, src)
+		return dataio.CopyThrough(w, src)
 	}
 	if w.failed != nil {
 		return 0, w.failed
@@ -330,9 +330,6 @@ func spent(src io.Reader) bool {
 	}
 	return false
 }
-
-// writeOnly hides ReadFrom from io.Copy.
-type writeOnly struct{ io.Writer }
 
 // Flush implements http.Flusher.
 func (w *writer) Flush() { _ = w.FlushError() }
