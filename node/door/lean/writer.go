@@ -43,7 +43,8 @@ type writer struct {
 	last    bool   // the connection ends with the answer
 	body    []byte // of one whose length isn't known, up to guessBytes
 	failed  error
-	waits   func() // to be told before something is waited for; nil: nobody is
+	waits   func()                   // to be told before something is waited for; nil: nobody is
+	first   interface{ FirstSent() } // to be told of the first bytes, if others wait; nil: nobody is
 
 	mu       sync.Mutex // guards what follows: whoever cuts an answer off is another goroutine
 	deadline time.Time  // of writes, as the handler wants it
@@ -56,6 +57,7 @@ func (w *writer) begin(head bool) {
 	w.out = outBuffers.Get().(*[]byte)
 	w.head, w.status, w.length, w.written = head, 0, -1, 0
 	w.typed, w.dated, w.whole, w.hold, w.last, w.body, w.failed, w.waits = false, false, false, false, false, w.body[:0], nil, nil
+	w.first = nil
 }
 
 // free gives back what a request took, and takes its deadline away.
@@ -304,6 +306,10 @@ func (w *writer) move(src io.Reader) (int64, error) {
 	if limited, ok := src.(*io.LimitedReader); err != nil || ok && limited.N == 0 && len(*w.out) == 0 {
 		return sent, err
 	}
+	if tell := w.first; tell != nil && sent > 0 {
+		w.first = nil
+		tell.FirstSent()
+	}
 	w.arm()
 	if len(*w.out) > 0 {
 		w.c.conn.Hold()
@@ -315,6 +321,10 @@ func (w *writer) move(src io.Reader) (int64, error) {
 	n, err := w.c.conn.ReadFrom(src)
 	return sent + n, err
 }
+
+// OnFirst has f told when the first bytes of the body have left, if ReadFrom then has
+// to wait for the client to take more: it returns only after that.
+func (w *writer) OnFirst(f interface{ FirstSent() }) { w.first = f }
 
 // writeOnly hides ReadFrom from io.Copy.
 type writeOnly struct{ io.Writer }
