@@ -51,7 +51,7 @@ bench-store: ## puts and heal beside the bare recipe, about 3 minutes; flags in 
 	cd node/object/bench && CGO_ENABLED=0 $(GO) run . $(BENCHFLAGS)
 
 .PHONY: bench-bytes
-bench-bytes: ## the bytes of files beside nginx, bare files and bare grpc-go, about 15 minutes; flags in BENCHFLAGS
+bench-bytes: ## the bytes of files beside nginx, bare files and bare grpc-go, about 15 minutes; flags in BENCHFLAGS (-congestion cubic: with another congestion control)
 	@PATH="$$PATH:/usr/sbin" $(TOOLS)/install.sh nginx || echo 'without nginx there are no ratios to it'
 	cd node/door/bench && CGO_ENABLED=0 $(GO) run . $(BENCHFLAGS)
 

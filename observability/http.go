@@ -23,8 +23,9 @@ import (
 //
 // The first byte is stamped when a Write is called and has written something,
 // and when a ReadFrom returns (reading the source is part of the wait, and
-// the inner writer does both in one): a long body should be sent in windows,
-// the first a short one. A response without a body (HEAD, 204, 304, a handler
+// the inner writer does both in one) or the inner writer's OnFirst tells that the
+// rest waits: without it a long body should be sent in windows, the first a short
+// one. A response without a body (HEAD, 204, 304, a handler
 // that writes nothing) is stamped when its headers are flushed, at the latest
 // when next returns. 1xx responses are neither.
 //
@@ -130,10 +131,24 @@ func (w *responseWriter) ReadFrom(src io.Reader) (int64, error) {
 		defer copyBuffers.Put(buf)
 		return io.CopyBuffer(writerOnly{w}, src, buf[:])
 	}
+	if !w.stamped {
+		if f, ok := w.inner.(firstTeller); ok {
+			f.OnFirst(w)
+		}
+	}
 	n, err := inner.ReadFrom(src)
 	w.wrote(n, w.elapsed())
 	return n, err
 }
+
+// firstTeller is a ResponseWriter whose ReadFrom tells f that the first bytes have
+// left, if it then has to wait for the client.
+type firstTeller interface {
+	OnFirst(f interface{ FirstSent() })
+}
+
+// FirstSent is told by a firstTeller.
+func (w *responseWriter) FirstSent() { w.stamp(w.elapsed()) }
 
 // writerOnly hides ReadFrom from io.CopyBuffer.
 type writerOnly struct{ io.Writer }

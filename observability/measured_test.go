@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // sink is a ResponseWriter that has ReadFrom, as net/http's, and does nothing.
@@ -75,4 +77,36 @@ func BenchmarkMeasured(b *testing.B) {
 	for b.Loop() {
 		h.ServeHTTP(w, r)
 	}
+}
+
+// teller is a ResponseWriter that tells of its first bytes, and waits for the client
+// before it takes the others.
+type teller struct{ *httptest.ResponseRecorder }
+
+func (w *teller) ReadFrom(src io.Reader) (int64, error) { return io.Copy(w.ResponseRecorder, src) }
+
+func (w *teller) OnFirst(f interface{ FirstSent() }) {
+	time.Sleep(10 * time.Millisecond)
+	f.FirstSent()
+	time.Sleep(200 * time.Millisecond)
+}
+
+// TestFirstByteIsTold: of a long body that leaves in one window the first bytes count
+// when they leave, and once.
+func TestFirstByteIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newProbe(t)
+		h := p.HTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			SetAPI(r.Context(), "GetObject")
+			for range 2 {
+				if n, err := w.(io.ReaderFrom).ReadFrom(strings.NewReader("hello")); n != 5 || err != nil {
+					t.Error(n, err)
+				}
+			}
+		}))
+		h.ServeHTTP(&teller{httptest.NewRecorder()}, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
+		if at := p.points(t, "gridloom.request.ttfb")["GetObject http 2xx"]; at.count != 1 || at.sum != 0.01 {
+			t.Errorf("%+v, want one of 10 ms", at)
+		}
+	})
 }

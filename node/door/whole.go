@@ -170,12 +170,17 @@ func (o *Whole) Forget() {
 	o.w, o.ctx, o.reader, o.own, o.p = nil, nil, nil, object.Reader{}, iam.Principal{}
 }
 
+// firstBytes is how much of an object in memory leaves at once, in one window: the
+// client isn't woken for 64 KiB of a MiB. What it can't take at once is told of
+// before it is waited for, so that the time to the first byte stays one.
+const firstBytes = 1 << 20
+
 func (o *Whole) send(ctx context.Context) error {
 	o.ctx = ctx
 	size := o.reader.Info.SizeBytes
 	sent, err := o.reader.SendNow((*wholeBody)(o), o.before)
 	if err == nil && sent < size {
-		_, err = o.reader.Send(ctx, (*wholeBody)(o), sent, size-sent, dataio.Windows{Before: o.before})
+		_, err = o.reader.Send(ctx, (*wholeBody)(o), sent, size-sent, dataio.Windows{FirstBytes: firstBytes, Before: o.before})
 	}
 	if err != nil && o.begun {
 		return &brokenBody{err}

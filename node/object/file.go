@@ -197,10 +197,7 @@ func (f *fileStream) ready(ctx context.Context, want, next int64) (int64, error)
 	if f.checked != nil {
 		return f.verified(ctx, upTo)
 	}
-	if upTo > f.known && f.ahead == nil && f.f.InMemory(max(f.off, f.known), upTo-max(f.off, f.known)) {
-		f.known = upTo
-	}
-	if upTo > f.known {
+	if !f.atHand(upTo - f.off) {
 		if err := f.wait(ctx, func(ctx context.Context) error { return f.fetch(ctx, upTo) }); err != nil {
 			return 0, err
 		}
@@ -209,6 +206,18 @@ func (f *fileStream) ready(ctx context.Context, want, next int64) (int64, error)
 		f.fetchAhead(ctx, min(f.known+next, f.end))
 	}
 	return upTo - f.off, nil
+}
+
+// atHand says that the next n bytes are in memory, and need no check.
+func (f *fileStream) atHand(n int64) bool {
+	upTo := f.off + n
+	if f.checked != nil || upTo > f.end {
+		return false
+	}
+	if upTo > f.known && f.ahead == nil && f.f.InMemory(max(f.off, f.known), upTo-max(f.off, f.known)) {
+		f.known = upTo
+	}
+	return upTo <= f.known
 }
 
 // verified has the next byte verified, and with it all of its MiB.

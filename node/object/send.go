@@ -155,6 +155,9 @@ func (t *sending) from(ctx context.Context, src *source, n int64, next *prefetch
 // window sends the next window of a source that has left bytes.
 func (t *sending) window(ctx context.Context, src *source, left int64) (moved int64, broke, err error) {
 	want := min(t.win.FirstBytes, left)
+	if t.counts && t.win.FirstBytes != t.win.NextBytes && want > dataio.FirstWindowBytes && !src.atHand(want) {
+		want = dataio.FirstWindowBytes // the first bytes don't wait for others
+	}
 	path := src.path
 	if !inKernel(t.w) {
 		path = PathCopy

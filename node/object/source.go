@@ -60,6 +60,12 @@ func (s *source) close() {
 	}
 }
 
+// atHand says that the next n bytes are those of a file, and in memory.
+func (s *source) atHand(n int64) bool {
+	f, ok := s.stream.(*fileStream)
+	return ok && f.atHand(n)
+}
+
 // openOn opens a part on one of its drives.
 func (s *Service) openOn(ctx context.Context, drive string, p part, how manner) (*source, error) {
 	ref := payloadRef{drive, p.segment.ID}

@@ -20,10 +20,10 @@ import (
 	"github.com/gridloom/gridloom/internal/bench"
 )
 
-// TestMain is also what a server begins with: the harness starts the program
+// TestMain is also what a server begins with, and what -congestion starts: the program
 // that it is.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == bench.ServeArgument {
+	if len(os.Args) == 2 && os.Args[1] == bench.ServeArgument || len(os.Args) > 2 && os.Args[1] == apartArgument {
 		main()
 		return
 	}

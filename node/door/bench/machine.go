@@ -21,11 +21,16 @@ func machineFacts(dir string) ([]string, error) {
 	if err := unix.Sysinfo(&info); err != nil {
 		return nil, err
 	}
+	tcp, err := tcpFacts()
+	if err != nil {
+		return nil, err
+	}
 	return []string{
 		bench.Platform(),
 		fmt.Sprintf("%.0f GiB of memory; %s; %s", float64(info.Totalram)*float64(info.Unit)/gib,
 			strings.Join(bench.Modules("google.golang.org/grpc"), ""), nginxVersion()),
 		disk,
+		tcp,
 		"load average at the start " + bench.LoadAverage(),
 	}, nil
 }

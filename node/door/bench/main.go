@@ -14,6 +14,7 @@
 //	go run . -list
 //	go run . -rows 'get-4KiB-.*' -runs 9 -time 3s
 //	go run . -rows get-64KiB-8 -profile /tmp/profiles
+//	go run . -rows 'get-64MiB-.*' -congestion cubic
 //
 // It ends by itself, at the latest after -limit, and removes what it wrote.
 package main
@@ -25,6 +26,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
@@ -45,27 +47,34 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE) // whoever reads the output may go
 	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "bench:", err)
+	args, parents := os.Args[1:], ""
+	if len(args) >= 2 && args[0] == apartArgument {
+		args, parents = args[2:], args[1]
+	}
+	if err := run(ctx, args, parents, os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
+		if exit := new(exec.ExitError); !errors.As(err, &exit) { // or it has said why
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
 		os.Exit(1)
 	}
 }
 
 // plan is what the flags ask for.
 type plan struct {
-	rows     []row
-	dir      string // everything is below it, and removed with it
-	runs     int
-	threads  int
-	files    int
-	puts     int
-	download int // MiB
-	upload   int // MiB
-	warm     time.Duration
-	time     time.Duration
-	limit    time.Duration
-	profiles string
-	list     bool
+	rows       []row
+	dir        string // everything is below it, and removed with it
+	runs       int
+	threads    int
+	files      int
+	puts       int
+	download   int // MiB
+	upload     int // MiB
+	warm       time.Duration
+	time       time.Duration
+	limit      time.Duration
+	profiles   string
+	congestion string // "": the machine's
+	list       bool
 }
 
 func parsePlan(args []string, out io.Writer) (*plan, error) {
@@ -85,6 +94,7 @@ func parsePlan(args []string, out io.Writer) (*plan, error) {
 	fs.DurationVar(&p.warm, "warm", 300*time.Millisecond, "how long it goes before that")
 	fs.DurationVar(&p.limit, "limit", 30*time.Minute, "all ends after this")
 	fs.StringVar(&p.profiles, "profile", "", "directory for profiles of the nodes, ROW.SYSTEM.NODE.cpu.pprof or .heap.pprof; the last run's stay")
+	fs.StringVar(&p.congestion, "congestion", "", "congestion control of all connections, in a network namespace of its own, which takes root; the machine's without")
 	fs.BoolVar(&p.list, "list", false, "list rows")
 	if err := fs.Parse(args); err != nil {
 		return nil, err
@@ -121,7 +131,9 @@ func parsePlan(args []string, out io.Writer) (*plan, error) {
 	return p, nil
 }
 
-func run(ctx context.Context, args []string, out io.Writer) (err error) {
+// run does what the flags ask for. parents is the network namespace of the process
+// that has started this one in another; "": it wasn't started so.
+func run(ctx context.Context, args []string, parents string, out io.Writer) (err error) {
 	p, err := parsePlan(args, out)
 	if err != nil {
 		return err
@@ -131,6 +143,14 @@ func run(ctx context.Context, args []string, out io.Writer) (err error) {
 			fmt.Fprintf(out, "%-20s %s\n", p.rows[i].id, p.rows[i].title)
 		}
 		return nil
+	}
+	switch {
+	case parents != "":
+		if err := enterApart(parents, p.congestion); err != nil {
+			return err
+		}
+	case p.congestion != "":
+		return runApart(ctx, args, out)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, p.limit, fmt.Errorf("not done within -limit %v", p.limit))
 	defer cancel()

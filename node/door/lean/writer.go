@@ -44,7 +44,8 @@ type writer struct {
 	last    bool      // the connection ends with the answer
 	body    []byte    // of one whose length isn't known, up to guessBytes
 	failed  error
-	waits   func() // to be told before something is waited for; nil: nobody is
+	waits   func()                   // to be told before something is waited for; nil: nobody is
+	first   interface{ FirstSent() } // to be told of the first bytes, if others wait; nil: nobody is
 
 	mu       sync.Mutex // guards what follows: whoever cuts an answer off is another goroutine
 	deadline time.Time  // of writes, as the handler wants it
@@ -57,6 +58,7 @@ func (w *writer) begin(head bool) {
 	w.out = outBuffers.Get().(*[]byte)
 	w.head, w.status, w.length, w.written = head, 0, -1, 0
 	w.begins, w.typed, w.dated, w.whole, w.hold, w.last, w.body, w.failed, w.waits = time.Time{}, false, false, false, false, false, w.body[:0], nil, nil
+	w.first = nil
 }
 
 // free gives back what a request took, and takes its deadline away.
@@ -308,6 +310,10 @@ func (w *writer) move(src io.Reader) (int64, error) {
 	if err != nil || len(*w.out) == 0 && spent(src) {
 		return sent, err
 	}
+	if tell := w.first; tell != nil && sent > 0 {
+		w.first = nil
+		tell.FirstSent()
+	}
 	w.arm()
 	if len(*w.out) > 0 {
 		w.c.conn.Hold()
@@ -330,6 +336,10 @@ func spent(src io.Reader) bool {
 	}
 	return false
 }
+
+// OnFirst has f told when the first bytes of the body have left, if ReadFrom then has
+// to wait for the client to take more: it returns only after that.
+func (w *writer) OnFirst(f interface{ FirstSent() }) { w.first = f }
 
 // Flush implements http.Flusher.
 func (w *writer) Flush() { _ = w.FlushError() }
