@@ -158,7 +158,8 @@ func (u *upload) Read(p []byte) (int, error) {
 	if u.err != nil {
 		return 0, u.err
 	}
-	if err := renew(u.ctx, u.control.SetReadDeadline, time.Now().Add(u.door.stall)); err != nil {
+	deadline := time.Now().Add(u.door.stall)
+	if err := renew(u.ctx, u.control.SetReadDeadline, deadline); err != nil {
 		u.err = err
 		return 0, err
 	}
@@ -173,7 +174,8 @@ func (u *upload) Read(p []byte) (int, error) {
 	case err == io.EOF:
 		// The commit that follows takes its own time.
 		u.err = u.control.SetReadDeadline(time.Time{})
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded), err != nil && !time.Now().Before(deadline):
+		// Of a trailer that doesn't come net/http says that it is too long.
 		u.err = fault.New(fault.IncompleteBody, "body", "stalled: no byte came for %v", u.door.stall)
 	case err != nil:
 		u.err = fault.Wrap(fault.IncompleteBody, "body", err)
