@@ -44,6 +44,9 @@ func (d *Door) servePut(w http.ResponseWriter, r *http.Request, t target) error 
 	defer held.End()
 	up := &upload{door: d, ctx: r.Context(), held: held, body: r.Body, control: http.NewResponseController(w), left: d.maxObjectBytes}
 	info, err := d.objects.Put(r.Context(), req, up, func() ([]object.Checksum, error) {
+		if err := foreign(r.Trailer); err != nil { // it need not have been announced
+			return nil, err
+		}
 		if err := missingDigest(r.Trailer); err != nil {
 			return nil, err
 		}
@@ -79,6 +82,11 @@ func (d *Door) putRequest(r *http.Request, t target) (object.PutRequest, error) 
 	}
 	if r.ContentLength > d.maxObjectBytes {
 		return req, d.tooLarge()
+	}
+	for _, h := range []http.Header{r.Header, r.Trailer} {
+		if err := foreign(h); err != nil {
+			return req, err
+		}
 	}
 	// RFC 9110, 14.5: storing a part as if it were the whole would be worse.
 	if _, ok := r.Header["Content-Range"]; ok {
