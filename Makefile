@@ -101,12 +101,17 @@ check-generate: $(BUF) ## fails when generate would change, add or leave behind 
 	@MAKE='$(MAKE)' BUF='$(BUF)' $(TOOLS)/check-generate.sh
 
 .PHONY: cross
-cross: $(addprefix cross/,$(PLATFORMS)) ## the binary for every platform, not kept, and dataio's tests
+cross: $(addprefix cross/,$(PLATFORMS)) cross/solaris cross/illumos ## the binary for every platform, not kept, and dataio's tests
 
 .PHONY: $(addprefix cross/,$(PLATFORMS))
 $(addprefix cross/,$(PLATFORMS)): cross/%:
 	CGO_ENABLED=0 GOOS=$(*D) GOARCH=$(*F) $(GO) build -buildvcs=false -o /dev/null ./cmd/gridloom
 	CGO_ENABLED=0 GOOS=$(*D) GOARCH=$(*F) $(GO) vet ./dataio
+
+# Not the binary: Pebble is not for them (docs/decisions/0008-the-byte-path.md).
+.PHONY: cross/solaris cross/illumos
+cross/solaris cross/illumos: cross/%:
+	CGO_ENABLED=0 GOOS=$* GOARCH=amd64 $(GO) build ./dataio ./grid
 
 .PHONY: clean
 clean: ## remove what build and the tools left

@@ -44,6 +44,9 @@ func (d *Door) servePut(w http.ResponseWriter, r *http.Request, t target) error 
 	defer held.End()
 	up := &upload{door: d, ctx: r.Context(), held: held, body: r.Body, control: http.NewResponseController(w), left: d.maxObjectBytes}
 	info, err := d.objects.Put(r.Context(), req, up, func() ([]object.Checksum, error) {
+		if err := foreign(r.Trailer); err != nil { // it need not have been announced
+			return nil, err
+		}
 		if err := missingDigest(r.Trailer); err != nil {
 			return nil, err
 		}
@@ -79,6 +82,11 @@ func (d *Door) putRequest(r *http.Request, t target) (object.PutRequest, error) 
 	}
 	if r.ContentLength > d.maxObjectBytes {
 		return req, d.tooLarge()
+	}
+	for _, h := range []http.Header{r.Header, r.Trailer} {
+		if err := foreign(h); err != nil {
+			return req, err
+		}
 	}
 	// RFC 9110, 14.5: storing a part as if it were the whole would be worse.
 	if _, ok := r.Header["Content-Range"]; ok {
@@ -158,7 +166,8 @@ func (u *upload) Read(p []byte) (int, error) {
 	if u.err != nil {
 		return 0, u.err
 	}
-	if err := renew(u.ctx, u.control.SetReadDeadline, time.Now().Add(u.door.stall)); err != nil {
+	deadline := time.Now().Add(u.door.stall)
+	if err := renew(u.ctx, u.control.SetReadDeadline, deadline); err != nil {
 		u.err = err
 		return 0, err
 	}
@@ -173,7 +182,8 @@ func (u *upload) Read(p []byte) (int, error) {
 	case err == io.EOF:
 		// The commit that follows takes its own time.
 		u.err = u.control.SetReadDeadline(time.Time{})
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded), err != nil && !time.Now().Before(deadline):
+		// Of a trailer that doesn't come net/http says that it is too long.
 		u.err = fault.New(fault.IncompleteBody, "body", "stalled: no byte came for %v", u.door.stall)
 	case err != nil:
 		u.err = fault.Wrap(fault.IncompleteBody, "body", err)

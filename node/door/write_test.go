@@ -267,6 +267,9 @@ func TestStalledUpload(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkProblem(t, "stalled in the trailer", a, fault.IncompleteBody, "body")
+	if !strings.Contains(string(a.body), "stalled: no byte came") {
+		t.Errorf("stalled in the trailer: %s", a.body)
+	}
 	s.checkGone(t, "stalled in the trailer", "a", nil)
 
 	body, feed := io.Pipe()
