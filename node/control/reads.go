@@ -146,7 +146,7 @@ func (c *Control) readData(ctx context.Context, q *Query) (*Answer, error) {
 // none, or one that no leader keeps up to date. The caller limits its time.
 func (c *Control) readOnce(ctx context.Context, g replica.GroupID, q *Query) (*Answer, error) {
 	hosts, leader := c.hosts(g), c.leader(g)
-	if hosts && (leader == c.self || c.connected(leader) || c.freshness[g].age() <= q.MaxAge) {
+	if hosts && (c.follows(leader) || c.freshness[g].age() <= q.MaxAge) {
 		return c.readHere(ctx, g, q)
 	}
 	to := leader
@@ -217,7 +217,7 @@ func (c *Control) readHere(ctx context.Context, g replica.GroupID, q *Query) (*A
 	defer s.release(v)
 	a, err := v.answer(q)
 	if err == nil && q.Begin != nil {
-		err = s.room() // before the payload is sent, rather than after
+		err = c.room(g) // before the payload is sent, rather than after
 	}
 	if err != nil {
 		return nil, c.readError(s, err)
