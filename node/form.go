@@ -112,15 +112,15 @@ func (n *Node) state() error {
 	return nil
 }
 
-// waitReady waits for the node to be ready: until ctx ends, ten seconds at the
-// most, and then says what is missing.
+// waitReady waits for the node to be ready: until ctx is about to end, ten seconds
+// at the most, and then says what is missing.
 func (n *Node) waitReady(ctx context.Context) error {
 	select {
 	case <-n.ready:
 		return nil
 	default:
 	}
-	timer := time.NewTimer(requestPatience)
+	timer := time.NewTimer(fault.Patience(ctx, requestPatience))
 	defer timer.Stop()
 	select {
 	case <-n.ready:

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gridloom/gridloom/node/api"
 	"github.com/gridloom/gridloom/node/control"
+	"github.com/gridloom/gridloom/node/fault"
 	"github.com/gridloom/gridloom/node/iam"
 )
 
@@ -155,7 +156,7 @@ func (i *identities) CreateKey(ctx context.Context, k iam.Key) (api.KeyInfo, iam
 // awaitMaster waits for users and keys to be known here, as a request waits for
 // the node: the root key gets in before they are.
 func (i *identities) awaitMaster(ctx context.Context) error {
-	patience, cancel := context.WithTimeout(ctx, requestPatience)
+	patience, cancel := context.WithTimeout(ctx, fault.Patience(ctx, requestPatience))
 	defer cancel()
 	select {
 	case <-i.gate.Ready():

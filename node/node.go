@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -358,8 +357,8 @@ func (n *Node) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-n.control.Done():
-			return fmt.Errorf("the index stopped: %w", n.control.Err())
+		case <-n.Failed():
+			return n.Failure()
 		}
 	})
 	return g.Wait()
@@ -394,7 +393,7 @@ func (n *Node) Close() error {
 func (n *Node) openServices(context.Context) error {
 	n.onClose(n.closeDrives)
 	objects, err := object.New(object.Options{
-		Self: n.cfg.Name, Deployment: n.control.Deployment, Index: n.index(), Topology: n.control.Topology,
+		Self: n.cfg.Name, Deployment: n.control.Deployment, Index: n.index(), IndexDone: n.control.Done(), Topology: n.control.Topology,
 		Grid: n.grid, Conn: n.conn, Secrets: n.cfg.MeshSecrets,
 		TLS: n.dialTLS(), HostCertificates: n.hostCertificates(),
 		SnapshotFile: n.control.SnapshotFile, Replicas: replicas, BadCopy: n.badCopy,

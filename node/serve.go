@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"time"
@@ -11,6 +12,24 @@ import (
 
 	"github.com/gridloom/gridloom/node/door/lean"
 )
+
+// StopTimeout is how long a node that has failed may take until Run and Close have
+// returned: as long as calls in flight may, and a little.
+const StopTimeout = drainTimeout + 2*time.Second
+
+// Failed is closed when the node can't go on: its index has failed, or it is in
+// no mesh any more. Run ends then; but where the disk hangs Run and Close may not,
+// so that their caller should wait for them no longer than StopTimeout, and end
+// the process. Failure says why.
+func (n *Node) Failed() <-chan struct{} { return n.control.Done() }
+
+// Failure is why Failed is closed, nil while it isn't.
+func (n *Node) Failure() error {
+	if err := n.control.Err(); err != nil {
+		return fmt.Errorf("the index stopped: %w", err)
+	}
+	return nil
+}
 
 // serveHTTP serves until ctx ends, then lets requests in flight finish.
 func serveHTTP(ctx context.Context, s *http.Server, l *listener) error {

@@ -67,7 +67,11 @@ func (a *app) dev(ctx context.Context, s *settings) (err error) {
 		if data, err = os.MkdirTemp("", "gridloom-dev-"); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, os.RemoveAll(data)) }()
+		defer func() {
+			if !errors.Is(err, errLeftBehind) { // or this would hang on the same disk
+				err = errors.Join(err, os.RemoveAll(data))
+			}
+		}()
 	}
 	cred, fresh, err := s.devCredentials(data)
 	if err != nil {
@@ -81,12 +85,19 @@ func (a *app) dev(ctx context.Context, s *settings) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeNodes(nodes)) }()
-	if fresh != nil { // only now is the directory known to be ours
-		if err := fresh.keep(data); err != nil {
-			return s.about("data", err)
+	return stopped(func() (err error) {
+		defer func() { err = errors.Join(err, closeNodes(nodes)) }()
+		if fresh != nil { // only now is the directory known to be ours
+			if err := fresh.keep(data); err != nil {
+				return s.about("data", err)
+			}
 		}
-	}
+		return a.runDev(ctx, s, cfgs, nodes, banner{Key: cred.key.String(), Data: data, Temporary: s.Data == "", Bucket: demoBucket}, cred.key, started)
+	}, nodes...)
+}
+
+// runDev runs the nodes of a mesh, and prints the banner when it is ready.
+func (a *app) runDev(ctx context.Context, s *settings, cfgs []node.Config, nodes []*node.Node, b banner, key iam.Credential, started time.Time) error {
 	g, running := errgroup.WithContext(ctx)
 	for _, n := range nodes {
 		g.Go(func() error { return s.aboutNode(n.Run(running)) })
@@ -95,10 +106,10 @@ func (a *app) dev(ctx context.Context, s *settings) (err error) {
 		if err := awaitReady(running, cfgs, nodes); err != nil {
 			return notWhenStopping(running, err)
 		}
-		if err := makeDemoBucket(running, nodes[0].Addrs().GRPC, cred.key); err != nil {
+		if err := makeDemoBucket(running, nodes[0].Addrs().GRPC, key); err != nil {
 			return notWhenStopping(running, err)
 		}
-		b := banner{Key: cred.key.String(), Data: data, Temporary: s.Data == "", Bucket: demoBucket, took: time.Since(started)}
+		b.took = time.Since(started)
 		for i, n := range nodes {
 			b.Nodes = append(b.Nodes, serving(cfgs[i], n.Addrs()))
 		}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -83,22 +84,65 @@ func (a *app) serve(ctx context.Context, s *settings) (err error) {
 	if err != nil {
 		return s.aboutNode(err)
 	}
-	defer func() { err = errors.Join(err, n.Close()) }()
-	// Only now is the data directory ours to write to.
-	if secrets.keep != nil {
-		if err := secrets.keep.keep(cfg.DataDir); err != nil {
-			return s.about("data", err)
+	return stopped(func() (err error) {
+		defer func() { err = errors.Join(err, n.Close()) }()
+		// Only now is the data directory ours to write to.
+		if secrets.keep != nil {
+			if err := secrets.keep.keep(cfg.DataDir); err != nil {
+				return s.about("data", err)
+			}
+		}
+		if err := a.printServing(s, cfg, n.Addrs()); err != nil {
+			return err
+		}
+		rereading, stop := context.WithCancel(ctx)
+		var rereader sync.WaitGroup
+		rereader.Go(func() { reread(rereading, log, secrets.files, secrets.lists) })
+		defer rereader.Wait()
+		defer stop()
+		return s.aboutNode(n.Run(ctx))
+	}, n)
+}
+
+// errLeftBehind says that a part of the program hangs, and ends with the process.
+var errLeftBehind = fmt.Errorf("not all of it has ended within %v, and the process ends all the same", node.StopTimeout)
+
+// failing is what stopped asks of a node.
+type failing interface {
+	Failed() <-chan struct{}
+	Failure() error
+}
+
+// stopped runs nodes, and returns what run does. One whose disk hangs may never
+// end: from when a node has failed run has node.StopTimeout, and is then left
+// behind for the process to end, with the reason.
+func stopped[N failing](run func() error, nodes ...N) error {
+	ended := make(chan error, 1)
+	go func() { ended <- run() }()
+	failure, seen := make(chan error, len(nodes)), make(chan struct{})
+	defer close(seen)
+	for _, n := range nodes {
+		go func() {
+			select {
+			case <-n.Failed():
+				failure <- n.Failure()
+			case <-seen:
+			}
+		}()
+	}
+	select {
+	case err := <-ended:
+		return err
+	case err := <-failure:
+		timer := time.NewTimer(node.StopTimeout)
+		defer timer.Stop()
+		select {
+		case err := <-ended:
+			return err
+		case <-timer.C:
+			return fmt.Errorf("%w; %w", err, errLeftBehind)
 		}
 	}
-	if err := a.printServing(s, cfg, n.Addrs()); err != nil {
-		return err
-	}
-	rereading, stop := context.WithCancel(ctx)
-	var rereader sync.WaitGroup
-	rereader.Go(func() { reread(rereading, log, secrets.files, secrets.lists) })
-	defer rereader.Wait()
-	defer stop()
-	return s.aboutNode(n.Run(ctx))
 }
 
 // checkTLS says which settings contradict --tls.

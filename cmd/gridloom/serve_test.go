@@ -23,7 +23,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/gridloom/gridloom/node"
 )
 
 // free are the flags of a serve whose listeners take free ports.
@@ -362,4 +365,37 @@ func shell(t *testing.T, command string) (string, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	return string(body), err
+}
+
+// failingNode fails when it is told to.
+type failingNode struct{ failed chan struct{} }
+
+func (n *failingNode) Failed() <-chan struct{} { return n.failed }
+func (n *failingNode) Failure() error          { return errors.New("the index stopped: its disk hangs") }
+
+// TestStopped: a node that has failed ends by itself, or is left behind.
+func TestStopped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		well, ill := &failingNode{make(chan struct{})}, &failingNode{make(chan struct{})}
+		if err := stopped(func() error { return io.EOF }, well, ill); err != io.EOF {
+			t.Errorf("without a failure: %v", err)
+		}
+		began := time.Now()
+		time.AfterFunc(time.Minute, func() { close(ill.failed) })
+		err := stopped(func() error {
+			<-ill.failed
+			time.Sleep(node.StopTimeout - time.Second)
+			return io.EOF
+		}, well, ill)
+		if took := time.Since(began); err != io.EOF || took != time.Minute+node.StopTimeout-time.Second {
+			t.Errorf("one that ends in time: %v after %v", err, took)
+		}
+		began = time.Now()
+		hang := make(chan struct{})
+		err = stopped(func() error { <-hang; return nil }, well, ill)
+		if took := time.Since(began); !errors.Is(err, errLeftBehind) || !strings.Contains(err.Error(), "its disk hangs") || took != node.StopTimeout {
+			t.Errorf("one that hangs: %v after %v", err, took)
+		}
+		close(hang)
+	})
 }

@@ -113,6 +113,106 @@ func TestHungDrive(t *testing.T) {
 	}
 }
 
+// TestHungData: a node whose data directory's disk answers no write any more exits
+// and says why, as far as the kernel lets it; a put in flight gets an answer, and the
+// audit log, which is on the same disk, holds up neither.
+func TestHungData(t *testing.T) {
+	ownMounts(t)
+	f := newFleet(t, 1)
+	hung := filepath.Join(f.dir, "hung")
+	if err := os.Mkdir(hung, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	volume := datatest.NewVolume(t, hung, 1<<30, "")
+	f.own = func(int) []string {
+		return []string{"--data", filepath.Join(hung, "data"), "--drive", filepath.Join(f.dir, "drive")}
+	}
+	f.startAll(t)
+	mustRun(t, f.env(1), "mb", "files")
+	request := func(key, bearer string) (status int, text string, err error) {
+		client := http.Client{Timeout: 30 * time.Second}
+		defer client.CloseIdleConnections()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+f.http(1)+"/data/files/"+key, strings.NewReader("content"))
+		if err != nil {
+			return 0, "", err
+		}
+		req.Header.Set("Authorization", "Bearer "+bearer)
+		res, err := client.Do(req)
+		if err != nil {
+			return 0, "", err
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		return res.StatusCode, string(body), err
+	}
+	if status, text, err := request("before", f.key); status != http.StatusCreated {
+		t.Fatalf("%d %s, %v", status, text, err)
+	}
+	thaw, err := volume.Freeze()
+	if err != nil {
+		t.Fatal(err)
+	}
+	frozen := true
+	t.Cleanup(func() { // or the process could not end, and nor could the test
+		if frozen {
+			_ = thaw()
+		}
+	})
+	began := time.Now()
+	type answer struct {
+		status int
+		text   string
+		err    error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		var a answer
+		a.status, a.text, a.err = request("in-flight", f.key)
+		answers <- a
+	}()
+	if status, text, err := request("stranger", "nobody"); status != http.StatusUnauthorized { // and a line for the audit log
+		t.Errorf("a stranger: %d %s, %v", status, text, err)
+	}
+	select {
+	case a := <-answers:
+		if a.status != http.StatusServiceUnavailable || !strings.Contains(a.text, "not known whether it was stored") {
+			t.Errorf("the put in flight: %d %s, %v", a.status, a.text, a.err)
+		}
+		t.Logf("the put has its answer after %v", time.Since(began).Round(time.Millisecond))
+	case <-time.After(20 * time.Second):
+		t.Error("the put in flight has no answer after 20 s")
+	}
+	p := f.running[0]
+	exited := func() bool { // the kernel keeps a thread that hangs in a write, and the process with it as a zombie
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+		return err != nil || strings.Contains(string(status), "State:\tZ")
+	}
+	tick, limit := time.NewTicker(50*time.Millisecond), began.Add(15*time.Second)
+	defer tick.Stop()
+	for !exited() {
+		if <-tick.C; time.Now().After(limit) {
+			t.Fatal("it is still running 15 s after its disk has hung")
+		}
+	}
+	t.Logf("it has exited after %v", time.Since(began).Round(time.Millisecond))
+	if reason := "gridloom serve: the index stopped: raft log: a write to its disk"; !strings.Contains(p.out.String(), reason) {
+		t.Errorf("no %q", reason)
+	}
+	if err := thaw(); err != nil {
+		t.Fatal(err)
+	}
+	frozen = false
+	<-p.done
+	if code := p.cmd.ProcessState.ExitCode(); code != 1 {
+		t.Errorf("exit code %d", code)
+	}
+	f.start(t, 1)
+	f.waitReady(t)
+	if got := mustRun(t, f.env(1), "get", "files/before", "-"); got != "content" {
+		t.Errorf("what was acknowledged is %q", got)
+	}
+}
+
 // series is the first line of /v2/metrics/resource, as a node gives it, that has a
 // prefix; "" where there is none. That it says nothing at all within its deadline
 // fails the test.

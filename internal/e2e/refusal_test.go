@@ -150,6 +150,23 @@ func TestMinority(t *testing.T) {
 			}
 		})
 	}
+	// The reason comes before the caller's deadline.
+	for _, deadline := range []string{"2s", "4s"} {
+		for _, args := range [][]string{{"ls", "minority"}, {"stat", "minority/before"}} {
+			both.Go(func() {
+				r := run(t, f.env(3), nil, append(args, "--timeout", deadline)...)
+				if r.code == 0 || !strings.Contains(r.stderr, "n1") || !strings.Contains(r.stderr, "n2") {
+					t.Errorf("%v within %s doesn't name the nodes that are missing: %s", args, deadline, r.stderr)
+				}
+			})
+		}
+		both.Go(func() {
+			code, body := f.within(t, 3, deadline, "/v1/buckets/minority/objects")
+			if code != http.StatusServiceUnavailable || !strings.Contains(body, "n1") || !strings.Contains(body, "n2") {
+				t.Errorf("a list over HTTP within %s: %d %s", deadline, code, body)
+			}
+		})
+	}
 	both.Wait()
 	f.waitRefusal(t, 3)
 	f.start(t, 1)
@@ -160,6 +177,29 @@ func TestMinority(t *testing.T) {
 		t.Errorf("what was refused is neither absent nor whole: %d, %v, %s", code, err, body)
 	}
 	f.mustPut(t, 3, "minority", "after")
+}
+
+// within gets a path of /v1 with a deadline.
+func (f *fleet) within(t *testing.T, node int, deadline, path string) (code int, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+f.http(node)+path, nil)
+	if err != nil {
+		t.Error(err)
+		return 0, ""
+	}
+	req.Header.Set("Authorization", "Bearer "+f.key)
+	req.Header.Set("Grpc-Timeout", strings.ToUpper(deadline))
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		t.Error(err)
+		return 0, ""
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Error(err)
+	}
+	return resp.StatusCode, string(b)
 }
 
 // alive says whether a node's process runs.

@@ -6,12 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -62,7 +62,15 @@ const (
 	// what the default of 700 MiB has of others.
 	strangersPerSecond = 20
 	strangersAtOnce    = 1000
+
+	// patience is how long a disk may take for a write until it counts as hanging:
+	// no line, and no Close, waits for it any longer.
+	patience = 5 * time.Second
 )
+
+// errHangs is why a line is lost, or the last ones are, of a file whose disk
+// doesn't answer.
+var errHangs = fmt.Errorf("a write to its disk has taken more than %v", patience)
 
 // Log writes records. A nil Log, and one whose level is Off, writes nothing.
 type Log struct {
@@ -70,14 +78,49 @@ type Log struct {
 	lost      atomic.Int64
 	strangers *rate.Limiter
 	unlisted  atomic.Int64 // of the strangers' requests, since the last line that said so
+	hangs     atomic.Bool  // the last who wanted the turn didn't get it, and that was told
+	closed    atomic.Bool
 
-	mu     sync.Mutex // guards what follows
-	file   *os.File
-	buf    *bufio.Writer
-	size   int64 // of the file with what is buffered
-	failed bool  // the last write failed, and was told of
-	closed bool
+	turn turn // guards what follows
+	file io.WriteCloser
+	buf  *bufio.Writer
+	size int64 // of the file with what is buffered
+	// failed: the last write failed, and was told of.
+	failed bool
 }
+
+// turn is a lock that nobody waits for while who has it hangs.
+type turn struct {
+	taken chan struct{} // has room for one: who has the turn
+	made  time.Time
+	since atomic.Int64 // when it was taken last, ns after made
+}
+
+func newTurn() turn { return turn{taken: make(chan struct{}, 1), made: time.Now()} }
+
+// take tells whether the turn is the caller's now: it isn't where somebody has
+// had it for patience.
+func (t *turn) take() bool {
+	select {
+	case t.taken <- struct{}{}:
+	default:
+		left := patience - (time.Since(t.made) - time.Duration(t.since.Load()))
+		if left <= 0 {
+			return false
+		}
+		timer := time.NewTimer(left)
+		defer timer.Stop()
+		select {
+		case t.taken <- struct{}{}:
+		case <-timer.C:
+			return false
+		}
+	}
+	t.since.Store(int64(time.Since(t.made)))
+	return true
+}
+
+func (t *turn) give() { <-t.taken }
 
 // Open opens the file, for adding to it. Whoever can write it can change the
 // record: it is made for its owner alone.
@@ -91,7 +134,7 @@ func Open(o Options) (*Log, error) {
 	if o.Keep <= 0 {
 		o.Keep = 10
 	}
-	l := &Log{o: o, strangers: rate.NewLimiter(strangersPerSecond, strangersAtOnce)}
+	l := &Log{o: o, turn: newTurn(), strangers: rate.NewLimiter(strangersPerSecond, strangersAtOnce)}
 	if o.Level == Off {
 		return l, nil
 	}
@@ -101,7 +144,7 @@ func Open(o Options) (*Log, error) {
 	return l, nil
 }
 
-// open opens the present file. l.mu is held, or l is nobody else's yet.
+// open opens the present file. The turn is the caller's, or l is nobody else's yet.
 func (l *Log) open() error {
 	f, err := os.OpenFile(l.o.File, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -183,11 +226,17 @@ func (l *Log) Lost() int64 {
 }
 
 func (l *Log) write(text []byte) (err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	if !l.turn.take() {
+		if !l.hangs.Swap(true) && l.o.Failed != nil {
+			l.o.Failed(errHangs)
+		}
+		return errHangs
+	}
+	defer l.turn.give()
+	l.hangs.Store(false)
 	defer func() { l.tell(err) }()
 	switch {
-	case l.closed:
+	case l.closed.Load():
 		return fs.ErrClosed
 	case l.file == nil: // it could not be opened anew
 		err = l.open()
@@ -220,7 +269,7 @@ func (l *Log) tell(err error) {
 	l.failed = err != nil
 }
 
-// rotate puts the file aside and begins another. l.mu is held.
+// rotate puts the file aside and begins another. The turn is the caller's.
 func (l *Log) rotate() error {
 	if err := l.buf.Flush(); err != nil {
 		return l.giveUp(err)
@@ -264,7 +313,8 @@ func (l *Log) prune() error {
 	return nil
 }
 
-// Run writes out what is buffered, again and again until ctx ends.
+// Run writes out what is buffered, again and again until ctx ends. It waits for
+// no disk that hangs then.
 func (l *Log) Run(ctx context.Context) {
 	if l == nil || l.o.Level == Off {
 		return
@@ -276,14 +326,25 @@ func (l *Log) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		flushed := make(chan struct{})
+		go func() {
+			defer close(flushed)
 			l.flush()
+		}()
+		select {
+		case <-ctx.Done():
+			return
+		case <-flushed:
 		}
 	}
 }
 
 func (l *Log) flush() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	if !l.turn.take() {
+		return
+	}
+	defer l.turn.give()
 	if l.file == nil || l.buf.Buffered() == 0 {
 		return
 	}
@@ -293,18 +354,37 @@ func (l *Log) flush() {
 	}
 }
 
-// Close writes out what is left. Records that end later are lost.
+// Close writes out what is left. Records that end later are lost. Where the disk
+// hangs it says so, within some seconds, and leaves behind whoever writes: the
+// process has to end then.
 func (l *Log) Close() error {
-	if l == nil {
+	if l == nil || l.closed.Swap(true) {
 		return nil
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.closed = true
-	if l.file == nil {
-		return nil
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	ended := make(chan error, 1)
+	go func() {
+		if !l.turn.take() {
+			ended <- errHangs
+			return
+		}
+		defer l.turn.give()
+		if l.file == nil {
+			ended <- nil
+			return
+		}
+		err := errors.Join(l.buf.Flush(), l.file.Close())
+		l.file = nil
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if err == errHangs {
+			err = fmt.Errorf("audit log %s: the last lines are lost: %w", l.o.File, err)
+		}
+		return err
+	case <-timer.C:
+		return fmt.Errorf("audit log %s: the last lines are lost: %w", l.o.File, errHangs)
 	}
-	err := errors.Join(l.buf.Flush(), l.file.Close())
-	l.file = nil
-	return err
 }

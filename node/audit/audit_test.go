@@ -351,3 +351,73 @@ func BenchmarkRecord(b *testing.B) {
 	}
 	_ = l.Close()
 }
+
+// hungFile takes no write until it is let go.
+type hungFile struct{ let chan struct{} }
+
+func (f *hungFile) Write(p []byte) (int, error) { <-f.let; return len(p), nil }
+func (f *hungFile) Close() error                { return nil }
+
+// TestHungDisk: a disk that answers no more costs lines, which are counted and
+// told of once; it holds up requests for some seconds, and nothing for ever.
+func TestHungDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		told := 0
+		l := open(t, Options{Failed: func(error) { told++ }})
+		hung := &hungFile{let: make(chan struct{})}
+		if err := l.file.Close(); err != nil {
+			t.Fatal(err)
+		}
+		l.file = hung
+		l.buf.Reset(hung)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { l.Run(ctx); close(done) }()
+		end := func() (took time.Duration) {
+			began := time.Now()
+			l.End(l.Begin("grpc", "a", ""), false, "")
+			return time.Since(began)
+		}
+		if took := end(); took != 0 {
+			t.Errorf("a line for the buffer took %v", took)
+		}
+		time.Sleep(flushEvery + time.Millisecond) // Run hangs
+		if took := end(); took > patience {
+			t.Errorf("the first request waits %v", took)
+		}
+		for range 3 {
+			if took := end(); took != 0 {
+				t.Errorf("a later one waits %v", took)
+			}
+		}
+		if l.Lost() != 4 || told != 1 {
+			t.Errorf("%d lines lost, told %d times; want 4, once", l.Lost(), told)
+		}
+		cancel()
+		<-done
+		began := time.Now()
+		if err := l.Close(); !errors.Is(err, errHangs) || time.Since(began) > patience {
+			t.Errorf("closing: %v after %v", err, time.Since(began))
+		}
+		close(hung.let)
+	})
+}
+
+// TestHungClose: the last flush may be the first write that hangs.
+func TestHungClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := open(t, Options{})
+		hung := &hungFile{let: make(chan struct{})}
+		if err := l.file.Close(); err != nil {
+			t.Fatal(err)
+		}
+		l.file = hung
+		l.buf.Reset(hung)
+		l.End(l.Begin("grpc", "a", ""), false, "")
+		began := time.Now()
+		if err := l.Close(); !errors.Is(err, errHangs) || time.Since(began) != patience {
+			t.Errorf("closing: %v after %v", err, time.Since(began))
+		}
+		close(hung.let)
+	})
+}

@@ -25,6 +25,9 @@
 //
 // # Goroutines
 //
-// Run, which its caller joins, flushes. A Log's mutex is held while a line is
-// copied into the buffer, and now and then while that is written or rotated.
+// Run, which its caller joins, flushes. A Log's turn is had while a line is
+// copied into the buffer, and now and then while that is written or rotated. A
+// disk that hangs then costs lines as one that fails does: a request, a flush and
+// Close wait for the turn until somebody has had it for five seconds, and no
+// longer. Close leaves behind only who hangs in the kernel.
 package audit

@@ -106,7 +106,8 @@ type Control struct {
 	confirmed  atomic.Bool // the system group has the same id in this run
 	topology   atomic.Pointer[Topology]
 	iam        iamFeed
-	boxes      boxKeeping // the steward's
+	boxes      boxKeeping   // the steward's
+	tightSince [2]time.Time // the steward's: since when this node leads a group without room, or offered to hand it over; zero: it doesn't
 	links      links
 	meetings   meetings
 	freshness  [2]freshness // by group

@@ -25,6 +25,7 @@
 //	row.go       the layout of the rows; slot.go the slots
 //	form.go      what a blank node makes of what it hears; meet.go hears it
 //	steward.go   what a leader does for its group: members, id, handing over
+//	room.go      who leads, and who is asked, where a disk is full
 //	links.go     raft's messages over the grid; snapshots.go its snapshots
 //	validate.go  what may enter the log at all; wire.go errors between nodes
 //
@@ -120,9 +121,11 @@
 // a failed sync nobody knows what is on disk. Everything unanswered fails as
 // Unavailable, Done is closed, and the process is expected to end. It doesn't
 // come to that for a disk that fills up: below a reserve of 128 MiB a leader
-// accepts only what deletes, and refuses the rest as NoSpace; below half of that
-// a follower takes no entries, as if it couldn't be reached, until there is room
-// again. A row that can't be read fails a query as Corrupted, and ends the machine: it is neither
+// hands over to a voter that has room, within some five seconds, and doesn't stand
+// again before it has 160 MiB; where no voter has room it accepts only what
+// deletes, and refuses the rest as NoSpace. Below half of the reserve a follower
+// takes no entries, as if it couldn't be reached, until there is room again, and
+// reads from others meanwhile. A row that can't be read fails a query as Corrupted, and ends the machine: it is neither
 // skipped nor guessed at, and nor is one of an unknown version. Refusals are
 // *fault.Error, made in apply and kept with the outcome, so that every node and
 // every retry gives the same.

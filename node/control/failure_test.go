@@ -376,7 +376,7 @@ func TestFullDisk(t *testing.T) {
 			for _, d := range disks {
 				d.free.Store(free)
 			}
-			pause(2 * time.Second)
+			pause(4 * time.Second) // they have told each other
 		}
 		room(1 << 40)
 		m.openAll()

@@ -51,7 +51,7 @@ func (c *Control) greeting(to string) *greeting {
 	g := &greeting{
 		Name: c.self, URL: c.peers[c.self], RaftID: c.raftID, Deployment: c.Deployment(), Blank: t.Epoch == 0,
 		Founders: c.founders(), Clock: c.clock().UnixNano(), Oldest: oldestCommand, Newest: CommandVersion,
-		Secrets: c.fingerprints(),
+		Secrets: c.fingerprints(), Full: c.logs.Room() != nil, Tight: c.logs.Tight(),
 	}
 	if e := c.engine.Load(); e != nil {
 		g.LeadsData = e.Leader(dataGroup).Leads

@@ -230,8 +230,7 @@ func (c *Control) openEngine() error {
 		},
 		Send: c.links.send, Fetch: c.fetchSnapshot,
 		SnapshotDir: c.fs.PathJoin(c.dir, "snapshot"), FS: c.fs,
-		Stand:   func() bool { return c.mayLead() && !c.logs.Starved() },
-		Starved: c.logs.Starved, Changed: c.leaderChanged, Failed: c.fail,
+		Stand: c.stand, Starved: c.logs.Starved, Changed: c.leaderChanged, Failed: c.fail,
 		LogBytes: c.logBytes, Logger: c.log,
 	})
 	if err != nil {

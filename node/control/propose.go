@@ -17,7 +17,8 @@ const (
 	// patience is how long a call waits for what isn't there: a leader, a
 	// node, an answer.
 	patience = 10 * time.Second
-	// longestCall bounds a call with all its retries. It is well below
+	// longestCall bounds a call with all its retries, and so does its deadline: it
+	// ends a little sooner, for the reason to arrive. It is well below
 	// replyWindow, so that a retry always finds the outcome of the first try.
 	longestCall = 2 * time.Minute
 	// tryTimeout bounds one try at another node: it may have stopped in the
@@ -37,7 +38,7 @@ var errLost = errors.New("the leader was lost with the command in its log")
 // is, again until there is an outcome.
 func (c *Control) submit(ctx context.Context, cmd *Command) (*outcome, error) {
 	g := groupOf(cmd)
-	inner, cancel := context.WithTimeout(ctx, longestCall)
+	inner, cancel := context.WithTimeout(ctx, fault.Patience(ctx, longestCall))
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
 	t := tries{c: c, ctx: ctx, inner: inner, group: g}
@@ -123,6 +124,8 @@ func (t *tries) err(err error) error {
 		return err
 	case errors.Is(t.ctx.Err(), context.Canceled):
 		return t.ctx.Err()
+	case t.begun && errors.Is(err, context.DeadlineExceeded):
+		return &fault.Error{Kind: fault.Unavailable, Subject: "index", Detail: "no answer was had in time: whether it was carried out isn't known", Err: errors.New(err.Error())}
 	case t.begun:
 		return &fault.Error{Kind: fault.Unavailable, Subject: "index", Detail: "the leader was lost during the call, and no answer was had afterwards: whether it was carried out isn't known", Err: errors.New(err.Error())}
 	}

@@ -146,7 +146,7 @@ func (c *Control) readData(ctx context.Context, q *Query) (*Answer, error) {
 // none, or one that no leader keeps up to date. The caller limits its time.
 func (c *Control) readOnce(ctx context.Context, g replica.GroupID, q *Query) (*Answer, error) {
 	hosts, leader := c.hosts(g), c.leader(g)
-	if hosts && (leader == c.self || c.connected(leader) || c.freshness[g].age() <= q.MaxAge) {
+	if hosts && (c.follows(leader) || c.freshness[g].age() <= q.MaxAge) {
 		return c.readHere(ctx, g, q)
 	}
 	to := leader
@@ -176,19 +176,19 @@ func readError(err error) error {
 
 // read tries until it succeeds, or what it lacks doesn't come.
 func (c *Control) read(ctx context.Context, g replica.GroupID, q *Query) (*Answer, error) {
-	changed := c.leaderChange()
-	a, err := c.readTry(ctx, g, q) // most often the only one, and so without the longer limit
+	changed, end := c.leaderChange(), time.Now().Add(fault.Patience(ctx, longestCall))
+	a, err := c.readTry(ctx, end, g, q) // most often the only one, and so without the longer limit
 	if err == nil {
 		c.reached()
 		return a, nil
 	}
-	inner, cancel := context.WithTimeout(ctx, longestCall)
+	inner, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
 	t := tries{c: c, ctx: ctx, inner: inner, group: g}
 	for t.again(err, changed) {
 		changed = c.leaderChange()
-		if a, err = c.readTry(inner, g, q); err == nil {
+		if a, err = c.readTry(inner, end, g, q); err == nil {
 			c.reached()
 			return a, nil
 		}
@@ -196,12 +196,12 @@ func (c *Control) read(ctx context.Context, g replica.GroupID, q *Query) (*Answe
 	return nil, t.err(err)
 }
 
-// readTry is readOnce for tryTimeout at most, and while this node runs.
-func (c *Control) readTry(ctx context.Context, g replica.GroupID, q *Query) (*Answer, error) {
+// readTry is readOnce for tryTimeout at most, until end, and while this node runs.
+func (c *Control) readTry(ctx context.Context, end time.Time, g replica.GroupID, q *Query) (*Answer, error) {
 	if e := c.engine.Load(); e != nil && ctx.Err() == nil && c.Err() == nil && e.ReadNow(g) && c.hosts(g) {
 		return c.readHere(ctx, g, q) // which waits for nothing then
 	}
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	ctx, cancel := context.WithTimeout(ctx, min(tryTimeout, time.Until(end)))
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
 	return c.readOnce(ctx, g, q)
@@ -217,7 +217,7 @@ func (c *Control) readHere(ctx context.Context, g replica.GroupID, q *Query) (*A
 	defer s.release(v)
 	a, err := v.answer(q)
 	if err == nil && q.Begin != nil {
-		err = s.room() // before the payload is sent, rather than after
+		err = c.room(g) // before the payload is sent, rather than after
 	}
 	if err != nil {
 		return nil, c.readError(s, err)

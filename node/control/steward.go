@@ -47,7 +47,9 @@ func (c *Control) steward() {
 			if g == systemGroup && !leads {
 				c.boxes.forget()
 			}
-			if leads {
+			if !leads {
+				c.tightSince[g] = time.Time{}
+			} else {
 				ctx, cancel := context.WithTimeout(c.ctx, stewardTimeout)
 				c.tendGroup(ctx, e, g)
 				cancel()
@@ -73,6 +75,9 @@ func (c *Control) tendGroup(ctx context.Context, e *replica.Engine, g replica.Gr
 		want = wantedVoters(t, st)
 	}
 	self := t.Node(c.self)
+	if c.handedToRoom(ctx, e, g, t, st) {
+		return
+	}
 	if !c.mayLead() || self != nil && (self.Draining || self.Leaving) || want != nil && !slices.Contains(want, c.raftID) {
 		if to := c.successor(t, st); to != 0 {
 			c.log.Info("handing over leadership", "group", groupName(g), "to", c.nameOf(to))
@@ -237,18 +242,20 @@ func (c *Control) dataVoters(t *Topology) (want []uint64) {
 }
 
 // successor is the best voter to lead in this node's place, 0 where there is
-// none: one that is there, and has most of the log. Who is active is unknown for
+// none: one that is there, has room, and has most of the log. Who is active is unknown for
 // a moment after every time that the leader has counted them, so that this comes
 // second to a connection.
 func (c *Control) successor(t *Topology, st replica.Status) uint64 {
 	var first replica.Member
+	roomy := false
 	for _, m := range st.Members {
 		n := slices.IndexFunc(t.Nodes, func(n Node) bool { return n.RaftID == m.ID })
 		if !m.Voter || m.ID == c.raftID || n < 0 || c.conn(t.Nodes[n].Name).State() != grid.StateConnected || t.Nodes[n].Draining || t.Nodes[n].Leaving || c.meetings.tooFar(t.Nodes[n].Name) {
 			continue
 		}
-		if first.ID == 0 || m.Active && !first.Active || m.Active == first.Active && m.Match > first.Match {
-			first = m
+		room := !c.meetings.tight(t.Nodes[n].Name)
+		if first.ID == 0 || room && !roomy || room == roomy && (m.Active && !first.Active || m.Active == first.Active && m.Match > first.Match) {
+			first, roomy = m, room
 		}
 	}
 	return first.ID

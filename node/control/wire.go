@@ -66,6 +66,10 @@ type greeting struct {
 	Newest uint8 `msg:"vn"`
 	// LeadsData: it leads the data group.
 	LeadsData bool `msg:"ld,omitempty"`
+	// Full: its disk has no room for what grows. Tight: it hadn't of late, and others
+	// should lead.
+	Full  bool `msg:"fu,omitempty"`
+	Tight bool `msg:"ti,omitempty"`
 	// Secrets are the fingerprints of the mesh secrets that it accepts.
 	Secrets [][]byte `msg:"s,omitempty"`
 }

@@ -105,8 +105,8 @@ func (z founder) Msgsize() (s int) {
 func (z *greeting) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(14)
-	var zb0001Mask uint16 /* 14 bits */
+	zb0001Len := uint32(16)
+	var zb0001Mask uint16 /* 16 bits */
 	_ = zb0001Mask
 	if z.Deployment == "" {
 		zb0001Len--
@@ -132,12 +132,20 @@ func (z *greeting) MarshalMsg(b []byte) (o []byte, err error) {
 		zb0001Len--
 		zb0001Mask |= 0x1000
 	}
-	if z.Secrets == nil {
+	if z.Full == false {
 		zb0001Len--
 		zb0001Mask |= 0x2000
 	}
+	if z.Tight == false {
+		zb0001Len--
+		zb0001Mask |= 0x4000
+	}
+	if z.Secrets == nil {
+		zb0001Len--
+		zb0001Mask |= 0x8000
+	}
 	// variable map header, size zb0001Len
-	o = append(o, 0x80|uint8(zb0001Len))
+	o = msgp.AppendMapHeader(o, zb0001Len)
 
 	// skip if no fields are to be emitted
 	if zb0001Len != 0 {
@@ -220,6 +228,16 @@ func (z *greeting) MarshalMsg(b []byte) (o []byte, err error) {
 			o = msgp.AppendBool(o, z.LeadsData)
 		}
 		if (zb0001Mask & 0x2000) == 0 { // if not omitted
+			// string "fu"
+			o = append(o, 0xa2, 0x66, 0x75)
+			o = msgp.AppendBool(o, z.Full)
+		}
+		if (zb0001Mask & 0x4000) == 0 { // if not omitted
+			// string "ti"
+			o = append(o, 0xa2, 0x74, 0x69)
+			o = msgp.AppendBool(o, z.Tight)
+		}
+		if (zb0001Mask & 0x8000) == 0 { // if not omitted
 			// string "s"
 			o = append(o, 0xa1, 0x73)
 			o = msgp.AppendArrayHeader(o, uint32(len(z.Secrets)))
@@ -387,6 +405,18 @@ func (z *greeting) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "LeadsData")
 				return
 			}
+		case "fu":
+			z.Full, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Full")
+				return
+			}
+		case "ti":
+			z.Tight, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Tight")
+				return
+			}
 		case "s":
 			var zb0004 uint32
 			zb0004, bts, err = msgp.ReadArrayHeaderBytes(bts)
@@ -440,11 +470,11 @@ func (z *greeting) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *greeting) Msgsize() (s int) {
-	s = 1 + 2 + msgp.StringPrefixSize + len(z.Name) + 2 + msgp.StringPrefixSize + len(z.URL) + 2 + msgp.Uint64Size + 2 + msgp.StringPrefixSize + len(z.Deployment) + 2 + msgp.BoolSize + 2 + msgp.ArrayHeaderSize
+	s = 3 + 2 + msgp.StringPrefixSize + len(z.Name) + 2 + msgp.StringPrefixSize + len(z.URL) + 2 + msgp.Uint64Size + 2 + msgp.StringPrefixSize + len(z.Deployment) + 2 + msgp.BoolSize + 2 + msgp.ArrayHeaderSize
 	for za0001 := range z.Founders {
 		s += 1 + 2 + msgp.StringPrefixSize + len(z.Founders[za0001].Name) + 2 + msgp.StringPrefixSize + len(z.Founders[za0001].URL) + 2 + msgp.Uint64Size
 	}
-	s += 3 + msgp.Uint64Size + 2 + msgp.BoolSize + 2 + msgp.Uint64Size + 2 + msgp.Int64Size + 3 + msgp.Uint8Size + 3 + msgp.Uint8Size + 3 + msgp.BoolSize + 2 + msgp.ArrayHeaderSize
+	s += 3 + msgp.Uint64Size + 2 + msgp.BoolSize + 2 + msgp.Uint64Size + 2 + msgp.Int64Size + 3 + msgp.Uint8Size + 3 + msgp.Uint8Size + 3 + msgp.BoolSize + 3 + msgp.BoolSize + 3 + msgp.BoolSize + 2 + msgp.ArrayHeaderSize
 	for za0002 := range z.Secrets {
 		s += msgp.BytesPrefixSize + len(z.Secrets[za0002])
 	}

@@ -53,7 +53,7 @@ func (p *put) commit(ctx context.Context) (*Info, error) {
 
 // commitRecord proposes a record until there is a definite answer, under one
 // request id, so that it is applied once. unknown says that it may have been
-// applied, or may yet be.
+// applied, or may yet be: an index that has ended here says no more of it.
 func (s *Service) commitRecord(ctx context.Context, bucket *control.Bucket, birth int64, r control.Record, copies int, c *Conditions) (info *Info, unknown bool, err error) {
 	cmd := &control.Command{
 		PutRecord: &control.PutRecord{
@@ -80,6 +80,12 @@ func (s *Service) commitRecord(ctx context.Context, bucket *control.Bucket, birt
 			return nil, false, err
 		}
 		unknown = true
+		select {
+		case <-s.o.IndexDone:
+			return nil, true, &fault.Error{Kind: fault.Unavailable, Subject: "object " + bucket.Name + "/" + r.Key,
+				Detail: "the index has failed on this node, and it is not known whether it was stored", Err: err}
+		default:
+		}
 		if pause(ctx) != nil {
 			return nil, true, unknownOutcome("object "+bucket.Name+"/"+r.Key, err)
 		}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -428,6 +429,34 @@ func TestPutCommitUnknown(t *testing.T) {
 		t.Errorf("%v after %d tries", err, n)
 	}
 	m.wantFiles(20)
+}
+
+// TestPutIndexDone: an index that has ended on this node is asked once more at
+// most; the put's answer says that nobody knows what came of it.
+func TestPutIndexDone(t *testing.T) {
+	done := make(chan struct{})
+	var once sync.Once
+	tries := 0
+	index := &lossyIndex{lose: func(c *control.Command) (error, error) {
+		if c.PutRecord == nil {
+			return nil, nil
+		}
+		tries++
+		once.Do(func() { close(done) })
+		return fault.New(fault.Unavailable, "node n0", "has failed: its disk hangs"), nil
+	}}
+	m := newMesh(t, meshConfig{
+		drives:  []int{1},
+		index:   func(i control.Index) control.Index { index.Index = i; return index },
+		options: func(_ int, o *Options) { o.IndexDone = done },
+	})
+	m.bucket("failed")
+	began := time.Now()
+	_, err := m.nodes[0].Put(testContext(t), PutRequest{Bucket: "failed", Key: "k", SizeBytes: 1}, strings.NewReader("x"), nil)
+	wantFault(t, err, fault.Unavailable, "object failed/k")
+	if took := time.Since(began); tries != 1 || took > 5*time.Second || !strings.Contains(err.Error(), "not known whether it was stored") {
+		t.Errorf("%v, %d tries, %v", err, tries, took)
+	}
 }
 
 // endlessBody brings a byte at a time, a hundred thousand reads before a chunk

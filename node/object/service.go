@@ -25,6 +25,7 @@ type Options struct {
 	Self       string                             // this node's name
 	Deployment func() string                      // the mesh's id; "" until agreed
 	Index      control.Index                      // buckets and records
+	IndexDone  <-chan struct{}                    // closed when this node's part of it has ended for good; nil: never
 	Topology   func() *control.Topology           // latest known view of nodes and drives; never nil
 	Grid       *grid.Manager                      // New registers the handlers 200–299 here; nil for a node alone
 	Conn       func(node string) *grid.Connection // of another node, by name; never nil

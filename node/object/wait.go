@@ -15,8 +15,8 @@ import (
 )
 
 // A mesh starts one node at a time. A request that touches what isn't up yet
-// waits for it, at most WaitTimeout and its own deadline, and then fails with
-// fault.Waiting, naming what is missing.
+// waits for it, at most WaitTimeout and a little less than its own deadline, and
+// then fails with fault.Waiting, naming what is missing.
 
 // retryMax bounds the jittered pause between two looks at something that can
 // only be polled.
@@ -32,7 +32,7 @@ func (s *Service) await(ctx context.Context, node, subject string) (*grid.Connec
 	if connected(c) {
 		return c, nil
 	}
-	wait, cancel := context.WithTimeout(ctx, s.o.WaitTimeout)
+	wait, cancel := context.WithTimeout(ctx, fault.Patience(ctx, s.o.WaitTimeout))
 	defer cancel()
 	defer s.waits.enter("node "+node, "not connected")()
 	err := c.WaitConnected(wait)
@@ -54,7 +54,7 @@ func connected(c *grid.Connection) bool {
 // ask makes a call to another node that may be made twice, and makes it again
 // while its connection is being lost and found.
 func ask[Req, Resp any](ctx context.Context, s *Service, node, subject string, req *Req, call func(context.Context, *grid.Connection, *Req) (*Resp, error)) (*Resp, error) {
-	until := time.Now().Add(s.o.WaitTimeout)
+	until := time.Now().Add(fault.Patience(ctx, s.o.WaitTimeout))
 	for {
 		c, err := s.await(ctx, node, subject)
 		if err != nil {
@@ -133,7 +133,7 @@ func (s *Service) awaitDrive(ctx context.Context, id string) (*dataio.Drive, err
 	if d != nil {
 		return d, nil
 	}
-	wait, cancel := context.WithTimeout(ctx, s.o.WaitTimeout)
+	wait, cancel := context.WithTimeout(ctx, fault.Patience(ctx, s.o.WaitTimeout))
 	defer cancel()
 	defer s.waits.enter("drive "+id, "not open")()
 	for {

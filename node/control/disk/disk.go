@@ -48,6 +48,10 @@ const (
 	// LastBytes of it a follower keeps: below that it takes no entries at all,
 	// as if its leader couldn't reach it, rather than fail in writing them.
 	LastBytes = ReserveBytes / 2
+	// EnoughBytes is from where on a disk that had less than ReserveBytes counts as
+	// one with room again, for who leads: else leadership would come and go with
+	// every file.
+	EnoughBytes = ReserveBytes + ReserveBytes/4
 	// roomInterval is how often the disk is asked.
 	roomInterval = time.Second
 )
@@ -76,6 +80,7 @@ type Store struct {
 	opened time.Time
 	asked  atomic.Int64 // when the disk was asked for room, ns after opened
 	free   atomic.Int64 // what it had, bytes; negative where that isn't known
+	tight  atomic.Bool  // it had less than ReserveBytes, and not EnoughBytes since
 
 	tidying tidying
 
@@ -221,6 +226,19 @@ func (s *Store) Room() error {
 // Starved tells that not even what others have agreed on may be written.
 func (s *Store) Starved() bool { return !s.has(LastBytes) }
 
+// Tight tells that there was no room, and isn't yet for more than a moment: what
+// Room says may have changed back.
+func (s *Store) Tight() bool {
+	s.has(0)
+	return s.tight.Load()
+}
+
+// Free is how many bytes are free, negative where that isn't known.
+func (s *Store) Free() int64 {
+	s.has(0)
+	return s.free.Load()
+}
+
 // has tells whether so many bytes are free, as the disk has said within the last
 // second. One that doesn't say has.
 func (s *Store) has(bytes int64) bool {
@@ -231,6 +249,11 @@ func (s *Store) has(bytes int64) bool {
 			free = int64(min(usage.AvailBytes, math.MaxInt64))
 		}
 		before := s.free.Swap(free)
+		if known := free >= 0; known && free < ReserveBytes {
+			s.tight.Store(true)
+		} else if !known || free >= EnoughBytes {
+			s.tight.Store(false)
+		}
 		if was, is := room(before), room(free); was != is {
 			s.log.Warn("the room for the index has changed", "dir", s.dir, "room", is, "free_bytes", free)
 		}
