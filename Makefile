@@ -111,7 +111,8 @@ $(addprefix cross/,$(PLATFORMS)): cross/%:
 # Not the binary: Pebble is not for them (docs/decisions/0008-the-byte-path.md).
 .PHONY: cross/solaris cross/illumos
 cross/solaris cross/illumos: cross/%:
-	CGO_ENABLED=0 GOOS=$* GOARCH=amd64 $(GO) build ./dataio ./grid
+	CGO_ENABLED=0 GOOS=$* GOARCH=amd64 $(GO) build ./grid
+	CGO_ENABLED=0 GOOS=$* GOARCH=amd64 $(GO) vet ./dataio
 
 .PHONY: clean
 clean: ## remove what build and the tools left
