@@ -93,6 +93,7 @@ func (m *mesh) status(ctx context.Context) *statusReply {
 		reply.NotReady = err.Error()
 	}
 	if s, err := m.control.Status(ctx); err == nil { // a node that stops has none
+		reply.IndexFull, reply.IndexFree = s.Full, s.FreeBytes
 		for i := range s.Groups {
 			reply.Groups = append(reply.Groups, describeGroup(&s.Groups[i]))
 		}
@@ -188,6 +189,7 @@ func (m *mesh) Describe(ctx context.Context) (*api.ClusterInfo, error) {
 		}
 		replies[i] = status
 		n.Up, n.Version, n.NotReady = true, status.Version, status.NotReady
+		n.IndexFull, n.IndexFree = status.IndexFull, status.IndexFree
 		n.Drives = describeDrives(topology, name, status.Drives, health)
 		for _, c := range status.Certificates {
 			n.Certificates = append(n.Certificates, describeCertificate(&c))

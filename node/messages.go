@@ -71,6 +71,9 @@ type statusReply struct {
 	Groups  []groupStatus `msg:"groups"` // of the index, as that node sees them
 	// NotReady is why the index can't be used from there; "" where it can.
 	NotReady string `msg:"not_ready"`
+	// IndexFull: the index's disk has no room for what grows, but IndexFree bytes.
+	IndexFull bool  `msg:"index_full"`
+	IndexFree int64 `msg:"index_free"`
 	// Certificates are those that its listeners show.
 	Certificates []certificateStatus `msg:"certificates"`
 }

@@ -1128,9 +1128,9 @@ func (z resourcesRequest) Msgsize() (s int) {
 // MarshalMsg implements msgp.Marshaler
 func (z *statusReply) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 5
+	// map header, size 7
 	// string "version"
-	o = append(o, 0x85, 0xa7, 0x76, 0x65, 0x72, 0x73, 0x69, 0x6f, 0x6e)
+	o = append(o, 0x87, 0xa7, 0x76, 0x65, 0x72, 0x73, 0x69, 0x6f, 0x6e)
 	o = msgp.AppendString(o, z.Version)
 	// string "drives"
 	o = append(o, 0xa6, 0x64, 0x72, 0x69, 0x76, 0x65, 0x73)
@@ -1155,6 +1155,12 @@ func (z *statusReply) MarshalMsg(b []byte) (o []byte, err error) {
 	// string "not_ready"
 	o = append(o, 0xa9, 0x6e, 0x6f, 0x74, 0x5f, 0x72, 0x65, 0x61, 0x64, 0x79)
 	o = msgp.AppendString(o, z.NotReady)
+	// string "index_full"
+	o = append(o, 0xaa, 0x69, 0x6e, 0x64, 0x65, 0x78, 0x5f, 0x66, 0x75, 0x6c, 0x6c)
+	o = msgp.AppendBool(o, z.IndexFull)
+	// string "index_free"
+	o = append(o, 0xaa, 0x69, 0x6e, 0x64, 0x65, 0x78, 0x5f, 0x66, 0x72, 0x65, 0x65)
+	o = msgp.AppendInt64(o, z.IndexFree)
 	// string "certificates"
 	o = append(o, 0xac, 0x63, 0x65, 0x72, 0x74, 0x69, 0x66, 0x69, 0x63, 0x61, 0x74, 0x65, 0x73)
 	o = msgp.AppendArrayHeader(o, uint32(len(z.Certificates)))
@@ -1248,6 +1254,18 @@ func (z *statusReply) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "NotReady")
 				return
 			}
+		case "index_full":
+			z.IndexFull, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "IndexFull")
+				return
+			}
+		case "index_free":
+			z.IndexFree, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "IndexFree")
+				return
+			}
 		case "certificates":
 			var zb0004 uint32
 			zb0004, bts, err = msgp.ReadArrayHeaderBytes(bts)
@@ -1293,7 +1311,7 @@ func (z *statusReply) Msgsize() (s int) {
 	for za0002 := range z.Groups {
 		s += z.Groups[za0002].Msgsize()
 	}
-	s += 10 + msgp.StringPrefixSize + len(z.NotReady) + 13 + msgp.ArrayHeaderSize
+	s += 10 + msgp.StringPrefixSize + len(z.NotReady) + 11 + msgp.BoolSize + 11 + msgp.Int64Size + 13 + msgp.ArrayHeaderSize
 	for za0003 := range z.Certificates {
 		s += z.Certificates[za0003].Msgsize()
 	}

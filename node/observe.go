@@ -135,6 +135,8 @@ func (n *Node) observeRaft(o *observed) metric.Callback {
 	active := o.gauge("gridloom.raft.member.active", "", "Whether the leader has heard of the member of late, 1 or 0; from the group's leader.")
 	offset := o.seconds("gridloom.raft.clock.offset", "By how much this node's clock is ahead of the median of all nodes'.")
 	mayLead := o.gauge("gridloom.raft.may_lead", "", "Whether this node's clock is right enough for it to lead, 1 or 0.")
+	free := o.gauge("gridloom.raft.disk.free", "By", "Free space on the disk that the index is on.")
+	full := o.gauge("gridloom.raft.disk.full", "", "Whether that disk has no room for what grows, 1 or 0.")
 	return func(ctx context.Context, to metric.Observer) error {
 		ctx, cancel := context.WithTimeout(ctx, raftTimeout)
 		defer cancel()
@@ -144,6 +146,10 @@ func (n *Node) observeRaft(o *observed) metric.Callback {
 		}
 		to.ObserveFloat64(offset, s.ClockOffset.Seconds())
 		to.ObserveInt64(mayLead, truth(s.MayLead))
+		to.ObserveInt64(full, truth(s.Full))
+		if s.FreeBytes >= 0 {
+			to.ObserveInt64(free, s.FreeBytes)
+		}
 		for i := range s.Groups {
 			g := &s.Groups[i]
 			at := labels("group", g.Name)

@@ -51,6 +51,9 @@ type NodeInfo struct {
 	NotReady string // why it can't do its work; "" where it can, or where that is not known
 	Drives   []DriveInfo
 
+	IndexFull bool  // the index's disk has no room for what grows
+	IndexFree int64 // bytes that it has then
+
 	Certificates []CertificateInfo // that its listeners show, while it is up
 
 	// ClockOffset is by how much its clock is ahead of its peers' median,

@@ -34,6 +34,7 @@ func Warnings(c *ClusterInfo) []string {
 	}
 	for i := range c.Nodes {
 		add(clockWarning(c, &c.Nodes[i]))
+		add(roomWarning(c, &c.Nodes[i]))
 		for _, text := range certificateWarnings(&c.Nodes[i]) {
 			add(text)
 		}
@@ -86,6 +87,19 @@ func clockWarning(c *ClusterInfo, n *NodeInfo) string {
 		return text + ", and it leads"
 	}
 	return text + " and does not lead"
+}
+
+// roomWarning says that the disk of a node's index is full, and what that keeps
+// from being done.
+func roomWarning(c *ClusterInfo, n *NodeInfo) string {
+	if !n.IndexFull {
+		return ""
+	}
+	text := fmt.Sprintf("the index of node %s has %d MiB of its disk left", n.Name, n.IndexFree>>20)
+	if slices.ContainsFunc(c.Groups, func(g GroupInfo) bool { return g.Leader == n.Name }) {
+		return text + ", and it leads: only what deletes is taken"
+	}
+	return text + ": it does not lead while others can"
 }
 
 // certificateWarnings says which certificates of a node are about to expire, each

@@ -55,6 +55,19 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+func TestRoomWarnings(t *testing.T) {
+	c := meshOf("abc", 3, "b")
+	c.Nodes[0].IndexFull, c.Nodes[0].IndexFree = true, 100<<20
+	c.Nodes[1].IndexFull = true
+	want := []string{
+		"the index of node a has 100 MiB of its disk left: it does not lead while others can",
+		"the index of node b has 0 MiB of its disk left, and it leads: only what deletes is taken",
+	}
+	if got := Warnings(c); !slices.Equal(got, want) {
+		t.Errorf(" got %q\nwant %q", got, want)
+	}
+}
+
 func TestClockWarnings(t *testing.T) {
 	for _, c := range []struct {
 		node   int

@@ -15,6 +15,8 @@ type Status struct {
 	Node        string
 	ClockOffset time.Duration // of this node's clock against the others' median
 	MayLead     bool          // false where that is too far off
+	FreeBytes   int64         // of the disk that the index is on; negative where it doesn't say
+	Full        bool          // that has no room for what grows
 	Groups      []GroupStatus
 }
 
@@ -48,7 +50,7 @@ func (c *Control) Status(ctx context.Context) (*Status, error) {
 		return nil, err
 	}
 	defer c.leave()
-	s := &Status{Deployment: c.Deployment(), Node: c.self, ClockOffset: c.meetings.clockOffset(), MayLead: c.mayLead()}
+	s := &Status{Deployment: c.Deployment(), Node: c.self, ClockOffset: c.meetings.clockOffset(), MayLead: c.mayLead(), FreeBytes: c.logs.Free(), Full: c.logs.Room() != nil}
 	for _, g := range []replica.GroupID{systemGroup, dataGroup} {
 		out := GroupStatus{Name: groupName(g), Hosted: c.hosts(g)}
 		if !out.Hosted {
