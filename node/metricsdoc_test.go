@@ -65,6 +65,7 @@ var shapes = map[string]shape{
 	"gridloom_raft_member_":         {"group, peer", "G × N", "the node leads the group"},
 	"gridloom_raft_clock_":          {"", "1", ""},
 	"gridloom_raft_may_":            {"", "1", ""},
+	"gridloom_raft_disk_":           {"", "1", ""},
 
 	"gridloom_payload_":        {"", "1", ""},
 	"gridloom_payload_sent_":   {"path", "5", ""},
