@@ -198,11 +198,28 @@ func (m *mesh) Describe(ctx context.Context) (*api.ClusterInfo, error) {
 	})
 	m.compareClocks(info.Nodes)
 	info.Groups = groups(replies, slices.Index(names, m.self))
+	m.explain(ctx, info.Groups)
 	for i := range info.Nodes {
 		info.Nodes[i].Index = keepsIndex(info.Groups, info.Nodes[i].Name)
 	}
 	info.Warnings = api.Warnings(info)
 	return info, nil
+}
+
+// explain fills in why the groups' members stay as they are, which this node
+// knows of the leader that it hears.
+func (m *mesh) explain(ctx context.Context, groups []api.GroupInfo) {
+	s, err := m.control.Status(ctx)
+	if err != nil {
+		return // a node that stops has none
+	}
+	for i := range groups {
+		for j := range s.Groups {
+			if s.Groups[j].Name == groups[i].Name {
+				groups[i].Waits = s.Groups[j].Waits
+			}
+		}
+	}
 }
 
 // describeDrives describes a node's drives: those that it tells of, and those

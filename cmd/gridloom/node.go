@@ -103,7 +103,8 @@ before, and never be without a copy, empty it first: gridloom node drain --wait.
 
 It is refused where the node has the last copy of something, or the only drives
 that take new payload. --force takes it out all the same; what was only there is
-then lost.`,
+then lost. It is refused in any case where its vote could only go to nodes that
+can't be reached: bring those back first, or remove them.`,
 		Example: `  gridloom node leave d
   gridloom node leave d --force`,
 		Args: arguments(1, 1),

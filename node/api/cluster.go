@@ -93,6 +93,7 @@ type GroupInfo struct {
 	Commit  uint64       // index of the last entry that is agreed
 	Applied uint64       // index of the last entry that this node has applied
 	Members []MemberInfo // in the order of the nodes' names
+	Waits   string       // why these stay as they are though they should change; "" where they may
 }
 
 // The roles of a member.

@@ -31,6 +31,9 @@ func Warnings(c *ClusterInfo) []string {
 			add(fmt.Sprintf("group %s has no leader that node %s knows of: it takes no writes", g.Name, c.Node))
 		}
 		add(votersWarning(c, g))
+		if g.Waits != "" {
+			add(fmt.Sprintf("the members of group %s stay as they are for now%s: %s", g.Name, leavingNodes(c), g.Waits))
+		}
 	}
 	for i := range c.Nodes {
 		add(clockWarning(c, &c.Nodes[i]))
@@ -40,6 +43,20 @@ func Warnings(c *ClusterInfo) []string {
 		}
 	}
 	return all
+}
+
+// leavingNodes says which nodes are kept by that.
+func leavingNodes(c *ClusterInfo) string {
+	var leaving []string
+	for i := range c.Nodes {
+		if c.Nodes[i].Leaving {
+			leaving = append(leaving, c.Nodes[i].Name)
+		}
+	}
+	if len(leaving) == 0 {
+		return ""
+	}
+	return " (leaving: " + strings.Join(leaving, ", ") + ")"
 }
 
 // votersWarning says which losses of nodes a group does not survive, where it

@@ -68,6 +68,21 @@ func TestRoomWarnings(t *testing.T) {
 	}
 }
 
+// A node that is leaving and can't go yet is said why.
+func TestWaitingWarnings(t *testing.T) {
+	mesh := meshOf("abcD", 3, "a")
+	mesh.Groups[0].Waits = "node d is to vote, and can't be reached"
+	want := "the members of group system stay as they are for now: node d is to vote, and can't be reached"
+	if got := Warnings(mesh); !slices.Equal(got, []string{want}) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	mesh.Nodes[2].Leaving = true
+	want = "the members of group system stay as they are for now (leaving: c): node d is to vote, and can't be reached"
+	if got := Warnings(mesh); !slices.Equal(got, []string{want}) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestClockWarnings(t *testing.T) {
 	for _, c := range []struct {
 		node   int

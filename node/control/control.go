@@ -108,6 +108,7 @@ type Control struct {
 	iam        iamFeed
 	boxes      boxKeeping   // the steward's
 	tightSince [2]time.Time // the steward's: since when this node leads a group without room, or offered to hand it over; zero: it doesn't
+	members    membership
 	links      links
 	meetings   meetings
 	freshness  [2]freshness // by group

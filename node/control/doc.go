@@ -24,8 +24,9 @@
 //	quota.go     what is in each bucket, and what may be; scrub.go scrubbing's place
 //	row.go       the layout of the rows; slot.go the slots
 //	form.go      what a blank node makes of what it hears; meet.go hears it
-//	steward.go   what a leader does for its group: members, id, handing over
+//	steward.go   what a leader does for its group: id, handing over
 //	room.go      who leads, and who is asked, where a disk is full
+//	voters.go    who is in a group and votes, and what stands in the way
 //	links.go     raft's messages over the grid; snapshots.go its snapshots
 //	validate.go  what may enter the log at all; wire.go errors between nodes
 //

@@ -59,7 +59,7 @@ func (c *Control) greeting(to string) *greeting {
 	if g.Blank {
 		return g
 	}
-	g.Founders, g.Epoch = g.Founders[:0], t.Epoch
+	g.Founders, g.Epoch, g.Waits = g.Founders[:0], t.Epoch, c.members.waits(systemGroup)
 	for i := range t.Nodes {
 		g.Founders = append(g.Founders, founder{Name: t.Nodes[i].Name, URL: t.Nodes[i].URL, RaftID: t.Nodes[i].RaftID})
 	}

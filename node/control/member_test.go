@@ -281,6 +281,8 @@ func TestVotersAreSpread(t *testing.T) {
 	type node struct {
 		pool, zone                string
 		votes, absent, isDraining bool
+		unsure                    bool // absent, but not for long
+		leaves                    bool
 	}
 	for _, c := range []struct {
 		name  string
@@ -293,16 +295,23 @@ func TestVotersAreSpread(t *testing.T) {
 		{"two pools", []node{{pool: "p", votes: true}, {pool: "p", votes: true}, {pool: "p", votes: true}, {pool: "q"}}, "abd"},
 		{"nobody there in the other zone", []node{{zone: "x", votes: true}, {zone: "x", votes: true}, {zone: "y", votes: true}, {zone: "z", absent: true}}, "abc"},
 		{"a voter that is away keeps its vote", []node{{zone: "x", votes: true}, {zone: "y", votes: true, absent: true}, {zone: "z", votes: true}, {zone: "x"}}, "abc"},
+		{"one of five leaves, two are lost", []node{{votes: true, absent: true}, {votes: true, absent: true}, {votes: true}, {votes: true}, {votes: true, leaves: true}}, "acd"},
+		{"one of three leaves, one is lost", []node{{votes: true, absent: true}, {votes: true}, {votes: true, leaves: true}}, "b"},
+		{"one leaves, and one isn't heard of for a moment", []node{{votes: true}, {votes: true, absent: true, unsure: true}, {votes: true}, {votes: true}, {votes: true, leaves: true}}, ""},
+		{"votes go rather to who drains than to who is lost", []node{{votes: true, absent: true}, {votes: true, isDraining: true}, {votes: true, leaves: true}}, "b"},
 		{"one drains", []node{{zone: "x", votes: true, isDraining: true}, {zone: "x"}, {zone: "y", votes: true}, {zone: "z", votes: true}}, "bcd"},
 	} {
-		topology, st := &Topology{}, replica.Status{}
+		topology, st, lost := &Topology{}, replica.Status{}, map[uint64]bool{}
 		for i, n := range c.nodes {
 			id := uint64(i + 1)
 			topology.Nodes = append(topology.Nodes, Node{Name: string(rune('a' + i)), RaftID: id, Pool: n.pool, Zone: n.zone, Draining: n.isDraining})
 			st.Members = append(st.Members, replica.Member{ID: id, Voter: n.votes, Active: !n.absent})
+			lost[id] = n.absent && !n.unsure
+			topology.Nodes[i].Leaving = n.leaves
 		}
+		want, _ := wantedVoters(topology, st, lost)
 		var got []byte
-		for _, id := range wantedVoters(topology, st) {
+		for _, id := range want {
 			got = append(got, byte('a'+id-1))
 		}
 		slices.Sort(got)

@@ -213,16 +213,21 @@ func (c *Control) propose(ctx context.Context, g replica.GroupID, cmd *Command) 
 
 func (c *Control) agree(ctx context.Context, g replica.GroupID, cmd *Command) (*outcome, error) {
 	s := c.state(g)
-	if cmd.PutRecord != nil || cmd.MoveRecord != nil || cmd.CreateBucket != nil || cmd.PutUser != nil || cmd.PutKey != nil || cmd.TouchKeys != nil ||
-		cmd.NoteScrub != nil || cmd.Recopy != nil && cmd.Recopy.adds() {
-		// A retry gets the outcome of the first try, room or not.
-		if full := s.room(); full != nil {
-			out, err := s.remembered(cmd.RequestID)
-			if out == nil && err == nil {
-				err = full
-			}
-			return out, err
+	var refused error
+	switch {
+	case cmd.PutRecord != nil || cmd.MoveRecord != nil || cmd.CreateBucket != nil || cmd.PutUser != nil || cmd.PutKey != nil || cmd.TouchKeys != nil ||
+		cmd.NoteScrub != nil || cmd.Recopy != nil && cmd.Recopy.adds():
+		refused = s.room()
+	case cmd.MarkNode != nil && cmd.MarkNode.Leave:
+		refused = c.mayLeave(ctx, cmd.MarkNode.Node)
+	}
+	if refused != nil {
+		// A retry gets the outcome of the first try all the same.
+		out, err := s.remembered(cmd.RequestID)
+		if out == nil && err == nil {
+			err = refused
 		}
+		return out, err
 	}
 	size := int64(cmd.Msgsize())
 	if err := c.memory.Acquire(ctx, size); err != nil {

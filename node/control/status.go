@@ -27,6 +27,7 @@ type GroupStatus struct {
 	Leader string // name of a node; "" where none is known
 	Leads  bool   // this node does
 	Joint  bool   // it is on the way from one membership to another
+	Waits  string // why its members stay as they are though they should change, as its leader says; "" where nothing is in their way
 
 	Term, First, Commit, Applied uint64
 	LogBytes                     int64
@@ -68,9 +69,27 @@ func (c *Control) Status(ctx context.Context) (*Status, error) {
 			return nil, err
 		}
 		c.describeGroup(&out, st)
+		out.Waits = c.waits(g)
 		s.Groups = append(s.Groups, out)
 	}
 	return s, nil
+}
+
+// waits is why a group's members stay as they are, as its leader has said: the
+// others hear of the system group's with a greeting.
+func (c *Control) waits(g replica.GroupID) string {
+	e := c.engine.Load()
+	if e == nil {
+		return ""
+	}
+	leader := e.Leader(g)
+	if leader.Leads || g != systemGroup {
+		return c.members.waits(g)
+	}
+	if h := c.meetings.greetings()[c.nameOf(leader.Leader)]; h != nil {
+		return h.Waits
+	}
+	return ""
 }
 
 func (c *Control) describeGroup(out *GroupStatus, st replica.Status) {
@@ -143,6 +162,9 @@ func (c *Control) RemoveNode(ctx context.Context, name string, force bool) error
 			return nil
 		}
 		if !c.restFor(ctx, stewardEvery/2) {
+			if why := c.waits(systemGroup); why != "" {
+				return fault.New(fault.Waiting, nodeSubject(name), "is leaving, and stays for now: %s", why)
+			}
 			return fault.New(fault.Waiting, nodeSubject(name), "is leaving: its groups are still being changed")
 		}
 	}

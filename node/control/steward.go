@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -49,6 +50,7 @@ func (c *Control) steward() {
 			}
 			if !leads {
 				c.tightSince[g] = time.Time{}
+				c.members.forget(g)
 			} else {
 				ctx, cancel := context.WithTimeout(c.ctx, stewardTimeout)
 				c.tendGroup(ctx, e, g)
@@ -69,10 +71,11 @@ func (c *Control) tendGroup(ctx context.Context, e *replica.Engine, g replica.Gr
 	if g == systemGroup && st.Applied >= st.Commit {
 		c.tendMaster(ctx)
 	}
-	t := c.Topology()
+	st = c.heard(st)
+	t, why := c.Topology(), ""
 	want := c.dataVoters(t)
 	if g == systemGroup {
-		want = wantedVoters(t, st)
+		want, why = wantedVoters(t, st, c.members.attend(st))
 	}
 	self := t.Node(c.self)
 	if c.handedToRoom(ctx, e, g, t, st) {
@@ -80,7 +83,9 @@ func (c *Control) tendGroup(ctx context.Context, e *replica.Engine, g replica.Gr
 	}
 	if !c.mayLead() || self != nil && (self.Draining || self.Leaving) || want != nil && !slices.Contains(want, c.raftID) {
 		if to := c.successor(t, st); to != 0 {
-			c.log.Info("handing over leadership", "group", groupName(g), "to", c.nameOf(to))
+			if c.members.says(g, fmt.Sprint("to ", to)) {
+				c.log.Info("handing over leadership", "group", groupName(g), "to", c.nameOf(to))
+			}
 			_ = e.Transfer(ctx, g, to) // the next look tries again
 			return
 		}
@@ -88,10 +93,18 @@ func (c *Control) tendGroup(ctx context.Context, e *replica.Engine, g replica.Gr
 	if st.Joint || g == systemGroup && st.Applied < st.Commit {
 		return // the members may be ahead of the topology
 	}
-	if changes := plan(g, t, st, want); len(changes) > 0 {
-		c.log.Info("changing a group's members", "group", groupName(g), "changes", raftpb.ConfChangesToString(changes))
-		if err := e.Change(ctx, g, changes); err != nil {
-			c.log.Info("a group's members stay for now", "group", groupName(g), "error", err)
+	changes, waits := plan(g, t, st, want)
+	if c.members.wait(g, cmp.Or(waits, why)) {
+		c.log.Warn("a group's members stay as they are for now", "group", groupName(g), "reason", cmp.Or(waits, why))
+	}
+	if len(changes) > 0 {
+		text := raftpb.ConfChangesToString(changes)
+		err := e.Change(ctx, g, changes)
+		switch said := c.members.says(g, fmt.Sprint(text, err)); {
+		case said && err == nil:
+			c.log.Info("changing a group's members", "group", groupName(g), "changes", text)
+		case said:
+			c.log.Info("a group's members don't change yet", "group", groupName(g), "changes", text, "error", err)
 		}
 		return
 	}
@@ -112,116 +125,6 @@ func (c *Control) nameMesh(ctx context.Context) {
 	if _, err := c.propose(ctx, systemGroup, cmd); err != nil {
 		c.log.Info("the mesh isn't named yet", "error", err)
 	}
-}
-
-// wantedVoters says which of the nodes should vote in the system group, or nil
-// while a node that is to be replaced hasn't come: its vote stays with its old
-// self, so that no majority gets smaller by it. Votes are spread over zones and
-// then over pools; where that is the same, who votes already goes on. Who isn't
-// there, or drains, gets one only where nobody else is left.
-func wantedVoters(t *Topology, st replica.Status) []uint64 {
-	votes, active := map[uint64]bool{}, map[uint64]bool{}
-	for _, m := range st.Members {
-		votes[m.ID], active[m.ID] = m.Voter, m.Active
-	}
-	var bound []*Node
-	count := 0
-	for i := range t.Nodes {
-		switch n := &t.Nodes[i]; {
-		case n.Leaving:
-		case n.RaftID != 0:
-			bound = append(bound, n)
-			count++
-		case n.Awaited:
-			count++
-		}
-	}
-	if count = voterCount(count); len(bound) < count {
-		return nil
-	}
-	class := func(n *Node) int {
-		switch {
-		case n.Draining:
-			return 2
-		case !votes[n.RaftID] && !active[n.RaftID]:
-			return 1
-		}
-		return 0
-	}
-	vote := func(n *Node) int {
-		if votes[n.RaftID] {
-			return 0
-		}
-		return 1
-	}
-	zones, pools := map[string]int{}, map[string]int{}
-	zone := func(n *Node) string {
-		if n.Zone == "" {
-			return "node " + n.Name
-		}
-		return "zone " + n.Zone
-	}
-	var want []uint64
-	for range count {
-		n := slices.MinFunc(bound, func(a, b *Node) int {
-			return cmp.Or(cmp.Compare(class(a), class(b)), cmp.Compare(zones[zone(a)], zones[zone(b)]),
-				cmp.Compare(pools[a.Pool], pools[b.Pool]), cmp.Compare(vote(a), vote(b)), cmp.Compare(a.Name, b.Name))
-		})
-		zones[zone(n)]++
-		pools[n.Pool]++
-		want = append(want, n.RaftID)
-		bound = slices.DeleteFunc(bound, func(o *Node) bool { return o == n })
-	}
-	return want
-}
-
-// plan is the next step towards the members that a group should have: want are
-// to vote, and the system group has all other nodes as learners. New ones come
-// as learners and get a vote when they have caught up; whose vote goes loses it
-// in the same change, by joint consensus.
-func plan(g replica.GroupID, t *Topology, st replica.Status, want []uint64) (changes []*raftpb.ConfChangeSingle) {
-	change := func(kind raftpb.ConfChangeType, id uint64) {
-		changes = append(changes, &raftpb.ConfChangeSingle{Type: kind.Enum(), NodeId: new(id)})
-	}
-	members := map[uint64]replica.Member{}
-	for _, m := range st.Members {
-		members[m.ID] = m
-	}
-	belongs := map[uint64]bool{}
-	for i := range t.Nodes {
-		n := &t.Nodes[i]
-		if n.RaftID == 0 || n.Leaving || g != systemGroup && !slices.Contains(want, n.RaftID) {
-			continue
-		}
-		belongs[n.RaftID] = true
-		if _, in := members[n.RaftID]; !in {
-			change(raftpb.ConfChangeAddLearnerNode, n.RaftID)
-			return changes // one at a time
-		}
-	}
-	if want == nil {
-		return nil
-	}
-	for _, id := range want {
-		m := members[id]
-		if !m.Voter && (!m.Active || m.Match+caughtUp < st.Commit) {
-			return nil
-		}
-	}
-	for _, id := range want {
-		if !members[id].Voter {
-			change(raftpb.ConfChangeAddNode, id)
-		}
-	}
-	for _, m := range st.Members {
-		switch {
-		case !belongs[m.ID]:
-			change(raftpb.ConfChangeRemoveNode, m.ID)
-		case m.Voter && !slices.Contains(want, m.ID):
-			change(raftpb.ConfChangeAddLearnerNode, m.ID)
-		}
-	}
-	return changes
 }
 
 // dataVoters are the voters that the data group should have: those of the

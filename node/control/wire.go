@@ -70,6 +70,9 @@ type greeting struct {
 	// should lead.
 	Full  bool `msg:"fu,omitempty"`
 	Tight bool `msg:"ti,omitempty"`
+	// Waits is why the system group's members stay as they are though they
+	// should change, where the node leads it.
+	Waits string `msg:"w,omitempty"`
 	// Secrets are the fingerprints of the mesh secrets that it accepts.
 	Secrets [][]byte `msg:"s,omitempty"`
 }

@@ -105,8 +105,8 @@ func (z founder) Msgsize() (s int) {
 func (z *greeting) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
 	// check for omitted fields
-	zb0001Len := uint32(16)
-	var zb0001Mask uint16 /* 16 bits */
+	zb0001Len := uint32(17)
+	var zb0001Mask uint32 /* 17 bits */
 	_ = zb0001Mask
 	if z.Deployment == "" {
 		zb0001Len--
@@ -140,9 +140,13 @@ func (z *greeting) MarshalMsg(b []byte) (o []byte, err error) {
 		zb0001Len--
 		zb0001Mask |= 0x4000
 	}
-	if z.Secrets == nil {
+	if z.Waits == "" {
 		zb0001Len--
 		zb0001Mask |= 0x8000
+	}
+	if z.Secrets == nil {
+		zb0001Len--
+		zb0001Mask |= 0x10000
 	}
 	// variable map header, size zb0001Len
 	o = msgp.AppendMapHeader(o, zb0001Len)
@@ -238,6 +242,11 @@ func (z *greeting) MarshalMsg(b []byte) (o []byte, err error) {
 			o = msgp.AppendBool(o, z.Tight)
 		}
 		if (zb0001Mask & 0x8000) == 0 { // if not omitted
+			// string "w"
+			o = append(o, 0xa1, 0x77)
+			o = msgp.AppendString(o, z.Waits)
+		}
+		if (zb0001Mask & 0x10000) == 0 { // if not omitted
 			// string "s"
 			o = append(o, 0xa1, 0x73)
 			o = msgp.AppendArrayHeader(o, uint32(len(z.Secrets)))
@@ -417,6 +426,12 @@ func (z *greeting) UnmarshalMsg(bts []byte) (o []byte, err error) {
 				err = msgp.WrapError(err, "Tight")
 				return
 			}
+		case "w":
+			z.Waits, bts, err = msgp.ReadStringBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "Waits")
+				return
+			}
 		case "s":
 			var zb0004 uint32
 			zb0004, bts, err = msgp.ReadArrayHeaderBytes(bts)
@@ -474,7 +489,7 @@ func (z *greeting) Msgsize() (s int) {
 	for za0001 := range z.Founders {
 		s += 1 + 2 + msgp.StringPrefixSize + len(z.Founders[za0001].Name) + 2 + msgp.StringPrefixSize + len(z.Founders[za0001].URL) + 2 + msgp.Uint64Size
 	}
-	s += 3 + msgp.Uint64Size + 2 + msgp.BoolSize + 2 + msgp.Uint64Size + 2 + msgp.Int64Size + 3 + msgp.Uint8Size + 3 + msgp.Uint8Size + 3 + msgp.BoolSize + 3 + msgp.BoolSize + 3 + msgp.BoolSize + 2 + msgp.ArrayHeaderSize
+	s += 3 + msgp.Uint64Size + 2 + msgp.BoolSize + 2 + msgp.Uint64Size + 2 + msgp.Int64Size + 3 + msgp.Uint8Size + 3 + msgp.Uint8Size + 3 + msgp.BoolSize + 3 + msgp.BoolSize + 3 + msgp.BoolSize + 2 + msgp.StringPrefixSize + len(z.Waits) + 2 + msgp.ArrayHeaderSize
 	for za0002 := range z.Secrets {
 		s += msgp.BytesPrefixSize + len(z.Secrets[za0002])
 	}
