@@ -147,7 +147,9 @@ func (m *Manager) refused(addr, claimed string, err error) {
 	if hook := m.o.Hooks.Refused; hook != nil {
 		hook(addr, claimed, err)
 	}
-	m.logInfo("grid: refused", "addr", addr, "claimed", claimed, "err", err)
+	if m.unlet.first(claimed, err) {
+		m.logInfo("grid: refused", "addr", addr, "claimed", claimed, "err", err)
+	}
 }
 
 // acceptConn shakes hands at the accepting end and runs the session.

@@ -137,12 +137,18 @@ func logs() (func(int, *grid.ManagerOptions), func(b *bed)) {
 	return change, func(b *bed) {
 		b.Cut(0, 1)
 		b.settle()
+		b.until("it was dialled again and again", func() bool {
+			return b.Node(0).Connection(b.Name(1)).Stats().DialAttempts+b.Node(1).Connection(b.Name(0)).Stats().DialAttempts > 5
+		})
 		mu.Lock()
 		defer mu.Unlock()
 		for _, want := range []string{"session up", "session down", b.Name(1)} {
 			if !strings.Contains(text.String(), want) {
 				b.t.Errorf("the log does not tell %q:\n%s", want, &text)
 			}
+		}
+		if n := strings.Count(text.String(), "dial failed"); n != 1 {
+			b.t.Errorf("the log tells %d times that dialling fails:\n%s", n, &text)
 		}
 	}
 }

@@ -202,6 +202,8 @@ func (c *Connection) serve(s *session, skew time.Duration) error {
 	if hooks.SessionUp != nil {
 		hooks.SessionUp(s.info)
 	}
+	c.m.undialed.forget(c.host)
+	c.m.unlet.forget(c.host)
 	c.m.logInfo("grid: session up", "host", c.host, "dialled", s.info.Dialled, "attempt", s.info.Attempt)
 	cause := s.run()
 	if hooks.SessionDown != nil {
@@ -233,7 +235,9 @@ func (c *Connection) failed(attempt uint64, err error) {
 	if hook := c.m.o.Hooks.DialFailed; hook != nil {
 		hook(c.host, attempt, err)
 	}
-	c.m.logInfo("grid: dial failed", "host", c.host, "attempt", attempt, "err", err)
+	if c.m.undialed.first(c.host, err) {
+		c.m.logInfo("grid: dial failed", "host", c.host, "attempt", attempt, "err", err)
+	}
 }
 
 // remove ends the connection for good.

@@ -10,7 +10,8 @@ import (
 // paths they observe: they must be quick and must not block.
 type Hooks struct {
 	// Logger gets what an operator should know: refusals, losses, stuck
-	// handlers. nil is silent.
+	// handlers. Why a peer can't be reached, or isn't let in, is said once, until
+	// the reason changes or the connection is made. nil is silent.
 	Logger *slog.Logger
 
 	// SessionUp and SessionDown frame the life of a session.

@@ -30,6 +30,8 @@ type Manager struct {
 	running  gauge           // handlers that have not returned
 	shaking  handshakes      // under way at the accepting end
 	attempts atomic.Uint64   // of this instance, over all hosts
+	undialed said            // why dialling comes to nothing
+	unlet    said            // why peers aren't let in
 	values   context.Context // what handlers' contexts look values up in
 	started  time.Time
 

@@ -78,6 +78,7 @@ type Node struct {
 	httpServer, peerServer *http.Server
 
 	known             atomic.Pointer[map[string]string] // base URLs of the mesh's nodes; nil until they are known
+	vouched           *map[string]string                // the last known before there was a topology; the index's, which sets it in one goroutine
 	bulk              atomic.Pointer[object.Service]    // objects, for the index, which runs before they are open
 	agreed            atomic.Pointer[control.Control]   // control, for the grid, which asks for the realm before the index is open
 	paths             []*drivePath                      // of the configuration; form's goroutine alone has them
@@ -282,12 +283,20 @@ func (n *Node) learnNodes(t *control.Topology) {
 	n.known.Store(&urls)
 }
 
+// learnVouched takes over who is in the mesh that takes this node in, until the
+// topology says so.
+func (n *Node) learnVouched(urls map[string]string) {
+	if n.known.CompareAndSwap(n.vouched, &urls) {
+		n.vouched = &urls
+	}
+}
+
 func (n *Node) openControl(ctx context.Context) (err error) {
 	n.control, err = control.Open(ctx, control.Options{
 		Dir: n.cfg.DataDir, Self: n.cfg.Name, Peers: n.peers, Grid: n.grid, Logger: n.log,
 		Fetch:       n.fetchSnapshot,
 		MeshSecrets: n.cfg.MeshSecrets,
-		Hooks:       n.instruments.controlHooks(control.Hooks{Topology: n.learnNodes, IAM: n.changedIdentities, Span: n.spanHook()}),
+		Hooks:       n.instruments.controlHooks(control.Hooks{Topology: n.learnNodes, Vouched: n.learnVouched, IAM: n.changedIdentities, Span: n.spanHook()}),
 	})
 	if err != nil {
 		return err

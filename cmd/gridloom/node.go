@@ -76,7 +76,8 @@ func (a *app) nodeJoinCommand() *cobra.Command {
 		Short: "Admit a node to the mesh",
 		Long: `Admit a node to the running mesh under NAME. URL is the base URL of its peer
 listener, as the other nodes reach it. From then on the mesh lets it in: it gets
-a copy of the index first, and counts when it has all of it.
+a copy of the index first, and counts when it has all of it. The --peers of the
+node must hold itself and any one member that is up.
 
 A name is 1 to 63 lower-case letters, digits and hyphens, with no hyphen at
 either end. One that the mesh has, or an address, is refused.`,

@@ -62,6 +62,10 @@ type Options struct {
 type Hooks struct {
 	// Topology is told every change of the nodes.
 	Topology func(*Topology)
+	// Vouched is told the base URLs of the nodes of a mesh that takes this node
+	// in, with those of the configuration, before it has a topology: one call at a
+	// time.
+	Vouched func(urls map[string]string)
 	// IAM is told what IAM gives, at first and after it has changed. It is
 	// called from a goroutine of its own and may take its time: what changes
 	// meanwhile comes as one change.
@@ -105,6 +109,7 @@ type Control struct {
 	deployment atomic.Pointer[string]
 	confirmed  atomic.Bool // the system group has the same id in this run
 	topology   atomic.Pointer[Topology]
+	vouched    atomic.Pointer[vouched] // who takes this node in, while it is blank
 	iam        iamFeed
 	boxes      boxKeeping   // the steward's
 	tightSince [2]time.Time // the steward's: since when this node leads a group without room, or offered to hand it over; zero: it doesn't

@@ -24,6 +24,7 @@
 //	quota.go     what is in each bucket, and what may be; scrub.go scrubbing's place
 //	row.go       the layout of the rows; slot.go the slots
 //	form.go      what a blank node makes of what it hears; meet.go hears it
+//	vouched.go   whom a node believes that is about to join
 //	steward.go   what a leader does for its group: id, handing over
 //	room.go      who leads, and who is asked, where a disk is full
 //	voters.go    who is in a group and votes, and what stands in the way

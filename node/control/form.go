@@ -119,7 +119,12 @@ func (c *Control) judge(heard map[string]*greeting) (ids map[string]uint64, wait
 			missing = append(missing, f.Name)
 			continue
 		case !g.Blank:
-			begun = f.Name
+			if begun != "" && g.Deployment != "" && heard[begun].Deployment != "" && g.Deployment != heard[begun].Deployment {
+				return nil, fault.New(fault.WrongMesh, "peers", "node %s is of mesh %s, and node %s of %s", begun, heard[begun].Deployment, f.Name, g.Deployment)
+			}
+			if begun == "" || g.Epoch > heard[begun].Epoch {
+				begun = f.Name // who knows the latest: another may have left, or be gone
+			}
 		case !sameFounders(g.Founders, mine):
 			return nil, fault.New(fault.Conflict, "peers", "of node %s are %s, and this node's are %s: they must be the same", f.Name, founderNames(g.Founders), founderNames(mine))
 		}
@@ -161,12 +166,14 @@ func (c *Control) judgeBegun(name string, g *greeting, mine []founder, ids map[s
 	case g.Bound == c.raftID && g.Deployment == "" && sameFounders(bound, mine) && all:
 		return ids, nil // it has begun with us, and we were slower
 	case g.Bound == c.raftID:
+		c.believe(name, g)
 		return nil, joining(errBound)
 	case g.Bound != 0:
 		return nil, errOtherID(c.self)
 	case !g.Admitted:
 		return nil, fault.New(fault.Conflict, nodeSubject(c.self), "isn't part of the mesh that node %s is in; let it in by: gridloom node join %s %s", name, c.self, c.peers[c.self])
 	}
+	c.believe(name, g)
 	return nil, joining(errAdmitted)
 }
 

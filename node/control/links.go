@@ -195,8 +195,12 @@ func (c *Control) receiveRaft(ctx context.Context, payload []byte, p *grid.Pipe)
 	if hello.To != c.raftID {
 		return ToWire(fault.New(fault.WrongMesh, nodeSubject(c.self), "isn't the one that had the raft id %x", hello.To))
 	}
-	// A node that is only about to join knows nobody's raft id.
-	if name := c.nameOf(hello.From); name != "" && !c.isAt(name, grid.PeerFrom(ctx)) {
+	// A node that is only about to join knows the raft ids that it was told of.
+	name := c.nameOf(hello.From)
+	if name == "" && c.vouched.Load() != nil && c.Topology().Epoch == 0 {
+		return ToWire(fault.New(fault.Waiting, nodeSubject(c.self), "knows none with the raft id %x yet", hello.From))
+	}
+	if name != "" && !c.isAt(name, grid.PeerFrom(ctx)) {
 		return ToWire(fault.New(fault.PermissionDenied, nodeSubject(name), "isn't the one at %s", grid.PeerFrom(ctx)))
 	}
 	for {

@@ -351,7 +351,8 @@ func (c *Control) begin(heard map[string]*greeting) error {
 	return fault.New(fault.Waiting, "mesh", "has begun and has no leader yet")
 }
 
-// bind asks the mesh to bind this node's name to its raft id.
+// bind asks the mesh to bind this node's name to its raft id: any node of it, who
+// passes it on to the leader.
 func (c *Control) bind(heard map[string]*greeting) error {
 	cmd := complete(&Command{BindNode: &BindNode{Node: c.self, URL: c.peers[c.self], RaftID: c.raftID}})
 	last := joining(errAdmitted)
@@ -360,7 +361,7 @@ func (c *Control) bind(heard map[string]*greeting) error {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(c.ctx, tryTimeout)
-		reply, err := proposeCall.Call(ctx, c.conn(name), cmd)
+		reply, err := relayCall.Call(ctx, c.conn(name), cmd)
 		cancel()
 		switch {
 		case err != nil:
@@ -380,6 +381,9 @@ func (c *Control) bind(heard map[string]*greeting) error {
 // adopt takes over the mesh's id, for good: it is on disk when Deployment
 // shows it. Another one than before is refused.
 func (c *Control) adopt(id string) error {
+	if v := c.vouched.Load(); v != nil && v.deployment != id {
+		return fault.New(fault.WrongMesh, "mesh", "its index says %s, and node %s, which takes this one in, is of %s", id, v.by, v.deployment)
+	}
 	switch known := c.Deployment(); {
 	case known == id:
 		c.confirmed.Store(true)

@@ -58,8 +58,12 @@ func (c *Control) url(name string) string {
 	if url := c.peers[name]; url != "" {
 		return url
 	}
-	if n := c.Topology().Node(name); n != nil {
+	t := c.Topology()
+	if n := t.Node(name); n != nil {
 		return n.URL
+	}
+	if f := c.vouched.Load().named(name); f != nil && t.Epoch == 0 {
+		return f.URL
 	}
 	return ""
 }
@@ -85,6 +89,9 @@ func (c *Control) nameOf(id uint64) string {
 		if t.Nodes[i].RaftID == id {
 			return t.Nodes[i].Name
 		}
+	}
+	if f := c.vouched.Load().bound(id); f != nil && t.Epoch == 0 {
+		return f.Name
 	}
 	for name, g := range c.meetings.greetings() {
 		if g.RaftID == id {

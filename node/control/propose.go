@@ -277,6 +277,11 @@ func (c *Control) servePropose(ctx context.Context, cmd *Command) (*proposed, er
 	if cmd.Init != nil || cmd.SealMaster != nil {
 		return nil, errLeadersOwn()
 	}
+	if cmd.BindNode != nil {
+		if err := c.mayBind(ctx, cmd.BindNode, true); err != nil {
+			return nil, err
+		}
+	}
 	g := groupOf(cmd)
 	if leader := c.leader(g); leader != c.self {
 		return &proposed{Elsewhere: true, Leader: leader}, nil
@@ -303,6 +308,11 @@ func (c *Control) servePropose(ctx context.Context, cmd *Command) (*proposed, er
 func (c *Control) serveRelay(ctx context.Context, cmd *Command) (*proposed, error) {
 	if err := cmd.validate(); err != nil {
 		return nil, err
+	}
+	if cmd.BindNode != nil {
+		if err := c.mayBind(ctx, cmd.BindNode, false); err != nil {
+			return nil, err
+		}
 	}
 	leader := c.leader(groupOf(cmd))
 	if leader == c.self || !c.connected(leader) {
