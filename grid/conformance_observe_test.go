@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/gridloom/gridloom/grid"
 )
@@ -147,8 +148,29 @@ func logs() (func(int, *grid.ManagerOptions), func(b *bed)) {
 				b.t.Errorf("the log does not tell %q:\n%s", want, &text)
 			}
 		}
-		if n := strings.Count(text.String(), "dial failed"); n != 1 {
-			b.t.Errorf("the log tells %d times that dialling fails:\n%s", n, &text)
+		said := map[string]string{} // of each host since it was connected, without numbers
+		for line := range strings.Lines(text.String()) {
+			_, rest, _ := strings.Cut(line, "host=")
+			host, _, _ := strings.Cut(rest, " ")
+			if strings.Contains(line, "session up") {
+				delete(said, host)
+			}
+			if !strings.Contains(line, "dial failed") {
+				continue
+			}
+			reason := strings.Map(func(r rune) rune {
+				if unicode.IsDigit(r) {
+					return -1
+				}
+				return r
+			}, rest)
+			if said[host] == reason {
+				b.t.Errorf("the log tells again why %s isn't reached:\n%s", host, &text)
+			}
+			said[host] = reason
+		}
+		if len(said) != 1 {
+			b.t.Errorf("the log tells of %d hosts that aren't reached:\n%s", len(said), &text)
 		}
 	}
 }
