@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"os"
 	"regexp"
 	"runtime"
 	"strconv"
@@ -218,13 +217,7 @@ func TestWaysOfPayload(t *testing.T) {
 func TestWaysThatCopy(t *testing.T) {
 	const size = 1 << 20
 	plain := startMesh(t, t.TempDir(), 1)[0]
-	secure := runNode(t, secured(meshConfigs(t, t.TempDir(), 1), auto)[0])
-	secure.await(t)
-	ca, err := os.ReadFile(CAFile(secure.cfg.DataDir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	second := trusting(t, ca) // HTTP/2
+	secure, second := runSecured(t) // HTTP/2
 	first := &http.Transport{TLSClientConfig: second.Transport.(*http.Transport).TLSClientConfig.Clone()}
 	first.TLSClientConfig.NextProtos, first.TLSNextProto = []string{"http/1.1"}, map[string]func(string, *tls.Conn) http.RoundTripper{}
 	defer first.CloseIdleConnections()

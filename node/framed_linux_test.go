@@ -5,7 +5,6 @@ package node
 import (
 	"io"
 	"net/http"
-	"os"
 	"strconv"
 	"testing"
 )
@@ -18,13 +17,7 @@ const framedPerMiBMost = 16 << 10
 // TestWhatHTTP2Allocates: a further MiB that is cut into frames takes no further
 // buffer.
 func TestWhatHTTP2Allocates(t *testing.T) {
-	r := runNode(t, secured(meshConfigs(t, t.TempDir(), 1), auto)[0])
-	r.await(t)
-	ca, err := os.ReadFile(CAFile(r.cfg.DataDir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := trusting(t, ca)
+	r, client := runSecured(t)
 	mustRequest(t, client, http.StatusOK, http.MethodPost, r.url("/v1/buckets"), []byte(`{"bucket":"bytes"}`))
 	const large, larger = 1 << 20, 16 << 20
 	var costs []float64

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 )
@@ -16,13 +15,7 @@ import (
 // There net/http is the only one that sees a head, and hides the field.
 func TestOldFraming(t *testing.T) {
 	plain := runLimited(t, Limits{})
-	secure := runNode(t, secured(meshConfigs(t, t.TempDir(), 1), auto)[0])
-	secure.await(t)
-	ca, err := os.ReadFile(CAFile(secure.cfg.DataDir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := trusting(t, ca)
+	secure, client := runSecured(t)
 	base := "https://" + secure.Addrs().HTTP
 	mustRequest(t, client, 200, "POST", base+"/v1/buckets", []byte(`{"bucket":"old"}`))
 	mustRequest(t, client, 201, "PUT", base+"/data/old/kept", []byte("hello"))

@@ -216,13 +216,7 @@ func TestCodingsAreKept(t *testing.T) {
 
 // TestHTTP2OnTheWire: the same over HTTP/2 and TLS, with a sum behind the body.
 func TestHTTP2OnTheWire(t *testing.T) {
-	r := runNode(t, secured(meshConfigs(t, t.TempDir(), 1), auto)[0])
-	r.await(t)
-	ca, err := os.ReadFile(CAFile(r.cfg.DataDir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := trusting(t, ca)
+	r, client := runSecured(t)
 	base := "https://" + r.Addrs().HTTP
 	mustRequest(t, client, 200, "POST", base+"/v1/buckets", []byte(`{"bucket":"habits"}`))
 	data := randomBytes(300_000)

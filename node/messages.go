@@ -31,6 +31,8 @@ type probeRequest struct{}
 type probeReply struct {
 	Version      string              `msg:"version"`
 	NotReady     string              `msg:"not_ready"`
+	IndexFull    bool                `msg:"index_full"`
+	IndexFree    int64               `msg:"index_free"`
 	Drives       []driveProbe        `msg:"drives"`
 	Peers        []peerProbe         `msg:"peers"`
 	Certificates []certificateStatus `msg:"certificates"`

@@ -775,13 +775,19 @@ func (z *peerProbe) Msgsize() (s int) {
 // MarshalMsg implements msgp.Marshaler
 func (z *probeReply) MarshalMsg(b []byte) (o []byte, err error) {
 	o = msgp.Require(b, z.Msgsize())
-	// map header, size 5
+	// map header, size 7
 	// string "version"
-	o = append(o, 0x85, 0xa7, 0x76, 0x65, 0x72, 0x73, 0x69, 0x6f, 0x6e)
+	o = append(o, 0x87, 0xa7, 0x76, 0x65, 0x72, 0x73, 0x69, 0x6f, 0x6e)
 	o = msgp.AppendString(o, z.Version)
 	// string "not_ready"
 	o = append(o, 0xa9, 0x6e, 0x6f, 0x74, 0x5f, 0x72, 0x65, 0x61, 0x64, 0x79)
 	o = msgp.AppendString(o, z.NotReady)
+	// string "index_full"
+	o = append(o, 0xaa, 0x69, 0x6e, 0x64, 0x65, 0x78, 0x5f, 0x66, 0x75, 0x6c, 0x6c)
+	o = msgp.AppendBool(o, z.IndexFull)
+	// string "index_free"
+	o = append(o, 0xaa, 0x69, 0x6e, 0x64, 0x65, 0x78, 0x5f, 0x66, 0x72, 0x65, 0x65)
+	o = msgp.AppendInt64(o, z.IndexFree)
 	// string "drives"
 	o = append(o, 0xa6, 0x64, 0x72, 0x69, 0x76, 0x65, 0x73)
 	o = msgp.AppendArrayHeader(o, uint32(len(z.Drives)))
@@ -847,6 +853,18 @@ func (z *probeReply) UnmarshalMsg(bts []byte) (o []byte, err error) {
 			z.NotReady, bts, err = msgp.ReadStringBytes(bts)
 			if err != nil {
 				err = msgp.WrapError(err, "NotReady")
+				return
+			}
+		case "index_full":
+			z.IndexFull, bts, err = msgp.ReadBoolBytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "IndexFull")
+				return
+			}
+		case "index_free":
+			z.IndexFree, bts, err = msgp.ReadInt64Bytes(bts)
+			if err != nil {
+				err = msgp.WrapError(err, "IndexFree")
 				return
 			}
 		case "drives":
@@ -932,7 +950,7 @@ func (z *probeReply) UnmarshalMsg(bts []byte) (o []byte, err error) {
 
 // Msgsize returns an upper bound estimate of the number of bytes occupied by the serialized message
 func (z *probeReply) Msgsize() (s int) {
-	s = 1 + 8 + msgp.StringPrefixSize + len(z.Version) + 10 + msgp.StringPrefixSize + len(z.NotReady) + 7 + msgp.ArrayHeaderSize
+	s = 1 + 8 + msgp.StringPrefixSize + len(z.Version) + 10 + msgp.StringPrefixSize + len(z.NotReady) + 11 + msgp.BoolSize + 11 + msgp.Int64Size + 7 + msgp.ArrayHeaderSize
 	for za0001 := range z.Drives {
 		s += z.Drives[za0001].Msgsize()
 	}

@@ -99,6 +99,7 @@ func (m *mesh) probe(ctx context.Context) *probeReply {
 	if err := m.control.Ready(); err != nil {
 		reply.NotReady = err.Error()
 	}
+	reply.IndexFull, reply.IndexFree = m.control.DiskFull()
 	drives := m.drives()
 	names := slices.DeleteFunc(m.names(), func(name string) bool { return name == m.self })
 	reply.Drives, reply.Peers = make([]driveProbe, len(drives.open)), make([]peerProbe, len(names))
@@ -196,7 +197,7 @@ func (m *mesh) diagnoseClocks(d *api.Diagnosis) {
 }
 
 func describeProbe(name string, r *probeReply) api.NodeDiagnosis {
-	n := api.NodeDiagnosis{Node: name, Up: true, Version: r.Version, NotReady: r.NotReady}
+	n := api.NodeDiagnosis{Node: name, Up: true, Version: r.Version, NotReady: r.NotReady, IndexFull: r.IndexFull, IndexFree: r.IndexFree}
 	for _, d := range r.Drives {
 		n.Drives = append(n.Drives, api.DriveProbe{
 			ID: d.ID, Path: d.Path, State: dataio.State(d.State).String(), Took: time.Duration(d.Took), Error: d.Error,

@@ -282,6 +282,19 @@ func (l link) attempts() (attempts, sessions uint64, err error) {
 	return st.DialAttempts, st.Sessions, st.LastError
 }
 
+// runSecured runs a node that makes its certificates itself, with a client that
+// trusts them.
+func runSecured(t *testing.T) (*running, *http.Client) {
+	t.Helper()
+	r := runNode(t, secured(meshConfigs(t, t.TempDir(), 1), auto)[0])
+	r.await(t)
+	ca, err := os.ReadFile(CAFile(r.cfg.DataDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, trusting(t, ca)
+}
+
 // waitFor waits for a condition.
 func waitFor(t testing.TB, what string, cond func() bool) {
 	t.Helper()

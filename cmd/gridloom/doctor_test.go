@@ -71,9 +71,11 @@ func TestFindings(t *testing.T) {
 		spoil func(*mesh)
 		want  string // severity check node subject; message
 	}{
-		"well":           {func(*mesh) {}, ""},
-		"down":           {func(r *mesh) { downNode(r, 1) }, "critical node b ; node b does not answer: no route"},
-		"not ready":      {func(r *mesh) { r.Nodes[1].NotReady = "no index" }, "critical node b ; node b can't do its work: no index"},
+		"well":      {func(*mesh) {}, ""},
+		"down":      {func(r *mesh) { downNode(r, 1) }, "critical node b ; node b does not answer: no route"},
+		"not ready": {func(r *mesh) { r.Nodes[1].NotReady = "no index" }, "critical node b ; node b can't do its work: no index"},
+		"full index": {func(r *mesh) { r.Nodes[1].IndexFull, r.Nodes[1].IndexFree = true, 100<<20 },
+			"critical index b ; the index of node b has 100 MiB of its disk left: where it leads, only what deletes is taken"},
 		"clock":          {clock(1.5), "warning clock c ; node c's clock is 1.5s ahead of the others"},
 		"clock behind":   {clock(-12), "critical clock c ; node c's clock is 12s behind the others"},
 		"clock a bit":    {clock(0.5), ""},

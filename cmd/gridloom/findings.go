@@ -106,6 +106,11 @@ func (f *finder) node(n *gridloomv1.NodeDiagnosis) {
 			Message: fmt.Sprintf("node %s can't do its work: %s", n.GetNode(), n.GetNotReady()),
 			Advice:  "Its log says more; gridloom cluster status shows who has the index."})
 	}
+	if n.GetIndexFull() {
+		f.add(jsonFinding{Severity: "critical", Check: "index", Node: n.GetNode(),
+			Message: fmt.Sprintf("the index of node %s has %d MiB of its disk left: where it leads, only what deletes is taken", n.GetNode(), n.GetIndexFree()>>20),
+			Advice:  "Make room on the disk of its data directory."})
+	}
 }
 
 func (f *finder) clock(n jsonDoctorNode) {

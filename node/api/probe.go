@@ -22,6 +22,8 @@ type NodeDiagnosis struct {
 	Error        string // why it is down
 	Version      string
 	NotReady     string        // why it can't do its work
+	IndexFull    bool          // the index's disk has no room for what grows
+	IndexFree    int64         // bytes that it has then
 	ClockOffset  time.Duration // by how much its clock is ahead of the median of all, if ClockKnown
 	ClockKnown   bool
 	Drives       []DriveProbe
@@ -59,6 +61,10 @@ func (s *metricsService) Diagnose(ctx context.Context, _ *pb.DiagnoseRequest) (*
 func protoDiagnosis(n *NodeDiagnosis) *pb.NodeDiagnosis {
 	out := &pb.NodeDiagnosis{
 		Node: n.Node, State: nodeState(n.Up), Error: n.Error, Version: n.Version, NotReady: n.NotReady,
+		IndexFull: n.IndexFull,
+	}
+	if n.IndexFull {
+		out.IndexFree = n.IndexFree
 	}
 	if n.ClockKnown {
 		out.ClockOffsetSeconds = proto.Float64(n.ClockOffset.Seconds())

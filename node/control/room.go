@@ -47,6 +47,10 @@ func (c *Control) handedToRoom(ctx context.Context, e *replica.Engine, g replica
 	return true
 }
 
+// DiskFull tells whether the disk of this node's index has no room for what grows,
+// and how many bytes it has; negative: it doesn't say.
+func (c *Control) DiskFull() (full bool, free int64) { return c.logs.Room() != nil, c.logs.Free() }
+
 // tight tells whether a node, as it was heard last, has no room to lead.
 func (m *meetings) tight(name string) bool {
 	m.mu.Lock()

@@ -51,7 +51,8 @@ func (c *Control) Status(ctx context.Context) (*Status, error) {
 		return nil, err
 	}
 	defer c.leave()
-	s := &Status{Deployment: c.Deployment(), Node: c.self, ClockOffset: c.meetings.clockOffset(), MayLead: c.mayLead(), FreeBytes: c.logs.Free(), Full: c.logs.Room() != nil}
+	s := &Status{Deployment: c.Deployment(), Node: c.self, ClockOffset: c.meetings.clockOffset(), MayLead: c.mayLead()}
+	s.Full, s.FreeBytes = c.DiskFull()
 	for _, g := range []replica.GroupID{systemGroup, dataGroup} {
 		out := GroupStatus{Name: groupName(g), Hosted: c.hosts(g)}
 		if !out.Hosted {

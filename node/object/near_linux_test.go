@@ -92,15 +92,20 @@ func TestSendNow(t *testing.T) {
 	}
 }
 
+// sentBefore has a node with the object k, which was sent a moment ago.
+func sentBefore(t *testing.T) (m *testMesh, n *testNode, data []byte) {
+	m = newMesh(t, meshConfig{drives: []int{1}})
+	m.bucket("near")
+	n, data = m.nodes[0], randomBytes(dataio.FirstWindowBytes)
+	n.put(t, "near", "k", data, true)
+	n.get(t, "near", "k", 0, -1)
+	return m, n, data
+}
+
 // TestSendNowOfWhatIsGone: a payload whose copy was removed is not sent from what
 // was kept open.
 func TestSendNowOfWhatIsGone(t *testing.T) {
-	m := newMesh(t, meshConfig{drives: []int{1}})
-	m.bucket("near")
-	n := m.nodes[0]
-	data := randomBytes(dataio.FirstWindowBytes)
-	n.put(t, "near", "k", data, true)
-	n.get(t, "near", "k", 0, -1)
+	m, n, data := sentBefore(t)
 	none := func() error { return nil }
 	if got, err := n.now(t, "k", none); !bytes.Equal(got, data) || err != nil {
 		t.Fatalf("%d bytes were sent of what was opened a moment ago, %v", len(got), err)
@@ -121,12 +126,7 @@ func (h *halfway) ReadFrom(src io.Reader) (int64, error) {
 
 // TestSendNowInPart: Send goes on behind what SendNow has sent.
 func TestSendNowInPart(t *testing.T) {
-	m := newMesh(t, meshConfig{drives: []int{1}})
-	m.bucket("near")
-	n := m.nodes[0]
-	data := randomBytes(dataio.FirstWindowBytes)
-	n.put(t, "near", "k", data, true)
-	n.get(t, "near", "k", 0, -1)
+	_, n, data := sentBefore(t)
 	r, err := n.Open(testContext(t), "near", "k", Conditions{}, 0)
 	must(t, err)
 	var w halfway

@@ -1432,8 +1432,12 @@ type NodeDiagnosis struct {
 	// answers has measured them, and as Node.clock_offset_seconds is; absent where
 	// that is not known.
 	ClockOffsetSeconds *float64 `protobuf:"fixed64,9,opt,name=clock_offset_seconds,json=clockOffsetSeconds,proto3,oneof" json:"clock_offset_seconds,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Whether the disk of its index has no room for what grows.
+	IndexFull bool `protobuf:"varint,10,opt,name=index_full,json=indexFull,proto3" json:"index_full,omitempty"`
+	// What that disk has, in bytes, while it is full.
+	IndexFree     int64 `protobuf:"varint,11,opt,name=index_free,json=indexFree,proto3" json:"index_free,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeDiagnosis) Reset() {
@@ -1525,6 +1529,20 @@ func (x *NodeDiagnosis) GetCertificates() []*Certificate {
 func (x *NodeDiagnosis) GetClockOffsetSeconds() float64 {
 	if x != nil && x.ClockOffsetSeconds != nil {
 		return *x.ClockOffsetSeconds
+	}
+	return 0
+}
+
+func (x *NodeDiagnosis) GetIndexFull() bool {
+	if x != nil {
+		return x.IndexFull
+	}
+	return false
+}
+
+func (x *NodeDiagnosis) GetIndexFree() int64 {
+	if x != nil {
+		return x.IndexFree
 	}
 	return 0
 }
@@ -1819,7 +1837,7 @@ const file_gridloom_v1_metrics_proto_rawDesc = "" +
 	"\x0fDiagnoseRequest\"X\n" +
 	"\x10DiagnoseResponse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x120\n" +
-	"\x05nodes\x18\x02 \x03(\v2\x1a.gridloom.v1.NodeDiagnosisR\x05nodes\"\x8b\x03\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x1a.gridloom.v1.NodeDiagnosisR\x05nodes\"\xc9\x03\n" +
 	"\rNodeDiagnosis\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12,\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x16.gridloom.v1.NodeStateR\x05state\x12\x14\n" +
@@ -1829,7 +1847,12 @@ const file_gridloom_v1_metrics_proto_rawDesc = "" +
 	"\x06drives\x18\x06 \x03(\v2\x17.gridloom.v1.DriveProbeR\x06drives\x12,\n" +
 	"\x05peers\x18\a \x03(\v2\x16.gridloom.v1.PeerProbeR\x05peers\x12<\n" +
 	"\fcertificates\x18\b \x03(\v2\x18.gridloom.v1.CertificateR\fcertificates\x125\n" +
-	"\x14clock_offset_seconds\x18\t \x01(\x01H\x00R\x12clockOffsetSeconds\x88\x01\x01B\x17\n" +
+	"\x14clock_offset_seconds\x18\t \x01(\x01H\x00R\x12clockOffsetSeconds\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"index_full\x18\n" +
+	" \x01(\bR\tindexFull\x12\x1d\n" +
+	"\n" +
+	"index_free\x18\v \x01(\x03R\tindexFreeB\x17\n" +
 	"\x15_clock_offset_seconds\"\xa0\x01\n" +
 	"\n" +
 	"DriveProbe\x12\x0e\n" +
