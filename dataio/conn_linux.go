@@ -38,6 +38,18 @@ func (c *Conn) writeMore(p []byte) error {
 	return err
 }
 
+func (c *Conn) cork(on bool) {
+	if c.raw == nil {
+		return
+	}
+	value := 0
+	if on {
+		value = 1
+	}
+	// It only saves packets: on a connection that is gone nothing depends on it.
+	_ = c.raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, value) })
+}
+
 // writeNow is a write that doesn't wait. It is a field of a Conn, so that it takes
 // no memory of its own.
 type writeNow struct {

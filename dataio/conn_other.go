@@ -11,6 +11,8 @@ func (c *Conn) writeMore(p []byte) error {
 	return err
 }
 
+func (c *Conn) cork(bool) {}
+
 type writeNow struct{}
 
 // WriteNow writes nothing: only where the kernel says how much it takes without a

@@ -153,7 +153,7 @@ func (o *Whole) Send(ctx context.Context, w WholeWriter) (begun bool, reason str
 	switch {
 	case o.reader.AtHand():
 		err = o.send(ctx)
-	case o.reader.Info.SizeBytes <= dataio.FirstWindowBytes:
+	case o.reader.Info.SizeBytes <= firstBytes:
 		err = o.sendFollowed(ctx)
 	default:
 		err = o.door.watch(ctx, w, o.p, iam.ObjectRead, o.t, o.send)
@@ -178,7 +178,7 @@ const firstBytes = 1 << 20
 func (o *Whole) send(ctx context.Context) error {
 	o.ctx = ctx
 	size := o.reader.Info.SizeBytes
-	sent, err := o.reader.SendNow((*wholeBody)(o), o.before)
+	sent, err := o.reader.SendNow((*wholeBody)(o), firstBytes, o.before)
 	if err == nil && sent < size {
 		_, err = o.reader.Send(ctx, (*wholeBody)(o), sent, size-sent, dataio.Windows{FirstBytes: firstBytes, Before: o.before})
 	}

@@ -11,14 +11,14 @@ import (
 // ranges holds *dataio.Range that have nothing.
 var ranges = sync.Pool{New: func() any { return new(dataio.Range) }}
 
-// SendNow is the beginning of Send, for all of an object of one payload and one
-// window, where there is nothing to wait for but the destination: the copy that
-// would be read first is on a drive of this node, and was opened and found in
+// SendNow is the beginning of Send, for all of an object of one payload that has at
+// most window bytes, where there is nothing to wait for but the destination: the copy
+// that would be read first is on a drive of this node, and was opened and found in
 // memory a moment ago. It returns how many bytes it has sent; Send goes on with
 // the rest, and finds out why that is still there. before is called before the
 // first byte, and its error is the only one.
-func (r *Reader) SendNow(w io.ReaderFrom, before func() error) (int64, error) {
-	if r.Verify || len(r.record.Segments) != 1 || r.record.SizeBytes > dataio.FirstWindowBytes {
+func (r *Reader) SendNow(w io.ReaderFrom, window int64, before func() error) (int64, error) {
+	if r.Verify || len(r.record.Segments) != 1 || r.record.SizeBytes > window {
 		return 0, nil
 	}
 	seg := &r.record.Segments[0]

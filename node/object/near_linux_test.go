@@ -26,7 +26,7 @@ func (n *testNode) now(t *testing.T, key string, before func() error) ([]byte, e
 	r, err := n.Open(testContext(t), "near", key, Conditions{}, 0)
 	must(t, err)
 	var buf bytes.Buffer
-	sent, err := r.SendNow(&buf, before)
+	sent, err := r.SendNow(&buf, dataio.FirstWindowBytes, before)
 	if sent != int64(buf.Len()) {
 		t.Errorf("SendNow says %d bytes, and wrote %d", sent, buf.Len())
 	}
@@ -51,6 +51,17 @@ func TestSendNow(t *testing.T) {
 			t.Errorf("%s: %d bytes were sent, %v", key, len(got), err)
 		}
 	}
+	large, err := n.Open(testContext(t), "near", "large", Conditions{}, 0)
+	must(t, err)
+	const window = dataio.FirstWindowBytes + 1
+	var buf bytes.Buffer
+	_, err = large.Send(testContext(t), &buf, 0, -1, dataio.Windows{FirstBytes: window})
+	must(t, err)
+	if sent, err := large.SendNow(&buf, window, before); sent != window || err != nil || asked != 1 {
+		t.Errorf("%d bytes were sent of what fits a larger window, asked for %d times, %v", sent, asked, err)
+	}
+	asked = 0
+
 	n.put(t, "near", "k", data, true)
 	seg := m.segment(t, "k")
 	first := n.nearest(seg)
@@ -79,7 +90,7 @@ func TestSendNow(t *testing.T) {
 	record := *r.record
 	record.Segments = append(record.Segments[:0:0], wrong)
 	r.record = &record
-	if sent, err := r.SendNow(io.Discard.(io.ReaderFrom), before); sent != 0 || err != nil {
+	if sent, err := r.SendNow(io.Discard.(io.ReaderFrom), dataio.FirstWindowBytes, before); sent != 0 || err != nil {
 		t.Errorf("%d bytes were sent of another payload than the record's, %v", sent, err)
 	}
 
@@ -130,7 +141,7 @@ func TestSendNowInPart(t *testing.T) {
 	r, err := n.Open(testContext(t), "near", "k", Conditions{}, 0)
 	must(t, err)
 	var w halfway
-	sent, err := r.SendNow(&w, func() error { return nil })
+	sent, err := r.SendNow(&w, dataio.FirstWindowBytes, func() error { return nil })
 	if sent != 1000 || err != nil {
 		t.Fatalf("%d bytes were sent, %v", sent, err)
 	}
@@ -152,7 +163,7 @@ func TestSendNowAllocates(t *testing.T) {
 	fewest := 100.0
 	for range 20 { // the looks of 100 ms ago may be over in the middle of one
 		n.get(t, "near", "k", 0, -1)
-		fewest = min(fewest, testing.AllocsPerRun(10, func() { _, _ = r.SendNow(&none, before) }))
+		fewest = min(fewest, testing.AllocsPerRun(10, func() { _, _ = r.SendNow(&none, dataio.FirstWindowBytes, before) }))
 	}
 	if fewest != 0 || none == 0 {
 		t.Errorf("%v allocations for each, %d sent", fewest, none)

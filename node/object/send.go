@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"time"
 
 	"github.com/gridloom/gridloom/dataio"
@@ -140,6 +141,11 @@ func (t *sending) from(ctx context.Context, src *source, n int64, next *prefetch
 		return sent, nil, err
 	}
 	for sent < n {
+		if sent > 0 {
+			// A destination that takes whatever comes would have the processor until its
+			// buffer is full, while those of others run empty.
+			runtime.Gosched()
+		}
 		if n-sent <= prefetchBytes {
 			next.start(ctx)
 		}

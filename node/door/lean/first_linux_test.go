@@ -1,6 +1,7 @@
 package lean
 
 import (
+	"bufio"
 	"io"
 	"net/http"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 type firstSent chan struct{}
@@ -68,6 +71,65 @@ func TestOnFirst(t *testing.T) {
 				t.Error("it is told of what has left at once")
 			default:
 			}
+		}
+	}
+}
+
+// corked says whether the kernel keeps what doesn't fill a packet.
+func corked(t *testing.T, w http.ResponseWriter) bool {
+	t.Helper()
+	raw, err := w.(*writer).c.conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var on int
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		on, failed = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK)
+	})
+	if err != nil || failed != nil {
+		t.Fatal(err, failed)
+	}
+	return on != 0
+}
+
+// TestCork: of a body in several windows the first leaves whole, those behind it in
+// full packets, and the end at once. The next answer has nothing of that.
+func TestCork(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, make([]byte, 1000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := open(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f, err := os.Open(file)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer f.Close()
+		w.Header().Set("Content-Length", "1000")
+		if corked(t, w) {
+			t.Error("corked before the first window")
+		}
+		for i, n := range []int64{500, 300, 200} {
+			if _, err := w.(io.ReaderFrom).ReadFrom(&io.LimitedReader{R: f, N: n}); err != nil {
+				t.Error(err)
+			}
+			if got, want := corked(t, w), i > 0; got != want {
+				t.Errorf("after window %d: corked is %v", i, got)
+			}
+		}
+	}), nil)
+	conn := dialled(t, d.lean)
+	in := bufio.NewReader(conn)
+	for range 3 {
+		write(t, conn, get("GET", "/data/b/k"))
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := io.Copy(io.Discard, resp.Body); n != 1000 || err != nil {
+			t.Fatalf("received %d bytes: %v", n, err)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package lean
 
 import (
 	"io"
+	"math"
 	"net/http"
 	"net/textproto"
 	"strconv"
@@ -296,6 +297,9 @@ func (w *writer) ReadFrom(src io.Reader) (n int64, err error) {
 	}
 	w.complete(nil, false)
 	w.hold = false
+	if w.written > 0 && w.length-w.written > left(src) {
+		w.c.conn.Cork(true) // finish ends it; the first window doesn't wait for others
+	}
 	n, err = w.move(src)
 	w.written += n
 	w.failed = err
@@ -307,7 +311,7 @@ func (w *writer) ReadFrom(src io.Reader) (n int64, err error) {
 func (w *writer) move(src io.Reader) (int64, error) {
 	wrote, sent, err := w.c.conn.SendNow(*w.out, src)
 	*w.out = append((*w.out)[:0], (*w.out)[wrote:]...)
-	if err != nil || len(*w.out) == 0 && spent(src) {
+	if err != nil || len(*w.out) == 0 && left(src) == 0 {
 		return sent, err
 	}
 	if tell := w.first; tell != nil && sent > 0 {
@@ -326,15 +330,15 @@ func (w *writer) move(src io.Reader) (int64, error) {
 	return sent + n, err
 }
 
-// spent says that nothing is left of src.
-func spent(src io.Reader) bool {
+// left is how much is left of src; of what doesn't say, as much as there may be.
+func left(src io.Reader) int64 {
 	switch src := src.(type) {
 	case *io.LimitedReader:
-		return src.N == 0
+		return src.N
 	case *dataio.Range:
-		return src.Left() == 0
+		return src.Left()
 	}
-	return false
+	return math.MaxInt64
 }
 
 // OnFirst has f told when the first bytes of the body have left, if ReadFrom then has
@@ -376,6 +380,7 @@ func (w *writer) finish() bool {
 	if w.flushGuess(true) != nil || w.flush() != nil {
 		return false
 	}
+	w.c.conn.Cork(false)
 	short := !w.head && w.length >= 0 && bodyAllowed(w.status) && w.length != w.written
 	return !w.last && !short
 }
