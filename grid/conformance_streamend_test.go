@@ -124,6 +124,7 @@ func leavesNothing(b *bed, how string) {
 	warm := b.open(ctx, sinkID, nil)
 	close(warm.Requests)
 	drain(warm)
+	b.settle() // else one may not have begun that is there at the end
 	before, _ := goroutines()
 	h := sinkID
 	if how == "cancelled" || how == "peer gone" || how == "never read" {
