@@ -18,10 +18,13 @@ import (
 	"github.com/gridloom/gridloom/node/fault"
 )
 
-// logSizes are those of the raft log, which is only read when the node starts.
-// Its memtable holds more than the groups' logs do at most: what is flushed has
-// been cut already, nearly all of it.
-func logSizes() disk.Options { return disk.Options{CacheBytes: 1 << 20, MemTableBytes: 64 << 20} }
+// logSizes are those of the raft log, which is only read when the node starts. Of
+// a full memtable about half has been cut already, and isn't flushed. The rest is
+// cut before long: its entries are one file beside the table of their keys, which
+// is deleted once no key is left, so that no compaction reads or writes them.
+func logSizes() disk.Options {
+	return disk.Options{CacheBytes: 1 << 20, MemTableBytes: 64 << 20, TableBytes: 64 << 20, SeparateBytes: 1 << 10}
+}
 
 // Open opens this node's part of the index. A node alone forms its mesh here;
 // one of several doesn't wait for the others: WaitReady does. ctx bounds Open
