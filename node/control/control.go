@@ -314,7 +314,10 @@ func (c *Control) WaitReady(ctx context.Context) error {
 		changed, closed := c.changed, c.closed
 		c.mu.Unlock()
 		err := c.Ready()
-		if err == nil || closed || c.Err() != nil || fault.KindOf(err) == fault.WrongMesh {
+		if failed := c.Err(); failed != nil { // since Ready has looked, perhaps
+			return failed
+		}
+		if err == nil || closed || fault.KindOf(err) == fault.WrongMesh {
 			return err
 		}
 		select {
