@@ -35,8 +35,9 @@ const (
 // Of values in files of their own. Tables refer to so many files for one range of
 // keys at most, for the sake of scans that have to read from the disk; a
 // compaction that would come to more writes all its values anew. The first level
-// brings l0Begin files at once, so that with Pebble's own 10 every second one did
-// that. A file of that age of which that part is no more in use is written anew.
+// brings four files or more at once, so that a depth of 10 let nearly every value be
+// written anew (decision 13). A file of that age of which that part is no more in
+// use is written anew.
 const (
 	blobDepth   = 64
 	blobAge     = 5 * time.Minute
@@ -59,9 +60,9 @@ const (
 )
 
 // Tables of the first level may overlap, so that a lookup asks the filters of
-// each. At l0Begin of them, one over the other, they are merged into the levels
-// below, and at l0Most writes wait for that. Twice Pebble's own numbers: the
-// tables below are written half as often.
+// each. At half of l0Begin of them, one over the other (Pebble counts each twice),
+// they are merged into the levels below, and at l0Most writes wait for that. Twice
+// Pebble's own numbers: the tables below are written half as often.
 const (
 	l0Begin = 8
 	l0Most  = 24
